@@ -1,0 +1,53 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+# One after another: without LaTeX, `paper` stops before the set-up and before any measurement.
+.NOTPARALLEL:
+.PHONY: help setup tex paper test lint format lock clean
+
+in_venv := source .venv/bin/activate
+
+help:  ## Print this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+setup: .venv/.stamp  ## Make .venv with the locked packages (PYTHON=... picks the interpreter)
+
+.venv/.stamp: envs/lock.txt pyproject.toml
+	@envs/setup.sh
+	touch $@
+
+tex:  ## Check that LaTeX is there; root on Debian gets it installed
+	@envs/tex.sh
+
+paper: tex setup  ## Measure what is not measured yet and build the paper (ARGS=... for Snakemake)
+	@$(in_venv)
+	snakemake --cores all paper $(ARGS)
+
+test: tex setup  ## Run the tests (ARGS=... for pytest)
+	@$(in_venv)
+	pytest -n 2 $(ARGS)
+
+lint: setup  ## Check style, types, layers and workflow
+	@$(in_venv)
+	echo "ruff"; ruff check; ruff format --check
+	echo "mypy"; mypy
+	echo "lint-imports"; lint-imports
+	echo "snakefmt"; snakefmt --check Snakefile workflow
+	echo "snakemake --lint"; snakemake --lint
+
+format: setup  ## Format the code and the workflow
+	@$(in_venv)
+	ruff check --fix; ruff format
+	snakefmt Snakefile workflow
+
+lock: setup  ## Write envs/lock.txt from pyproject.toml (ARGS=--upgrade takes newer versions)
+	@$(in_venv)
+	uv pip compile pyproject.toml --all-extras --quiet --output-file envs/lock.txt \
+	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	    --constraints envs/constraints.txt --excludes envs/excludes.txt \
+	    --custom-compile-command "make lock" $(ARGS)
+
+clean:  ## Remove caches and build files, never results
+	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find slay tests workflow -name __pycache__ -prune -exec rm -rf {} +

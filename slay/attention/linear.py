@@ -1,0 +1,21 @@
+"""Linear attention with the feature map elu(u) + 1."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from slay.attention.layer import FeatureAttention
+from slay.features.elementwise import elu_plus_one
+from slay.features.forms import Dense
+
+
+class LinearAttention(FeatureAttention):
+    """k(q, k) = phi(q)·phi(k), phi(u) = elu(u) + 1, m = d (Katharopoulos et al. 2020)."""
+
+    kernel = r"\phi(q)^\top\phi(k),\ \phi(u)=\mathrm{elu}(u)+1"
+    exact = True
+    nonnegative = True
+    paper = "katharopoulos2020transformers"
+
+    def feature_map(self, u: Tensor) -> Dense:
+        return Dense(elu_plus_one(u))

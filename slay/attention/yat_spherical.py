@@ -1,0 +1,34 @@
+"""The exact spherical Yat kernel: the target of every approximation here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from slay.attention.layer import DEFAULT_EPSILON, ExactAttention
+from slay.errors import SlayError
+from slay.features.elementwise import unit
+
+
+class SphericalYatAttention(ExactAttention):
+    """k(q, k) = x^2 / (2 + eps - 2x), x the cosine of q and k (Luna et al. 2026).
+
+    It is |q^ - k^|^-2 weighted by x^2 up to eps, lies in [0, 1/eps], and has no free scale.
+    """
+
+    kernel = r"x^2/(2+\varepsilon-2x)"
+    nonnegative = True
+    paper = "luna2026slay"
+
+    def __init__(
+        self, embed_dim: int, n_heads: int, *, epsilon: float = DEFAULT_EPSILON, **layer: Any
+    ):
+        super().__init__(embed_dim, n_heads, **layer)
+        if not epsilon > 0:
+            raise SlayError(f"epsilon = {epsilon}: must be positive")
+        self.epsilon = epsilon
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        x = unit(q) @ unit(k).mT
+        return x.square() / (2.0 + self.epsilon - 2.0 * x)

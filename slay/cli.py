@@ -1,0 +1,207 @@
+"""The command `slay`: thin, and quick to start; what needs torch is imported when it is used."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+
+import slay
+from slay.errors import SlayError
+
+
+class Group(click.Group):
+    """A command group that shows a mistake of the user's as one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SlayError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(slay.__version__, prog_name="slay")
+def main() -> None:
+    """Spherical linearised attention: measure it, and build the paper from what was measured.
+
+    \b
+    slay mechanisms                            what there is to measure
+    slay tasks --show induction                what a task looks like
+    slay run quality --attention yat-quadratic --out record.json
+    """
+
+
+class Experiments(click.Group):
+    """`slay run`: one command an experiment, its flags made from `slay.params`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from slay.params import PARAMS
+
+        return list(PARAMS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        from slay.errors import unknown
+        from slay.params import PARAMS
+
+        if name not in PARAMS:
+            raise unknown("experiment", name, PARAMS)
+        return _experiment_command(name)
+
+
+@main.group(cls=Experiments)
+def run() -> None:
+    """Run one job and write its record.
+
+    \b
+    slay run tasks --attention linear --task copy --seq-len 32 --out record.json
+    """
+
+
+def _experiment_command(name: str) -> click.Command:
+    from slay.params import PARAMS
+
+    cls = PARAMS[name]
+    options = [_option(key, field) for key, field in cls.model_fields.items()]
+    options += [
+        click.Option(
+            ["--out"], type=click.Path(path_type=Path), required=True, help="The record to write."
+        ),
+        click.Option(
+            ["--threads"],
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Threads to compute with.",
+        ),
+        click.Option(["--code"], help="Refuse to run other code than this fingerprint's."),
+    ]
+    return click.Command(
+        name,
+        params=options,  # type: ignore[arg-type]
+        help=cls.__doc__,
+        callback=lambda **values: _run(name, values),
+    )
+
+
+def _option(key: str, field: Any) -> click.Option:
+    """The flag of one parameter."""
+    if key == "options":
+        return click.Option(
+            ["--option", "options"],
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"{field.description} May be given several times.",
+        )
+    flag = f"--{key.replace('_', '-')}"
+    kind = _click_type(field.annotation)
+    if field.is_required():
+        return click.Option([flag, key], type=kind, required=True, help=field.description)
+    return click.Option(
+        [flag, key], type=kind, default=field.default, show_default=True, help=field.description
+    )
+
+
+def _click_type(annotation: Any) -> Any:
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    return {int: click.INT, float: click.FLOAT}.get(annotation, click.STRING)
+
+
+def _run(name: str, values: dict[str, Any]) -> None:
+    from pydantic import ValidationError
+
+    from slay.config import error_line
+    from slay.params import PARAMS
+
+    out, threads, code = (values.pop(key) for key in ("out", "threads", "code"))
+    values["options"] = dict(_name_and_value(text) for text in values["options"])
+    try:
+        params = PARAMS[name](**values)
+    except ValidationError as error:
+        raise SlayError(error_line(error, PARAMS[name])) from error
+
+    from slay.experiments.run import run_job
+
+    record = run_job(
+        params,
+        out,
+        threads=threads,
+        expected_code=code,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    shown = (f"{key} {value:.4g}" for key, value in record.metrics.items() if value is not None)
+    click.echo(f"{out}: {record.status}  {'  '.join(shown) or record.message}")
+
+
+def _name_and_value(text: str) -> tuple[str, bool | int | float | str]:
+    """An option of a mechanism from the command line: NAME=VALUE, numbers and booleans as such."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise SlayError(f"--option {text!r}: write NAME=VALUE")
+    if value in ("True", "False"):
+        return name, value == "True"
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Facts of every mechanism as JSON.")
+@click.option("--head-dim", default=32, show_default=True, help="Head dimension d for the sizes.")
+def mechanisms(as_json: bool, head_dim: int) -> None:
+    """List the attention mechanisms with their facts."""
+    from slay.attention.facts import facts
+
+    rows = [facts(name, head_dim) for name in slay.list_attention_types()]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1))
+        return
+    form = "{:22} {:8} {:>6} {:>10}  {:12} {}"
+    click.echo(form.format("name", "cost", "m", "state", "scores >= 0", "defined in"))
+    for row in rows:
+        click.echo(
+            form.format(
+                row["name"],
+                f"O({row['complexity']})",
+                row["num_features"] or "-",
+                row["state_size"] or "grows",
+                "yes" if row["nonnegative"] else "no",
+                row["module"],
+            )
+        )
+
+
+@main.command()
+@click.option("--show", metavar="NAME", help="Draw an example of one task.")
+@click.option("--seq-len", default=16, show_default=True, help="Length of the example.")
+def tasks(show: str | None, seq_len: int) -> None:
+    """List the synthetic tasks, or look at an example of one."""
+    if show is None:
+        for name in slay.list_tasks():
+            task = slay.get_task(name)
+            summary = (type(task).__doc__ or "").splitlines()[0]
+            click.echo(f"{name:12} {task.category:10} {summary}")
+        return
+    import torch
+
+    task = slay.get_task(show)
+    inputs, targets = task.sample(torch.Generator().manual_seed(0), 1, seq_len)
+    click.echo((type(task).__doc__ or "").strip())
+    for label, row in (("input", inputs[0]), ("target", targets[0])):
+        cells = (f"{value:3d}" if value >= 0 else "  ." for value in row.tolist())
+        click.echo(f"{label:8}{' '.join(cells)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

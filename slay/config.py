@@ -1,0 +1,149 @@
+"""The configuration of a run, typed; every mistake is one line that names the key.
+
+An experiment is a list of grids. A grid gives parameters of the experiment (`slay.params`); one
+that is a list is an axis, and the grid stands for every combination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from slay.errors import SlayError, unknown
+from slay.params import PARAMS, Option, Params, Positive
+from slay.registry import ATTENTION
+
+Grid = dict[str, Any]
+
+
+class ConfigError(SlayError):
+    """A configuration that cannot be meant."""
+
+
+class Config(BaseModel):
+    """A run: its name, what all experiments share, and the grids of each experiment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # names the folder results/<run>
+    title: str  # one phrase for the first page of the paper
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    epsilon: Positive = 1e-3
+    attention: Annotated[list[str], Field(min_length=1)]
+    options: dict[str, dict[str, Option]] = {}
+    experiments: dict[str, list[Grid]]
+
+    @field_validator("attention")
+    @classmethod
+    def _known_attention(cls, names: list[str]) -> list[str]:
+        return [ATTENTION.canonical(name) for name in names]
+
+    @field_validator("options")
+    @classmethod
+    def _known_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {ATTENTION.canonical(name): values for name, values in options.items()}
+
+    @field_validator("experiments")
+    @classmethod
+    def _known_experiments(cls, experiments: dict[str, Any]) -> dict[str, Any]:
+        for name in experiments:
+            if name not in PARAMS:
+                raise unknown("experiment", name, PARAMS)
+        return experiments
+
+    def jobs(self, experiment: str) -> list[tuple[Params, dict[str, Option]]]:
+        """Every job of an experiment: its parameters, and the options its grid asked for."""
+        jobs = []
+        for index, grid in enumerate(self.experiments.get(experiment, [])):
+            where = f"experiments.{experiment}[{index}]"
+            jobs += [self._job(experiment, point, where) for point in _points(grid, where)]
+        return jobs
+
+    def _job(self, experiment: str, point: Grid, where: str) -> tuple[Params, dict[str, Option]]:
+        """One combination of a grid, over what the run says for all."""
+        cls = PARAMS[experiment]
+        for key in point:
+            if key not in cls.model_fields:
+                raise unknown("key", key, cls.model_fields, where)
+        name = ATTENTION.canonical(point["attention"], f"{where}.attention")
+        asked = point.get("options", {})
+        shared = {"device": self.device, "epsilon": self.epsilon}
+        options = {**self.options.get(name, {}), **asked}
+        try:
+            return cls(**{**shared, **point, "options": options}), asked
+        except ValidationError as error:
+            raise ConfigError(error_line(error, cls, where)) from error
+
+    def grids(self) -> dict[str, list[tuple[Params, dict[str, Option]]]]:
+        """The jobs of every experiment. Raises `SlayError` at the first key that is wrong."""
+        return {experiment: self.jobs(experiment) for experiment in self.experiments}
+
+    def _with_attention(self) -> Config:
+        """The same run with the run's mechanisms written into the grids that name none."""
+        experiments = {
+            name: [{"attention": self.attention, **grid} for grid in grids]
+            for name, grids in self.experiments.items()
+        }
+        return self.model_copy(update={"experiments": experiments})
+
+
+def load(data: Mapping[str, Any], where: str = "config") -> Config:
+    """Validate a configuration as read from YAML; every grid is expanded once to check it.
+
+    Raises `SlayError`: one line with the key, its value, what is allowed and the nearest match.
+    """
+    try:
+        config = Config.model_validate(dict(data))._with_attention()
+        config.grids()
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {error_line(error, Config)}") from error
+    except SlayError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    return config
+
+
+def _points(grid: Grid, where: str) -> list[Grid]:
+    """Every combination of a grid's lists; lists among the options are axes too."""
+    axes: list[list[tuple[tuple[str, ...], Any]]] = []
+    flat = {(key,): value for key, value in grid.items() if key != "options"}
+    options = grid.get("options", {})
+    if not isinstance(options, dict):
+        raise ConfigError(f"{where}.options: {options!r} should be a table of names and values")
+    flat |= {("options", key): value for key, value in options.items()}
+    for path, value in flat.items():
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            raise ConfigError(f"{where}.{'.'.join(path)}: an empty list asks for nothing")
+        repeated = next((v for i, v in enumerate(values) if v in values[:i]), None)
+        if repeated is not None:
+            raise ConfigError(f"{where}.{'.'.join(path)}: {repeated!r} is listed twice")
+        axes.append([(path, v) for v in values])
+    points = []
+    for combination in product(*axes):
+        point: Grid = {}
+        for path, value in combination:
+            if len(path) == 1:
+                point[path[0]] = value
+            else:
+                point.setdefault("options", {})[path[1]] = value
+        points.append(point)
+    return points
+
+
+def error_line(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
+    """The first mistake of a validation as one line."""
+    first: ErrorDetails = error.errors()[0]
+    keys = [str(part) for part in first["loc"] if part not in ("bool", "int", "float", "str")]
+    place = ".".join([where, *keys] if where else keys)
+    if first["type"] == "extra_forbidden":
+        return str(unknown("key", keys[-1], model.model_fields, where))
+    if first["type"] == "missing":
+        return f"{place}: this key is missing"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if "unknown" in message:  # one of our own lines, which names the value
+        return f"{place}: {message}"
+    return f"{place}: {first['input']!r} {message}"

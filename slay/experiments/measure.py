@@ -1,0 +1,65 @@
+"""Clocks and peaks: how long a call takes, and how much memory it needs above its inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Duration of one call: by CUDA events on a GPU, by the monotonic clock on a CPU."""
+    if device.type == "cuda":
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        stop.record()
+        stop.synchronize()
+        return start.elapsed_time(stop) / 1e3
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def interleaved(
+    calls: dict[str, Callable[[], object]], device: torch.device, *, rounds: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Durations of several calls in turns, so that a machine's mood falls on all of them alike.
+
+    Returns `rounds` durations a call, in seconds, those of one round at the same index.
+    """
+    for _ in range(warmup):
+        for call in calls.values():
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call, device))
+    return times
+
+
+def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+    """Most bytes that a call holds at once, above what was allocated before it; its result counts.
+
+    On a CPU by following the allocator's own events, on a GPU by its counter.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        result = call()
+        torch.cuda.synchronize(device)
+        del result
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = call()
+    del result
+    events = profiler.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    held = peak = 0
+    for _, change in sorted(changes, key=lambda item: item[0]):
+        held += change
+        peak = max(peak, held)
+    return peak

@@ -1,0 +1,108 @@
+"""How far a mechanism's output is from exact spherical Yat attention on the same q, k and v."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slay.attention.layer import Attention, accepted
+from slay.experiments.result import Progress, Result, choose_device, stream
+from slay.features.elementwise import unit
+from slay.params import QualityParams
+from slay.registry import get_attention_class
+from slay.theory import sphere_rule, yat_kernel
+
+PLANTED_COSINE = 0.8
+TARGET = "yat-spherical"
+
+
+def run(params: QualityParams, progress: Progress) -> Result:
+    """Metrics: relative l2, cosine, MSE and largest error of the causal output; kernel error; m.
+
+    The target is evaluated in float64, the mechanism in float32 as it is used. `target_mse` is the
+    mean square of the target: the MSE of answering zero.
+    """
+    device = choose_device(params.device)
+    q, k, v = (t.to(device) for t in draw_inputs(params))
+    with torch.no_grad():
+        progress(f"exact {TARGET} at d = {params.head_dim}, L = {params.seq_len}")
+        exact = _heads(TARGET, params, {"epsilon": params.epsilon}).to(device)
+        target = exact.attend(q.double(), k.double(), v.double())
+        progress(params.attention)
+        options = {"epsilon": params.epsilon, "seed": params.seed}
+        mechanism = _heads(params.attention, params, options, params.options).to(device)
+        output = mechanism.attend(q, k, v).double()
+        error = output - target
+        metrics: dict[str, float | int | None] = {
+            "rel_l2": float(error.norm() / target.norm()),
+            "cosine": float(F.cosine_similarity(output, target, dim=-1).mean()),
+            "mse": float(error.square().mean()),
+            "max_error": float(error.abs().max()),
+            "target_mse": float(target.square().mean()),
+            "kernel_error": kernel_error(mechanism, params),
+            "num_features": getattr(mechanism, "num_features", None),
+        }
+    return Result(metrics)
+
+
+def draw_inputs(params: QualityParams) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, each (1, H, L, d), standard normal.
+
+    "planted": each query has cosine 0.8 with one key drawn from those at or before it.
+    """
+    draw = stream(params.seed, "quality")
+    shape = (1, params.n_heads, params.seq_len, params.head_dim)
+    q, k, v = (torch.randn(shape, generator=draw) for _ in range(3))
+    if params.inputs == "planted":
+        share = torch.rand(shape[:3], generator=draw)  # (1, H, L)
+        chosen = (share * torch.arange(1, params.seq_len + 1)).long()  # in [0, i]
+        near = unit(k.gather(2, chosen.unsqueeze(-1).expand(shape)))
+        q = q.norm(dim=-1, keepdim=True) * at_cosine(near, q, torch.tensor(PLANTED_COSINE))
+    return q, k, v
+
+
+def at_cosine(near: Tensor, towards: Tensor, x: Tensor) -> Tensor:
+    """Unit vectors at cosine x with the unit vectors `near`, turned in the direction `towards`."""
+    off = unit(towards - (towards * near).sum(-1, keepdim=True) * near)
+    return x * near + (1.0 - x.square()).sqrt() * off
+
+
+def kernel_error(mechanism: Attention, params: QualityParams, pairs: int = 8) -> float:
+    """Relative Hilbert–Schmidt error of the mechanism's kernel over isotropic unit vectors.
+
+    min_c ‖c k~ - k‖ / ‖k‖ with ‖f‖^2 = E f(q, k)^2: normalised attention does not see the scale c.
+    The mean over x = q·k is a quadrature, the mean over pairs at a given x is over `pairs` draws
+    a head, so that rare near-duplicates carry their true weight.
+    """
+    device = choose_device(params.device)
+    x, w = sphere_rule(params.head_dim, params.epsilon)
+    step = max(1, len(x) // 2048)
+    x, w = x[::step], w[::step] / w[::step].sum()  # (X,)
+    draw = stream(params.seed, "pairs")
+    shape = (pairs, len(x), params.n_heads, 1, params.head_dim)
+    q = unit(torch.randn(shape, generator=draw))
+    towards = torch.randn(shape, generator=draw)
+    cosine = torch.from_numpy(x).float().clamp(-1.0, 1.0).view(-1, 1, 1, 1)
+    k = at_cosine(q, towards, cosine)
+    q, k = (t.flatten(0, 1).to(device) for t in (q, k))  # (pairs X, H, 1, d)
+    approximate = mechanism.scores(q, k).double().cpu().view(pairs, len(x), -1)  # (pairs, X, H)
+    weight = torch.from_numpy(w)
+    exact = torch.from_numpy(yat_kernel(x, params.epsilon))
+    norm = weight @ exact.square()
+    product = weight @ (exact * approximate.mean((0, 2)))
+    square = weight @ approximate.square().mean((0, 2))
+    return math.sqrt(max(0.0, 1.0 - float(product**2 / (square * norm))))
+
+
+def _heads(
+    attention: str,
+    params: QualityParams,
+    shared: dict[str, float | int],
+    asked: dict[str, object] | None = None,
+) -> Attention:
+    cls = get_attention_class(attention)
+    options = {**accepted(cls, shared), **(asked or {})}
+    return cls.heads_only(params.head_dim, params.n_heads, **options)

@@ -1,0 +1,69 @@
+"""Run one job and write its record."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from slay.errors import SlayError
+from slay.experiments.result import Progress, choose_device
+from slay.jobs import code
+from slay.params import Params
+from slay.provenance import commit, machine
+from slay.record import Provenance, Record, write_record
+from slay.registry import EXPERIMENTS
+
+
+def run_job(
+    params: Params, out: Path, *, threads: int, expected_code: str | None, progress: Progress
+) -> Record:
+    """Measure, write the record to `out`, return it.
+
+    `expected_code` is the fingerprint that the workflow planned with: a job that would run other
+    code raises `SlayError` instead, so that an edit during a run never mixes two versions.
+    """
+    fingerprint = code(params)
+    if expected_code is not None and fingerprint != expected_code:
+        raise SlayError(
+            f"the code changed since this job was planned (fingerprint {expected_code}, now "
+            f"{fingerprint}); start the workflow again"
+        )
+    torch.set_num_threads(threads)
+    device = choose_device(params.device)
+    started = datetime.now(UTC)
+    begin = time.perf_counter()
+    result = EXPERIMENTS.load(params.experiment)(params, progress)
+    head, dirty = commit()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    record = Record(
+        experiment=params.experiment,
+        params=params.model_dump(),
+        status=result.status,
+        message=result.message,
+        metrics=result.metrics,
+        curve=result.curve,
+        provenance=Provenance(
+            code=fingerprint,
+            commit=head,
+            dirty=dirty,
+            device=name,
+            threads=threads,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.perf_counter() - begin, 3),
+            peak_memory_bytes=_resident_peak(),
+            **machine(),
+        ),
+    )
+    write_record(out, record)
+    return record
+
+
+def _resident_peak() -> int:
+    """Most memory this process has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

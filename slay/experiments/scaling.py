@@ -1,0 +1,70 @@
+"""Latency and peak memory of a mechanism, timed in turns with PyTorch's fused softmax attention."""
+
+from __future__ import annotations
+
+from statistics import median, quantiles
+
+import torch
+
+from slay.attention.layer import Attention, accepted
+from slay.experiments.measure import interleaved, peak_memory
+from slay.experiments.result import Progress, Result, choose_device, stream
+from slay.params import ScalingParams
+from slay.registry import get_attention_class
+
+OPPONENT = "standard"
+
+
+def run(params: ScalingParams, progress: Progress) -> Result:
+    """Metrics: latency quartiles, the opponent's median, the median ratio, peak bytes, tokens a second.
+
+    Only attention over heads is timed: the four projections cost the same under every mechanism.
+    Memory is what a forward holds at its peak above q, k and v, its output included.
+    """
+    device = choose_device(params.device)
+    head_dim = params.embed_dim // params.n_heads
+    shape = (params.batch_size, params.n_heads, params.seq_len, head_dim)
+    draw = stream(0, "scaling")
+    dtype = getattr(torch, params.dtype)
+    q, k, v = (torch.randn(shape, generator=draw).to(device, dtype) for _ in range(3))
+    shared = {"epsilon": params.epsilon}
+    own = _heads(params.attention, params, **shared, **params.options).to(device)
+    opponent = _heads(OPPONENT, params).to(device)
+    with torch.no_grad():
+        try:
+            progress(f"timing {params.attention} and {OPPONENT} in {params.repeats} rounds")
+            calls = {
+                "own": lambda: own.attend(q, k, v),
+                "opponent": lambda: opponent.attend(q, k, v),
+            }
+            times = interleaved(calls, device, rounds=params.repeats)
+            memory = peak_memory(calls["own"], device)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            return Result({}, status="oom", message=str(error).splitlines()[0])
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):
+                raise
+            return Result({}, status="oom", message=str(error).splitlines()[0])
+    first, middle, third = quantiles(times["own"], n=4, method="inclusive")
+    ratios = [a / b for a, b in zip(times["own"], times["opponent"], strict=True)]
+    low, ratio, high = quantiles(ratios, n=4, method="inclusive")
+    return Result(
+        {
+            "latency_ms": middle * 1e3,
+            "latency_ms_q1": first * 1e3,
+            "latency_ms_q3": third * 1e3,
+            "opponent_latency_ms": median(times["opponent"]) * 1e3,
+            "ratio": ratio,
+            "ratio_q1": low,
+            "ratio_q3": high,
+            "tokens_per_second": params.batch_size * params.seq_len / middle,
+            "peak_memory_bytes": memory,
+        }
+    )
+
+
+def _heads(attention: str, params: ScalingParams, **options: object) -> Attention:
+    cls = get_attention_class(attention)
+    head_dim = params.embed_dim // params.n_heads
+    asked = {k: v for k, v in options.items() if k in params.options}
+    return cls.heads_only(head_dim, params.n_heads, **{**accepted(cls, options), **asked})

@@ -1,0 +1,1 @@
+"""Feature maps: pure functions of the tokens, and the forms in which they are handed to the ops."""

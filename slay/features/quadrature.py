@@ -1,0 +1,21 @@
+"""Gauss–Laguerre nodes for the Bernstein representation 1/y = ∫_0^∞ exp(-s y) ds.
+
+With y = C - 2x: x^2 / (C - 2x) = ∫ exp(-s C) x^2 exp(2 s x) ds ≈ sum_r w_r x^2 exp(2 s_r x).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slay.errors import SlayError
+
+
+def laguerre(num_nodes: int, epsilon: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes s_r = t_r / C and weights w_r = a_r / C, r = 1..R, with C = 2 + epsilon."""
+    if num_nodes < 1:
+        raise SlayError(f"num_quadrature_nodes = {num_nodes}: must be at least 1")
+    if not epsilon > 0:
+        raise SlayError(f"epsilon = {epsilon}: must be positive")
+    t, a = np.polynomial.laguerre.laggauss(num_nodes)
+    return t / (2.0 + epsilon), a / (2.0 + epsilon)

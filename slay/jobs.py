@@ -1,0 +1,100 @@
+"""Jobs: where each record lies, the command that makes it, the code it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from slay.config import Config
+from slay.errors import SlayError
+from slay.params import Option, Params
+from slay.provenance import fingerprint
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement."""
+
+    params: Params
+    path: str  # of the record
+
+    @property
+    def experiment(self) -> str:
+        return self.params.experiment
+
+    @cached_property
+    def code(self) -> str:
+        """Fingerprint of the code that the result depends on."""
+        return code(self.params)
+
+    @property
+    def argv(self) -> list[str]:
+        """Arguments after `slay run`, without where to write and how many threads to use."""
+        return [self.experiment, *flags(self.params)]
+
+    def expected(self) -> dict[str, Any]:
+        """What the record must say to be this job's."""
+        return {"path": self.path, "params": self.params.model_dump(), "code": self.code}
+
+
+def code(params: Params) -> str:
+    """Fingerprint of the import closure of a job, once a combination of modules."""
+    modules = tuple(params.modules())
+    if modules not in _CODES:
+        _CODES[modules] = fingerprint(modules)
+    return _CODES[modules]
+
+
+_CODES: dict[tuple[str, ...], str] = {}
+
+
+def flags(params: Params) -> list[str]:
+    """The command line that gives these parameters."""
+    words: list[str] = []
+    for name, value in params.model_dump().items():
+        if name == "options":
+            for key, option in sorted(value.items()):
+                words += ["--option", f"{key}={option}"]
+        else:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def expand(config: Config) -> dict[str, list[Job]]:
+    """Every job of a run, by experiment, in the order of the configuration.
+
+    Raises `SlayError` where two different jobs would write one record.
+    """
+    jobs: dict[str, dict[str, Job]] = {}
+    for experiment, points in config.grids().items():
+        table = jobs.setdefault(experiment, {})
+        for params, asked in points:
+            job = Job(params, f"results/{config.run}/records/{experiment}/{_place(params, asked)}")
+            if table.setdefault(job.path, job).params != params:
+                raise SlayError(
+                    f"experiments.{experiment}: two grids give {job.path} with different settings; "
+                    "a record's path names only what grids vary"
+                )
+    return {experiment: list(table.values()) for experiment, table in jobs.items()}
+
+
+def _place(params: Params, asked: dict[str, Option]) -> str:
+    """A job's path under its experiment: the mechanism, the options its grid asked for, the rest."""
+    attention, _, rest = params.place().partition("/")
+    variant = "+".join(f"{key}={value}" for key, value in sorted(asked.items()))
+    return "/".join([attention, *([variant] if variant else []), f"{rest}.json"])
+
+
+def manifest(jobs: list[Job]) -> str:
+    """What an experiment's records must be, as JSON: the contract between workflow and report."""
+    return json.dumps([job.expected() for job in jobs], indent=1, sort_keys=True) + "\n"
+
+
+def digest(text: str) -> str:
+    """A short digest of a text: 16 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+

@@ -1,0 +1,1 @@
+"""Attention over heads: the oracle, the chunked linear form, the blocked exact form."""

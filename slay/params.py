@@ -1,0 +1,132 @@
+"""What can be asked of a job: one typed class an experiment.
+
+Command lines, configuration files and records all follow from these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    Strict,
+    field_validator,
+)
+
+from slay.registry import ATTENTION, TASKS
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+Whole = Annotated[int, Strict(), Field(ge=1)]
+Seed = Annotated[int, Strict(), Field(ge=0)]
+Positive = Annotated[FiniteFloat, BeforeValidator(_no_bool), Field(gt=0)]
+Option = bool | int | float | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+
+
+class Params(BaseModel):
+    """What every experiment's job takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    experiment: ClassVar[str]
+
+    attention: str = Field(description="Mechanism to measure (see `slay mechanisms`).")
+    options: dict[str, Option] = Field({}, description="An option of the mechanism.")
+    epsilon: Positive = Field(1e-3, description="epsilon of the spherical Yat kernel.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+
+    @field_validator("attention")
+    @classmethod
+    def _known_attention(cls, name: str) -> str:
+        return ATTENTION.canonical(name)
+
+    def place(self) -> str:
+        """Where the record lies, relative to its experiment's folder, without the variant."""
+        raise NotImplementedError
+
+    def modules(self) -> list[str]:
+        """Modules whose import closure the job depends on."""
+        return [f"slay.experiments.{self.experiment}", ATTENTION.module(self.attention)]
+
+
+class QualityParams(Params):
+    """How far a mechanism's output is from exact spherical Yat attention."""
+
+    experiment = "quality"
+
+    inputs: Literal["isotropic", "planted"] = Field(
+        "isotropic",
+        description="Queries independent of the keys, or each at cosine 0.8 with an earlier key.",
+    )
+    head_dim: Whole = Field(32, ge=2, description="Dimension d of a head.")
+    seq_len: Whole = Field(1024, description="Sequence length L.")
+    n_heads: Whole = Field(4, description="Number of heads, each with its own draw.")
+    seed: Seed = Field(0, description="Seed of the inputs and of the random features.")
+
+    def place(self) -> str:
+        setting = f"{self.inputs}-d{self.head_dim}-L{self.seq_len}"
+        return f"{self.attention}/{setting}/seed{self.seed}"
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), ATTENTION.module("yat-spherical")]
+
+
+class ScalingParams(Params):
+    """Latency and memory of a mechanism, timed in turns with `standard`."""
+
+    experiment = "scaling"
+
+    seq_len: Whole = Field(4096, description="Sequence length L.")
+    mode: Literal["forward"] = Field("forward", description="What is timed.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision.")
+    batch_size: Whole = Field(1, description="Sequences a batch.")
+    embed_dim: Whole = Field(256, description="Width of all heads together.")
+    n_heads: Whole = Field(8, description="Number of heads.")
+    repeats: Whole = Field(10, ge=10, description="Timed rounds, after two to warm up.")
+
+    def place(self) -> str:
+        return f"{self.attention}/{self.mode}-{self.dtype}/L{self.seq_len}"
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), ATTENTION.module("standard")]
+
+
+class TaskParams(Params):
+    """Train a small attention-only model on a synthetic task and score it."""
+
+    experiment = "tasks"
+
+    task: str = Field(description="Task to train on (see `slay tasks`).")
+    seq_len: Whole = Field(32, description="Sequence length L.")
+    seed: Seed = Field(0, description="Seed of the data and of the model.")
+    steps: Whole = Field(400, description="Most optimiser steps.")
+    batch_size: Whole = Field(64, description="Sequences a step.")
+    lr: Positive = Field(3e-3, description="Highest learning rate.")
+    warmup: Whole = Field(50, description="Steps of linear warm-up.")
+    n_layers: Whole = Field(2, description="Layers.")
+    embed_dim: Whole = Field(64, description="Width.")
+    n_heads: Whole = Field(4, description="Heads a layer.")
+
+    @field_validator("task")
+    @classmethod
+    def _known_task(cls, name: str) -> str:
+        return TASKS.canonical(name)
+
+    def place(self) -> str:
+        return f"{self.attention}/{self.task}-L{self.seq_len}/seed{self.seed}"
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), TASKS.module(self.task)]
+
+
+PARAMS: dict[str, type[Params]] = {
+    cls.experiment: cls for cls in (QualityParams, ScalingParams, TaskParams)
+}

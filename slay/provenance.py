@@ -1,0 +1,157 @@
+"""Where a number comes from: fingerprints of the code that made it, facts of the machine.
+
+A job depends on the files under `slay/` that it can import, no more. Their fingerprint ignores
+comments, docstrings and formatting. Two things are left out of it on purpose: `slay.registry`,
+whose table every new mechanism changes, and the version number. A registry entry is followed
+through its own path instead.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from slay.errors import SlayError
+
+PACKAGE = Path(__file__).resolve().parent
+LEFT_OUT = frozenset({"slay.registry"})
+
+
+def fingerprint(modules: Iterable[str], *extra: str) -> str:
+    """Fingerprint of the import closure of some modules, and of further strings: 16 hex digits."""
+    digest = hashlib.sha256()
+    for name in closure(modules):
+        digest.update(f"{name} {_read(name)[0]}\n".encode())
+    for text in extra:
+        digest.update(f"{text}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def closure(modules: Iterable[str]) -> list[str]:
+    """Modules of this package that some modules can import, themselves included, sorted.
+
+    Imports inside functions and relative ones count, and so do the packages on the way to a module.
+    """
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        parents = [name[:i] for i, c in enumerate(name) if c == "."]
+        for module in (name, *parents):
+            if module in seen or module in LEFT_OUT:
+                continue
+            seen.add(module)
+            waiting.extend(_read(module)[1])
+    return sorted(seen)
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's bytes, for templates and other text: 16 hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module of this package, if there is one."""
+    parts = module.split(".")
+    if parts[0] != PACKAGE.name:
+        return None
+    base = PACKAGE.joinpath(*parts[1:])
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@lru_cache(maxsize=None)
+def _read(module: str) -> tuple[str, tuple[str, ...]]:
+    """Digest of a module's normalised source, and the modules of this package that it imports."""
+    path = _source(module)
+    if path is None:
+        raise SlayError(f"{module} is no module of the package {PACKAGE.name}")
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    imports = tuple(name for name in dict.fromkeys(_imports(tree, package)) if _source(name))
+    text = ast.unparse(_normalised(tree))
+    return hashlib.sha256(text.encode()).hexdigest(), imports
+
+
+def _imports(tree: ast.Module, package: str) -> Iterator[str]:
+    """Dotted names that a module may import; those of no file are dropped by the caller."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")
+                above = ".".join(parents[: len(parents) - node.level + 1])
+                base = f"{above}.{base}" if base else above
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _normalised(tree: ast.Module) -> ast.Module:
+    """The tree without docstrings and without the version number."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+            node.body = [s for s in node.body if not _sets_version(s)] or [ast.Pass()]
+    return tree
+
+
+def _sets_version(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__version__"
+
+
+@lru_cache(maxsize=1)
+def commit() -> tuple[str | None, bool | None]:
+    """The checkout's commit, and whether tracked files differ from it; None outside a checkout."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+
+
+def _git(*args: str) -> str:
+    command = ["git", "-C", str(PACKAGE.parent), *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """Facts of this machine and its versions, without loading what is not loaded yet."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The processor's name as the system gives it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,104 @@
+"""The record of a job: one JSON file, validated, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, ValidationError
+
+from slay.errors import SlayError
+
+SCHEMA = 1
+Number = Annotated[StrictInt | FiniteFloat | None, Field()]
+Status = Literal["ok", "oom", "diverged", "timeout", "unsupported"]
+
+
+class Provenance(BaseModel):
+    """Where, when and with which code a record was made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    code: str  # fingerprint of the import closure
+    commit: str | None
+    dirty: bool | None
+    device: str
+    host: str
+    platform: str
+    processor: str
+    cores: int | None
+    threads: int
+    python: str
+    torch: str | None
+    started: str  # ISO 8601, UTC
+    seconds: FiniteFloat
+    peak_memory_bytes: int  # of the whole process
+
+
+class Record(BaseModel):
+    """One job's parameters, results and provenance."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    schema_: Literal[1] = Field(SCHEMA, alias="schema")  # type: ignore[assignment]
+    experiment: str
+    params: dict[str, Any]
+    status: Status
+    message: str = ""  # why the status is not ok
+    metrics: dict[str, Number]
+    curve: list[dict[str, Number]] = []
+    provenance: Provenance
+
+
+class RecordError(SlayError):
+    """A record that cannot be read or written."""
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record under a temporary name, then rename it: a reader sees all of it or nothing."""
+    path = Path(path)
+    text = json.dumps(record.model_dump(by_alias=True), indent=1, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> Record:
+    """Read and validate a record. Raises `RecordError`, one line that says what to do."""
+    remedy = f"delete it and run again: rm {path}"
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecordError(f"{path}: there is no such record") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path}: cannot be read ({error})") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(
+            f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); {remedy}"
+        ) from error
+    if isinstance(data, dict) and data.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; {remedy}"
+        )
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "record"
+        raise RecordError(f"{path}: broken record ({key}: {first['msg']}); {remedy}") from error

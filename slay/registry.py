@@ -1,0 +1,113 @@
+"""Names and where they live; nothing is imported before it is asked for.
+
+Loading on demand keeps start-up short and the set of files that a job depends on small and exact.
+This module is left out of code fingerprints (see `slay.provenance`): a new line below must not
+invalidate what was measured with the others. A job's own entry is part of its fingerprint instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from slay.errors import SlayError, unknown
+
+
+class Registry:
+    """A table of names, each standing for `package.module:attribute`."""
+
+    def __init__(self, kind: str, paths: dict[str, str], aliases: dict[str, str] | None = None):
+        self.kind = kind
+        self._paths = dict(paths)
+        self._aliases = dict(aliases or {})
+        self._objects: dict[str, Any] = {}
+
+    def names(self) -> list[str]:
+        """Every name, without aliases, in the order of the table."""
+        return list(self._paths)
+
+    def canonical(self, name: str, where: str = "") -> str:
+        """The table's name for `name`, which may be an alias. Raises `UnknownNameError`."""
+        name = self._aliases.get(name, name) if isinstance(name, str) else name
+        if name not in self._paths:
+            raise unknown(self.kind, name, [*self._paths, *self._aliases], where)
+        return name
+
+    def path(self, name: str) -> str:
+        """`package.module:attribute` of a name."""
+        return self._paths[self.canonical(name)]
+
+    def module(self, name: str) -> str:
+        """Dotted name of the module that defines a name."""
+        return self.path(name).partition(":")[0]
+
+    def load(self, name: str) -> Any:
+        """Import and return what a name stands for."""
+        name = self.canonical(name)
+        if name not in self._objects:
+            module, _, attribute = self._paths[name].partition(":")
+            self._objects[name] = getattr(importlib.import_module(module), attribute)
+        return self._objects[name]
+
+    def add(self, name: str, obj: Any) -> None:
+        """Add an object under a new name. Raises `SlayError` if the name is taken."""
+        if name in self._paths or name in self._aliases:
+            raise SlayError(f"{self.kind} {name!r} is registered already; choose another name")
+        self._paths[name] = f"{obj.__module__}:{obj.__qualname__}"
+        self._objects[name] = obj
+
+
+ATTENTION = Registry(
+    "attention mechanism",
+    {
+        "standard": "slay.attention.standard:StandardAttention",
+        "uniform": "slay.attention.uniform:UniformAttention",
+        "linear": "slay.attention.linear:LinearAttention",
+        "yat-spherical": "slay.attention.yat_spherical:SphericalYatAttention",
+        "yat-performer-anchor": "slay.attention.yat_performer_anchor:AnchorAttention",
+        "yat-quadratic": "slay.attention.yat_quadratic:QuadraticAttention",
+    },
+    aliases={
+        "yat-exact-spherical": "yat-spherical",
+        "yat-performer-anchors": "yat-performer-anchor",
+    },
+)
+
+TASKS = Registry(
+    "task",
+    {
+        "copy": "slay.tasks.basic:Copy",
+        "kv_recall": "slay.tasks.memory:KeyValueRecall",
+        "induction": "slay.tasks.reasoning:Induction",
+        "majority": "slay.tasks.pattern:Majority",
+    },
+)
+
+EXPERIMENTS = Registry(
+    "experiment",
+    {
+        "quality": "slay.experiments.quality:run",
+        "scaling": "slay.experiments.scaling:run",
+        "tasks": "slay.experiments.tasks:run",
+    },
+)
+
+
+def get_attention_class(name: str) -> Any:
+    """Return the class of a mechanism by name or alias. Raises `UnknownNameError`."""
+    return ATTENTION.load(name)
+
+
+def list_attention_types() -> list[str]:
+    """Return the names of all mechanisms, exact ones first."""
+    return ATTENTION.names()
+
+
+def register_attention(name: str) -> Any:
+    """Class decorator: make a mechanism defined outside this package known under `name`."""
+
+    def decorate(cls: Any) -> Any:
+        ATTENTION.add(name, cls)
+        return cls
+
+    return decorate

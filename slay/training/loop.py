@@ -1,0 +1,82 @@
+"""Training of small models on fresh synthetic data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slay.tasks.base import IGNORE
+
+Batch = tuple[Tensor, Tensor]  # inputs and targets, (B, L) each
+SOLVED = 0.999
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training went: the optimiser steps taken, whether it diverged, and its curve."""
+
+    steps: int
+    diverged: bool
+    curve: list[dict[str, float]]
+
+
+def train(
+    model: nn.Module,
+    draw: Callable[[], Batch],
+    validation: Batch,
+    *,
+    steps: int,
+    lr: float,
+    warmup: int,
+    evaluate_every: int = 50,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Outcome:
+    """AdamW on cross-entropy: linear warm-up, cosine decay to zero, gradients clipped to norm 1.
+
+    Stops when the validation accuracy was 0.999 twice running, or the loss is no number.
+    """
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda t: learning_rate(t, warmup, steps))
+    curve: list[dict[str, float]] = []
+    solved = 0
+    for step in range(1, steps + 1):
+        inputs, targets = draw()
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
+            return Outcome(step, True, curve)
+        optimiser.step()
+        schedule.step()
+        if step % evaluate_every == 0 or step == steps:
+            hit = accuracy(model, *validation)
+            curve.append({"step": step, "loss": loss.item(), "accuracy": hit})
+            progress(f"step {step}/{steps}  loss {loss.item():.3f}  accuracy {hit:.3f}")
+            solved = solved + 1 if hit >= SOLVED else 0
+            if solved == 2:
+                return Outcome(step, False, curve)
+    return Outcome(steps, False, curve)
+
+
+def learning_rate(step: int, warmup: int, steps: int) -> float:
+    """Share of the highest learning rate at a step: up in a line, down along a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor, batch: int = 256) -> float:
+    """Share of the asked positions (targets other than -100) that the model answers correctly."""
+    hits = asked = 0
+    for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
+        mask = y != IGNORE
+        hits += int((model(x).argmax(-1) == y)[mask].sum())
+        asked += int(mask.sum())
+    return hits / asked
