@@ -155,13 +155,14 @@ def _name_and_value(text: str) -> tuple[str, bool | int | float | str]:
 
 
 @main.command()
+@click.argument("names", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Facts of every mechanism as JSON.")
 @click.option("--head-dim", default=32, show_default=True, help="Head dimension d for the sizes.")
-def mechanisms(as_json: bool, head_dim: int) -> None:
-    """List the attention mechanisms with their facts."""
+def mechanisms(names: tuple[str, ...], as_json: bool, head_dim: int) -> None:
+    """List the attention mechanisms with their facts: those NAMES, or all."""
     from slay.attention.facts import facts
 
-    rows = [facts(name, head_dim) for name in slay.list_attention_types()]
+    rows = [facts(name, head_dim) for name in names or slay.list_attention_types()]
     if as_json:
         import json
 
@@ -201,6 +202,79 @@ def tasks(show: str | None, seq_len: int) -> None:
     for label, row in (("input", inputs[0]), ("target", targets[0])):
         cells = (f"{value:3d}" if value >= 0 else "  ." for value in row.tolist())
         click.echo(f"{label:8}{' '.join(cells)}")
+
+
+OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")
+RUN = click.option(
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Folder of the run, such as results/laptop.",
+)
+DRAFT = click.option("--draft", is_flag=True, help="Take what there is; mark what is stale.")
+TEMPLATES = click.option(
+    "--templates",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default="paper",
+    show_default=True,
+    help="Folder of the paper's templates.",
+)
+
+
+@main.command()
+@click.argument("manifest", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--table", type=click.Path(path_type=Path), required=True, help="A row a record.")
+@click.option("--summary", type=click.Path(path_type=Path), required=True, help="A row a setting.")
+@DRAFT
+def collect(manifest: Path, table: Path, summary: Path, draft: bool) -> None:
+    """Read the records that MANIFEST lists into tidy CSV files."""
+    from slay.report.aggregate import collect, summarise
+
+    rows = collect(manifest, draft=draft)
+    rows.to_csv(table, index=False)
+    summarise(rows).to_csv(summary, index=False)
+
+
+@main.command()
+@click.argument("name")
+@RUN
+@TEMPLATES
+@OUT
+@DRAFT
+def table(name: str, folder: Path, templates: Path, out: Path, draft: bool) -> None:
+    """Write the LaTeX of table NAME."""
+    from slay.report.results import Results
+    from slay.report.tables import render_table
+
+    text = render_table(name, Results(folder, draft), templates)
+    out.write_text(text, encoding="utf-8")
+
+
+@main.command()
+@click.argument("name")
+@RUN
+@OUT
+@DRAFT
+def figure(name: str, folder: Path, out: Path, draft: bool) -> None:
+    """Draw figure NAME as PDF, and as PNG beside it."""
+    from slay.report.figures import draw_figure
+    from slay.report.results import Results
+
+    draw_figure(name, Results(folder, draft), out)
+
+
+@main.command()
+@RUN
+@TEMPLATES
+@DRAFT
+def paper(folder: Path, templates: Path, draft: bool) -> None:
+    """Write and typeset the paper of a run whose tables and figures are there."""
+    from slay.report.paper import build
+    from slay.report.results import Results
+
+    results = Results(folder, draft)
+    click.echo(build(results, templates, results.base / "paper"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""From a configuration to the paper: one record a measurement, then tables, figures, PDF.
+
+    snakemake --cores all paper                                   the default run
+    snakemake --cores all paper --configfile config/full.yaml     the GPU run
+    snakemake --cores all paper_only                              the PDF from the records there are
+
+The configuration says what is measured (config/README.md). A record's job depends on the code that
+it can import, by fingerprint: editing one mechanism reruns that mechanism alone.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+if not workflow.config_settings.configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/quality.smk"
+include: "workflow/rules/scaling.smk"
+include: "workflow/rules/tasks.smk"
+include: "workflow/rules/aggregate.smk"
+include: "workflow/rules/paper.smk"
+
+
+localrules:
+    all,
+    paper,
+    paper_only,
+    results,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RUN}/paper/slay.pdf",
+        f"{RUN}/report.html",
+
+
+rule paper:
+    input:
+        f"{RUN}/paper/slay.pdf",
+
+
+rule paper_only:
+    input:
+        f"{RUN}/draft/paper/slay.pdf",
+
+
+rule results:
+    input:
+        [job.path for experiment in JOBS.values() for job in experiment],

@@ -1,0 +1,108 @@
+"""Records to tidy data: a table with a row a record, a summary with a row a setting and metric."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from slay.errors import SlayError
+from slay.record import Record, read_record
+from slay.report.stats import interval
+
+PROVENANCE = ["code", "commit", "dirty", "device", "host", "platform", "processor", "cores"]
+PROVENANCE += ["threads", "python", "torch", "started", "seconds"]
+REPEATED = ["seed", "options", "device", "epsilon"]  # parameters that do not name a setting
+
+
+def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
+    """Read the records that a manifest names: one row each, in the manifest's order.
+
+    A record made with other parameters or other code than the manifest says is stale: it raises
+    `SlayError`, or is marked in the column `stale` for a draft. A draft leaves out records that are
+    not there; otherwise a missing or broken one raises.
+    """
+    expected = json.loads(manifest.read_text(encoding="utf-8"))
+    rows = []
+    for job in expected:
+        path = Path(job["path"])
+        if draft and not path.is_file():
+            continue
+        record = read_record(path)
+        why = _stale(record, job)
+        if why and not draft:
+            raise SlayError(
+                f"{path}: stale record, {why}; measure it again with: "
+                f"snakemake --cores all paper --forcerun {path}"
+            )
+        rows.append(_row(record, path, bool(why)))
+    if not rows:
+        raise SlayError(f"{manifest}: there is not one record yet; run: snakemake --cores all results")
+    return pd.DataFrame(rows)
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """n, mean, standard deviation and 95% t interval over seeds, by setting and metric.
+
+    Settings keep the order in which they come. A job that is not "ok" has no metrics; its status
+    stands in every row of its setting, its numbers are missing.
+    """
+    metrics = [column for column in table.columns if column.startswith("metric.")]
+    setting = list(table.columns[: table.columns.get_loc("status")])
+    setting = [column for column in setting if column not in (*REPEATED, "path")]
+    rows = []
+    for key, group in table.groupby(setting, sort=False, dropna=False):
+        bad = group.loc[group["status"] != "ok", "status"]
+        common = dict(zip(setting, key, strict=True))
+        common["status"] = "ok" if bad.empty else bad.iloc[0]
+        common["stale"] = bool(group["stale"].any())
+        for metric in metrics:
+            values = group[metric].dropna().to_numpy(dtype=float)
+            name = metric.removeprefix("metric.")
+            rows.append({**common, "metric": name, **interval(values)})
+    return pd.DataFrame(rows)
+
+
+def _stale(record: Record, job: dict[str, Any]) -> str:
+    """Why a record is not the one that a manifest asks for; "" if it is."""
+    for name in {**job["params"], **record.params}:
+        asked, found = job["params"].get(name), record.params.get(name)
+        if asked != found:
+            return f"made with {name} = {found!r}, now {asked!r}"
+    if record.provenance.code != job["code"]:
+        return f"made with code {record.provenance.code}, now {job['code']}"
+    return ""
+
+
+def _row(record: Record, path: Path, stale: bool) -> dict[str, Any]:
+    """A record as one row: path, parameters, status, metrics, provenance."""
+    params = dict(record.params)
+    params["options"] = json.dumps(params["options"], sort_keys=True)
+    metrics = {f"metric.{name}": value for name, value in record.metrics.items()}
+    if record.experiment == "tasks":
+        metrics["metric.score"] = _score(record.metrics)
+    provenance = record.provenance.model_dump()
+    return {
+        "path": str(path),
+        **params,
+        "variant": _variant(path),
+        "status": record.status,
+        "message": record.message,
+        "stale": stale,
+        **metrics,
+        **{f"provenance.{name}": provenance[name] for name in PROVENANCE},
+    }
+
+
+def _variant(path: Path) -> str:
+    """The options that a grid asked for, as the record's path spells them; "" for the default."""
+    return next((part for part in path.parts if "=" in part), "")
+
+
+def _score(metrics: dict[str, Any]) -> float | None:
+    """(accuracy - null) / (ceiling - null): 0 for the best null predictor, 1 for the ceiling."""
+    if metrics.get("accuracy") is None:
+        return None
+    return (metrics["accuracy"] - metrics["null"]) / (metrics["ceiling"] - metrics["null"])

@@ -1,0 +1,110 @@
+"""Claims: sentences with a predicate over the results, judged at every build.
+
+A sentence cannot contradict its data: `claim(id)` gives it where it holds, says so where it fails,
+and says that it is open where the run lacks a number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from slay.errors import SlayError, unknown
+from slay.report.latex import Latex
+from slay.report.results import Missing, MissingError
+
+
+class Claim(BaseModel):
+    """One entry of paper/claims.yaml."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    source: str  # "ours", or "published" with a citation key
+    sentence: str  # a LaTeX template over `values`
+    values: dict[str, str]  # name -> expression over the results
+    holds: str  # expression over `values`
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim against a run."""
+
+    claim: Claim
+    status: Literal["holds", "fails", "untested"]
+    text: Latex
+
+    @property
+    def source(self) -> Latex:
+        kind, _, key = self.claim.source.partition(" ")
+        return Latex(f"\\citet{{{key}}}" if key else kind)
+
+
+def judge(path: Path, env: jinja2.Environment, context: dict[str, Any]) -> dict[str, Verdict]:
+    """Verdicts on every claim of a file, by id, in its order."""
+    verdicts: dict[str, Verdict] = {}
+    for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+        try:
+            claim = Claim.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise SlayError(f"{path}: claim {entry.get('id')!r}: {key}: {first['msg']}") from error
+        if claim.id in verdicts:
+            raise SlayError(f"{path}: claim {claim.id!r} stands there twice")
+        verdicts[claim.id] = _judge(claim, path, env, context)
+    return verdicts
+
+
+def _judge(
+    claim: Claim, path: Path, env: jinja2.Environment, context: dict[str, Any]
+) -> Verdict:
+    values: dict[str, Any] = {}
+    try:
+        for name, expression in claim.values.items():
+            values[name] = env.compile_expression(expression, undefined_to_none=False)(
+                **context, **values
+            )
+        if any(isinstance(value, Missing) for value in values.values()):
+            raise MissingError
+        holds = bool(env.compile_expression(claim.holds, undefined_to_none=False)(**context, **values))
+        text = env.from_string(claim.sentence).render(**context, **values)
+    except MissingError:
+        lacking = {name: Missing(name) for name in claim.values} | values
+        try:
+            text = env.from_string(claim.sentence).render(**context, **lacking)
+        except MissingError:
+            text = claim.id
+        return Verdict(claim, "untested", Latex(text.strip()))
+    except jinja2.TemplateError as error:
+        raise SlayError(f"{path}: claim {claim.id!r}: {error}") from error
+    return Verdict(claim, "holds" if holds else "fails", Latex(text.strip()))
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Verdicts as templates use them."""
+
+    verdicts: dict[str, Verdict]
+
+    def __getitem__(self, name: str) -> Verdict:
+        if name not in self.verdicts:
+            raise unknown("claim", name, self.verdicts, "paper")
+        return self.verdicts[name]
+
+    def holds(self, name: str) -> bool:
+        return self[name].status == "holds"
+
+    def sentence(self, name: str) -> Latex:
+        """The claim as prose: stated, denied, or left open."""
+        verdict = self[name]
+        if verdict.status == "holds":
+            return verdict.text
+        if verdict.status == "fails":
+            return Latex(f"\\emph{{The following does not hold in this run:}} {verdict.text}")
+        return Latex(f"\\emph{{This run cannot test the following:}} {verdict.text}")

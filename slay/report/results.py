@@ -1,0 +1,152 @@
+"""A run's results as tables, figures and text ask for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from slay.theory import mercer_bound, quadratic_shift
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number over n seeds, with standard deviation and 95% interval (NaN for one seed)."""
+
+    mean: float
+    sd: float
+    n: int
+    low: float
+    high: float
+    stale: bool = False
+
+
+class Missing:
+    """A number that this run does not have. Shows as an em dash; any use of it raises `MissingError`."""
+
+    def __init__(self, what: str):
+        self.what = what
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise MissingError(self.what)
+
+
+class MissingError(LookupError):
+    """A number was asked for that this run does not have."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What lies under results/<run>, or in its draft folder."""
+
+    folder: Path
+    draft: bool = False
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "draft" if self.draft else self.folder
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def mechanisms(self) -> list[dict[str, Any]]:
+        return json.loads((self.folder / "mechanisms.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Mechanisms of the run, in the order of every table and figure."""
+        return [row["name"] for row in self.mechanisms]
+
+    def summary(self, experiment: str) -> pd.DataFrame:
+        """Rows of setting and metric, see `slay.report.aggregate.summarise`; empty if not run."""
+        return self._tables.get(experiment, (pd.DataFrame(), pd.DataFrame()))[1]
+
+    def records(self, experiment: str) -> pd.DataFrame:
+        """One row a record."""
+        return self._tables.get(experiment, (pd.DataFrame(), pd.DataFrame()))[0]
+
+    @cached_property
+    def _tables(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+        tables = {}
+        for path in sorted((self.base / "data").glob("*.summary.csv")):
+            name = path.name.removesuffix(".summary.csv")
+            whole = pd.read_csv(path.with_name(f"{name}.csv"), keep_default_na=False, na_values=[""])
+            part = pd.read_csv(path, keep_default_na=False, na_values=[""])
+            tables[name] = tuple(t.assign(variant=t["variant"].fillna("")) for t in (whole, part))
+        return tables  # type: ignore[return-value]
+
+    def value(self, experiment: str, metric: str, **where: Any) -> Estimate | Missing:
+        """The estimate of a metric in a setting; where several settings match, the first.
+
+        `variant` is the default one unless it is named.
+        """
+        frame = self.select(experiment, metric, **{"variant": "", **where})
+        if frame.empty:
+            setting = ", ".join(f"{key} = {value}" for key, value in where.items())
+            return Missing(f"{experiment}: {metric} at {setting}")
+        row = frame.iloc[0]
+        return Estimate(row["mean"], row["sd"], int(row["n"]), row["low"], row["high"], row["stale"])
+
+    def select(self, experiment: str, metric: str, **where: Any) -> pd.DataFrame:
+        """Rows of the summary with a metric's numbers in the settings that match."""
+        frame = self.summary(experiment)
+        for column, value in {"metric": metric, **where}.items():
+            if column not in frame:
+                return frame.iloc[:0]
+            frame = frame[frame[column] == value]
+        return frame[frame["n"] > 0]
+
+    def axis(self, experiment: str, column: str, **where: Any) -> list[Any]:
+        """Different values of a column, in the order in which they were configured."""
+        frame = self.summary(experiment)
+        for key, value in where.items():
+            frame = frame[frame[key] == value] if key in frame else frame.iloc[:0]
+        return list(frame[column].unique()) if column in frame else []
+
+    def bound(self, dim: int, num_features: int) -> float:
+        """Mercer bound at this run's epsilon."""
+        return mercer_bound(int(dim), self.config["epsilon"], int(num_features))
+
+    def beta(self, dim: int) -> float:
+        """Shift of the quadratic map at this run's epsilon."""
+        return quadratic_shift(int(dim), self.config["epsilon"])
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """Where, when and with what the records were made."""
+        records = pd.concat([whole for whole, _ in self._tables.values()], ignore_index=True)
+        facts = records.filter(like="provenance.").rename(
+            columns=lambda name: name.removeprefix("provenance.")
+        )
+        machine = {
+            name: " / ".join(map(str, facts[name].dropna().unique()))
+            for name in ("host", "platform", "processor", "cores", "device", "torch", "python")
+        }
+        commits = [str(commit)[:7] for commit in facts["commit"].dropna().unique()]
+        last = datetime.fromisoformat(facts["started"].max())
+        return {
+            **machine,
+            "commit": " and ".join(commits) or None,
+            "dirty": bool((facts["dirty"] == True).any()),  # noqa: E712  (missing is not dirty)
+            "date": last.date().isoformat(),
+            "epoch": int(last.timestamp()),
+            "records": len(facts),
+            "seconds": float(facts["seconds"].sum()),
+        }
+
+    def code(self, experiments: list[str]) -> str:
+        """One digest of the code fingerprints of some experiments' records."""
+        codes = set()
+        for experiment in experiments:
+            codes |= set(self.records(experiment).get("provenance.code", []))
+        return hashlib.sha256(" ".join(sorted(codes)).encode()).hexdigest()[:8]

@@ -1,0 +1,26 @@
+"""Means and intervals over seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+
+def interval(values: NDArray[np.float64], level: float = 0.95) -> dict[str, float]:
+    """n, mean, sd (n - 1 degrees of freedom) and the t interval of the mean; NaN where undefined."""
+    n = len(values)
+    mean = float(values.mean()) if n else np.nan
+    sd = float(values.std(ddof=1)) if n > 1 else np.nan
+    low = high = np.nan
+    if n > 1:
+        half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * sd / np.sqrt(n)
+        low, high = mean - half, mean + half
+    return {"n": n, "mean": mean, "sd": sd, "low": low, "high": high}
+
+
+def growth_exponent(lengths: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """p of the least-squares fit values = c lengths^p; NaN for fewer than two points."""
+    if len(lengths) < 2:
+        return np.nan
+    return float(stats.linregress(np.log(lengths), np.log(values)).slope)

@@ -1,0 +1,63 @@
+"""From records to tidy data: one row a record, then one row a setting and metric."""
+
+
+rule write_manifest:
+    output:
+        f"{RUN}/manifests/{{experiment}}.json",
+    params:
+        digest=lambda wildcards: digest(manifest(JOBS[wildcards.experiment])),
+    localrule: True
+    message:
+        "{wildcards.experiment}: list the records that there must be"
+    run:
+        with open(output[0], "w") as file:
+            file.write(manifest(JOBS[wildcards.experiment]))
+
+
+rule write_config:
+    output:
+        f"{RUN}/config.json",
+    params:
+        config=json.dumps(config, sort_keys=True),
+    localrule: True
+    message:
+        "write down the configuration"
+    run:
+        with open(output[0], "w") as file:
+            file.write(params.config + "\n")
+
+
+rule collect_records:
+    input:
+        manifest=f"{RUN}/manifests/{{experiment}}.json",
+        records=lambda wildcards: (
+            [] if wildcards.draft else [job.path for job in JOBS[wildcards.experiment]]
+        ),
+    output:
+        table=f"{RUN}/{{draft}}data/{{experiment}}.csv",
+        summary=f"{RUN}/{{draft}}data/{{experiment}}.summary.csv",
+    log:
+        f"{RUN}/{{draft}}logs/collect/{{experiment}}.log",
+    params:
+        code=fingerprint(["slay.report.aggregate"]),
+        draft=lambda wildcards: "--draft" if wildcards.draft else "",
+        present=lambda wildcards: records_there_are(wildcards) if wildcards.draft else "",
+    localrule: True
+    message:
+        "{wildcards.experiment}: collect the records"
+    shell:
+        "slay collect {input.manifest:q} --table {output.table:q}"
+        " --summary {output.summary:q} {params.draft} 2> >(tee {log:q} >&2)"
+
+
+rule describe_mechanisms:
+    output:
+        f"{RUN}/mechanisms.json",
+    params:
+        code=fingerprint(["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]),
+        names=" ".join(CONFIG.attention),
+    localrule: True
+    message:
+        "describe the mechanisms"
+    shell:
+        "slay mechanisms --json {params.names} > {output:q}"

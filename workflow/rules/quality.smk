@@ -1,0 +1,21 @@
+"""How far each mechanism is from exact spherical Yat attention."""
+
+
+rule run_quality:
+    output:
+        f"{RUN}/records/quality/{{job}}.json",
+    log:
+        f"{RUN}/logs/quality/{{job}}.log",
+    params:
+        code=code,
+        arguments=arguments,
+    threads: 1
+    resources:
+        mem_mb=megabytes,
+        runtime=30,
+        gpu=GPU,
+    message:
+        "quality {wildcards.job}"
+    shell:
+        "slay run {params.arguments} --code {params.code}"
+        " --threads {threads} --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,22 @@
+"""Latency and memory. A timing job has the machine to itself: it asks for all of its cores."""
+
+
+rule run_scaling:
+    output:
+        f"{RUN}/records/scaling/{{job}}.json",
+    log:
+        f"{RUN}/logs/scaling/{{job}}.log",
+    params:
+        code=code,
+        arguments=arguments,
+    threads: workflow.cores or 8
+    resources:
+        mem_mb=megabytes,
+        runtime=60,
+        gpu=GPU,
+        timing=1,
+    message:
+        "scaling {wildcards.job}"
+    shell:
+        "slay run {params.arguments} --code {params.code}"
+        " --threads {threads} --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,21 @@
+"""Small models trained on synthetic tasks."""
+
+
+rule run_tasks:
+    output:
+        f"{RUN}/records/tasks/{{job}}.json",
+    log:
+        f"{RUN}/logs/tasks/{{job}}.log",
+    params:
+        code=code,
+        arguments=arguments,
+    threads: 1
+    resources:
+        mem_mb=megabytes,
+        runtime=30,
+        gpu=GPU,
+    message:
+        "tasks {wildcards.job}"
+    shell:
+        "slay run {params.arguments} --code {params.code}"
+        " --threads {threads} --out {output:q} > {log:q} 2>&1"
