@@ -25,7 +25,8 @@ class Claim(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str
-    source: str  # "ours", or "published" with a citation key
+    source: Literal["ours", "published"]
+    citation: str = ""  # key in references.bib, for what was published
     sentence: str  # a LaTeX template over `values`
     values: dict[str, str]  # name -> expression over the results
     holds: str  # expression over `values`
@@ -41,8 +42,8 @@ class Verdict:
 
     @property
     def source(self) -> Latex:
-        kind, _, key = self.claim.source.partition(" ")
-        return Latex(f"\\citet{{{key}}}" if key else kind)
+        key = self.claim.citation
+        return Latex(f"{self.claim.source} \\citep{{{key}}}" if key else self.claim.source)
 
 
 def judge(path: Path, env: jinja2.Environment, context: dict[str, Any]) -> dict[str, Verdict]:
@@ -67,23 +68,22 @@ def _judge(
     values: dict[str, Any] = {}
     try:
         for name, expression in claim.values.items():
-            values[name] = env.compile_expression(expression, undefined_to_none=False)(
-                **context, **values
-            )
-        if any(isinstance(value, Missing) for value in values.values()):
-            raise MissingError
-        holds = bool(env.compile_expression(claim.holds, undefined_to_none=False)(**context, **values))
-        text = env.from_string(claim.sentence).render(**context, **values)
+            values[name] = _evaluate(env, expression, context | values)
+            if isinstance(values[name], Missing):
+                raise MissingError(name)
+        holds = bool(_evaluate(env, claim.holds, context | values))
+        text = env.from_string(claim.sentence).render(**context | values)
     except MissingError:
         lacking = {name: Missing(name) for name in claim.values} | values
-        try:
-            text = env.from_string(claim.sentence).render(**context, **lacking)
-        except MissingError:
-            text = claim.id
+        text = env.from_string(claim.sentence).render(**context | lacking)
         return Verdict(claim, "untested", Latex(text.strip()))
     except jinja2.TemplateError as error:
         raise SlayError(f"{path}: claim {claim.id!r}: {error}") from error
     return Verdict(claim, "holds" if holds else "fails", Latex(text.strip()))
+
+
+def _evaluate(env: jinja2.Environment, expression: str, names: dict[str, Any]) -> Any:
+    return env.compile_expression(expression, undefined_to_none=False)(**names)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,7 @@ import jinja2
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex, environment
 from slay.report.results import Results
-
-# Which experiments a table or figure is made of.
-SOURCES = {
-    "mechanisms": [],
-    "quality": ["quality"],
-    "scaling": ["scaling"],
-    "tasks": ["tasks"],
-    "claims": ["quality", "scaling", "tasks"],
-}
-
+from slay.report.sources import TABLES
 
 def load(results: Results, templates: Path) -> tuple[jinja2.Environment, dict[str, Any]]:
     """The template environment over paper/, and the context: results, machine, claims."""
@@ -36,12 +28,19 @@ def load(results: Results, templates: Path) -> tuple[jinja2.Environment, dict[st
         "task_len": next(iter(results.axis("tasks", "seq_len")), 0),
         "table": lambda name: Latex(f"\\input{{../tables/{name}}}"),
         "figure": lambda name: Latex(f"../figures/{name}.pdf"),
-        "tag": lambda name: Latex(f"\\hyperlink{{prov:{name}}}{{[{name}]}}"),
+        "tag": lambda name: Latex(f"\\protect\\hyperlink{{prov:{name}}}{{[{name}]}}"),
         "provenance": _provenance(results),
     }
-    claims = Claims(judge(templates / "claims.yaml", env, context))
-    context |= {"claim": claims.sentence, "holds": claims.holds, "verdicts": claims.verdicts}
-    return env, context
+
+    @cache
+    def claims() -> Claims:
+        return Claims(judge(templates / "claims.yaml", env, context))
+
+    return env, context | {
+        "claim": lambda name: claims().sentence(name),
+        "holds": lambda name: claims().holds(name),
+        "verdicts": lambda: list(claims().verdicts.values()),
+    }
 
 
 def _provenance(results: Results) -> list[dict[str, Any]]:
@@ -54,6 +53,6 @@ def _provenance(results: Results) -> list[dict[str, Any]]:
             "command": f"snakemake results/{run}/tables/{name}.tex",
             "code": results.code(experiments),
         }
-        for name, experiments in SOURCES.items()
+        for name, experiments in TABLES.items()
         if experiments
     ]

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slay.errors import unknown
+from slay.report import sources
 from slay.report.results import Estimate, Results
 from slay.report.style import COLUMN, PAGE, look, save, styled
 
@@ -20,7 +21,7 @@ def draw_figure(name: str, results: Results, path: Path) -> None:
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
     with styled():
-        save(FIGURES[name](results), path, results.machine["epoch"])
+        save(FIGURES[name](results), path, results.epoch(sources.FIGURES[name]))
 
 
 def quality(results: Results) -> Figure:

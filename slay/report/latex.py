@@ -94,7 +94,7 @@ def _number(value: Any) -> float | None:
 def _mark(text: str, value: Any) -> Latex:
     """A stale number carries a dagger."""
     stale = isinstance(value, Estimate) and value.stale
-    return Latex(f"{text}$^\\dagger$" if stale else text)
+    return Latex(f"{text}\\ensuremath{{^\\dagger}}" if stale else text)
 
 
 def num(value: Any, digits: int = 2) -> Latex:
@@ -103,7 +103,7 @@ def num(value: Any, digits: int = 2) -> Latex:
     if number is None:
         return Latex(DASH)
     text = f"{number:,.{digits}f}".replace(",", r"\,")
-    return _mark(f"${text}$" if number < 0 else text, value)
+    return _mark(f"\\ensuremath{{{text}}}" if number < 0 else text, value)
 
 
 def pm(value: Any, digits: int = 2) -> Latex:
@@ -120,13 +120,15 @@ def sci(value: Any, digits: int = 1) -> Latex:
     if number is None:
         return Latex(DASH)
     mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
-    return _mark(f"${mantissa}\\times10^{{{int(exponent)}}}$", value)
+    return _mark(f"\\ensuremath{{{mantissa}\\times10^{{{int(exponent)}}}}}", value)
 
 
 def mib(value: Any, digits: int = 1) -> Latex:
     """Bytes as MiB."""
     number = _number(value)
-    return Latex(DASH) if number is None else _mark(f"{number / 2**20:,.{digits}f}".replace(",", r"\,"), value)
+    if number is None:
+        return Latex(DASH)
+    return _mark(f"{number / 2**20:,.{digits}f}".replace(",", r"\,"), value)
 
 
 def percent(value: Any, digits: int = 0) -> Latex:

@@ -33,7 +33,7 @@ def build(results: Results, templates: Path, folder: Path) -> Path:
     text = render(env, "main.tex.j2", **context)
     (folder / "main.tex").write_text(text, encoding="utf-8")
     shutil.copy(templates / "references.bib", folder)
-    _typeset(folder, epoch=results.machine["epoch"])
+    _typeset(folder, epoch=results.epoch(results.config["experiments"]))
     pdf = folder / "slay.pdf"
     os.replace(folder / "build" / "slay.pdf", pdf)
     return pdf

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -28,15 +29,25 @@ class Estimate:
 
 
 class Missing:
-    """A number that this run does not have. Shows as an em dash; any use of it raises `MissingError`."""
+    """A number that this run does not have.
+
+    It shows as an em dash, and so do its parts; reckoning or comparing with it raises
+    `MissingError`.
+    """
 
     def __init__(self, what: str):
         self.what = what
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Missing:
         if name.startswith("__"):
             raise AttributeError(name)
+        return self
+
+    def _refuse(self, *_: object) -> Any:
         raise MissingError(self.what)
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __truediv__ = __rtruediv__ = __lt__ = __le__ = __gt__ = __ge__ = __float__ = _refuse
 
 
 class MissingError(LookupError):
@@ -129,7 +140,7 @@ class Results:
             columns=lambda name: name.removeprefix("provenance.")
         )
         machine = {
-            name: " / ".join(map(str, facts[name].dropna().unique()))
+            name: " / ".join(str(value) for value in facts[name].dropna().unique())
             for name in ("host", "platform", "processor", "cores", "device", "torch", "python")
         }
         commits = [str(commit)[:7] for commit in facts["commit"].dropna().unique()]
@@ -137,12 +148,19 @@ class Results:
         return {
             **machine,
             "commit": " and ".join(commits) or None,
-            "dirty": bool((facts["dirty"] == True).any()),  # noqa: E712  (missing is not dirty)
+            "dirty": bool(facts["dirty"].fillna(False).any()),
             "date": last.date().isoformat(),
-            "epoch": int(last.timestamp()),
             "records": len(facts),
             "seconds": float(facts["seconds"].sum()),
         }
+
+    def epoch(self, experiments: Iterable[str]) -> int:
+        """When the last record of some experiments was made, in seconds since 1970.
+
+        Dates in a file that is made of them, so that the same records give the same bytes.
+        """
+        started = [self.records(name)["provenance.started"].max() for name in experiments]
+        return int(datetime.fromisoformat(max(started)).timestamp()) if started else 0
 
     def code(self, experiments: list[str]) -> str:
         """One digest of the code fingerprints of some experiments' records."""

@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
-TABLES = ["mechanisms", "quality", "scaling", "tasks", "claims"]
-FIGURES = ["quality", "scaling", "tasks"]
-# What an experiment gave; {draft} chooses between the run and what paper_only makes of it.
-DATA = [f"{RUN}/{{draft}}data/{experiment}.summary.csv" for experiment in JOBS]
+from slay.report.sources import FIGURES, TABLES
+
 FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
+# Text that a table reads beside its own template.
+ALSO_READS = {"quality": ["config/published.yaml"], "claims": ["paper/claims.yaml"]}
+
+
+def data(experiments, draft="{draft}"):
+    """What some experiments gave, those that this run has."""
+    return [f"{RUN}/{draft}data/{name}.summary.csv" for name in experiments if JOBS.get(name)]
 
 
 def text(*patterns):
@@ -21,7 +26,7 @@ def draft_flag(wildcards):
 
 rule render_table:
     input:
-        DATA,
+        lambda wildcards: data(TABLES[wildcards.table], wildcards.draft),
         FACTS,
     output:
         f"{RUN}/{{draft}}tables/{{table}}.tex",
@@ -30,9 +35,7 @@ rule render_table:
     params:
         code=fingerprint(["slay.report.tables"]),
         text=lambda wildcards: text(
-            f"paper/tables/{wildcards.table}.tex.j2",
-            "paper/claims.yaml",
-            "config/published.yaml",
+            f"paper/tables/{wildcards.table}.tex.j2", *ALSO_READS.get(wildcards.table, [])
         ),
         draft=draft_flag,
     localrule: True
@@ -45,7 +48,7 @@ rule render_table:
 
 rule draw_figure:
     input:
-        DATA,
+        lambda wildcards: data(FIGURES[wildcards.figure], wildcards.draft),
         FACTS,
     output:
         pdf=f"{RUN}/{{draft}}figures/{{figure}}.pdf",
@@ -70,7 +73,7 @@ rule draw_figure:
 
 rule build_paper:
     input:
-        DATA,
+        data(JOBS),
         FACTS,
         [f"{RUN}/{{draft}}tables/{table}.tex" for table in TABLES],
         [f"{RUN}/{{draft}}figures/{figure}.pdf" for figure in FIGURES],

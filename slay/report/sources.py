@@ -1,0 +1,14 @@
+"""Which experiments each table and figure is made of; read by the workflow, so kept light."""
+
+TABLES: dict[str, list[str]] = {
+    "mechanisms": [],
+    "quality": ["quality"],
+    "scaling": ["scaling"],
+    "tasks": ["tasks"],
+    "claims": ["quality", "scaling", "tasks"],
+}
+FIGURES: dict[str, list[str]] = {
+    "quality": ["quality"],
+    "scaling": ["scaling"],
+    "tasks": ["tasks"],
+}

@@ -1,0 +1,85 @@
+"""A built smoke run to copy and edit, and the commands that the tests give."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SMOKE = "config/smoke.yaml"
+
+
+@dataclass
+class Checkout:
+    """A copy of the project, with its own results and its own Snakemake memory."""
+
+    path: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run Snakemake on the smoke configuration; standard error is part of the output."""
+        return subprocess.run(
+            [BIN / "snakemake", *args],
+            cwd=self.path,
+            env={**os.environ, **self.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def planned(self, *args: str) -> set[str]:
+        """What would run: the message of each job of a dry run, such as "tasks linear/copy-L8/seed0"."""
+        done = self.run("-n", "paper", "--configfile", SMOKE, *args)
+        assert done.returncode == 0, done.stdout
+        return set(re.findall(r"^Job \d+: (.*)$", done.stdout, flags=re.MULTILINE))
+
+    def measured(self, *args: str) -> set[str]:
+        """Those of the planned jobs that measure."""
+        kinds = ("quality ", "scaling ", "tasks ")
+        return {job for job in self.planned(*args) if job.startswith(kinds)}
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.path / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    def records(self) -> list[Path]:
+        return sorted(self.path.glob("results/smoke/records/**/*.json"))
+
+
+def copy_project(to: Path) -> None:
+    """What git tracks, and what is new and not ignored, as it stands in the working tree."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, to / name)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Checkout:
+    """The smoke run, from nothing to the PDF. Tests must not change it."""
+    checkout = Checkout(tmp_path_factory.mktemp("built"))
+    copy_project(checkout.path)
+    done = checkout.run("--cores", "2", "all", "--configfile", SMOKE)
+    assert done.returncode == 0, done.stdout[-5000:]
+    return checkout
+
+
+@pytest.fixture
+def checkout(built, tmp_path) -> Checkout:
+    """A copy of the built run, times of files included, to edit."""
+    shutil.copytree(built.path, tmp_path / "project", symlinks=True)
+    return Checkout(tmp_path / "project")

@@ -1,0 +1,78 @@
+"""One clear line, an exit code that is not zero, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("yat-quadratic]", "yat-quadratc]", ["'yat-quadratc'", "did you mean 'yat-quadratic'"]),
+        ("[copy, majority]", "[copi, majority]", ["'copi'", "did you mean 'copy'", "kv_recall"]),
+        ("steps: 20", "stepz: 20", ["'stepz'", "did you mean 'steps'", "experiments.tasks[0]"]),
+        ("steps: 20", "steps: many", ["steps", "'many'", "integer"]),
+        ("device: cpu", "devise: cpu", ["'devise'", "did you mean 'device'"]),
+        ("device: cpu", "device: tpu", ["device", "'tpu'", "'cuda'"]),
+        ("  quality:", "  qualty:", ["'qualty'", "did you mean 'quality'"]),
+        ("epsilon: 1.0e-3", "epsilon: -1", ["epsilon", "-1", "greater than 0"]),
+        ("run: smoke", "run: ../smoke", ["run", "'../smoke'"]),
+    ],
+)
+def test_configuration(checkout, old, new, says):
+    checkout.edit("config/smoke.yaml", old, new)
+    done = checkout.run("-n", "paper", "--configfile", "config/smoke.yaml")
+    assert done.returncode != 0
+    lines = [line for line in done.stdout.splitlines() if line.startswith("config: ")]
+    assert len(lines) == 1, done.stdout
+    assert all(word in lines[0] for word in says), lines[0]
+    assert "Traceback" not in done.stdout
+
+
+def test_truncated_record(checkout):
+    record = checkout.records()[0]
+    half = record.read_bytes()[:200]
+    record.write_bytes(half)
+    others = {path: path.read_bytes() for path in checkout.records()}
+    done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
+    assert done.returncode != 0
+    name = str(record.relative_to(checkout.path))
+    line = next(line for line in done.stdout.splitlines() if line.startswith(f"Error: {name}"))
+    assert "cut short" in line
+    assert f"rm {name}" in line
+    assert "Traceback" not in done.stdout
+    assert {path: path.read_bytes() for path in checkout.records()} == others
+
+
+@pytest.mark.tex
+def test_no_latex(checkout, tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for folder in map(Path, os.environ["PATH"].split(os.pathsep)):
+        for tool in folder.glob("*") if folder.is_dir() else []:
+            if "latex" not in tool.name and not (tools / tool.name).exists():
+                (tools / tool.name).symlink_to(tool)
+    checkout.env["PATH"] = str(tools)
+    (checkout.path / "results/smoke/paper/slay.pdf").unlink()
+    done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
+    assert done.returncode != 0
+    lines = [line for line in done.stdout.splitlines() if "LaTeX is not installed" in line]
+    assert lines
+    assert "make tex" in lines[0]
+    assert "Traceback" not in done.stdout
+    assert len(checkout.records()) == 18
+
+
+def test_failing_job_shows_its_reason(checkout):
+    checkout.edit("config/smoke.yaml", "seed: [0, 1]", "seed: [0, 1]\n      options: {bias: 1, bas: 2}")
+    shutil.rmtree(checkout.path / "results/smoke/records/quality")
+    done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
+    assert done.returncode != 0
+    assert "did you mean 'bias'" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -1,0 +1,105 @@
+"""Change one thing, and exactly the jobs whose result could change run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
+
+
+def test_deleted_record(checkout):
+    record = checkout.path / "results/smoke/records/quality/linear/isotropic-d16-L128/seed0.json"
+    record.unlink()
+    assert checkout.planned() == {
+        "quality linear/isotropic-d16-L128/seed0",
+        "quality: collect the records",
+        "table quality",
+        "table claims",
+        "figure quality",
+        "the paper",
+    }
+
+
+def test_comments_and_docstrings(checkout):
+    for path in (checkout.path / "slay").rglob("*.py"):
+        path.write_text(f'{path.read_text().replace('"""', '"""Newly said: ', 1)}\n# a remark\n')
+    assert checkout.planned() == set()
+
+
+def test_one_mechanism(checkout):
+    checkout.edit("slay/attention/linear.py", "return Dense(", "return Dense(1.0 * ")
+    jobs = checkout.planned()
+    measured = checkout.measured()
+    assert measured == {
+        f"{kind} linear/{rest}"
+        for kind, rest in [
+            ("quality", "isotropic-d16-L128/seed0"),
+            ("quality", "isotropic-d16-L128/seed1"),
+            ("scaling", "forward-float32/L64"),
+            ("scaling", "forward-float32/L128"),
+            ("tasks", "copy-L8/seed0"),
+            ("tasks", "copy-L8/seed1"),
+            ("tasks", "majority-L8/seed0"),
+            ("tasks", "majority-L8/seed1"),
+        ]
+    }
+    assert {"table quality", "figure tasks", "the paper"} <= jobs
+
+
+def test_shared_op_reruns_no_exact_mechanism(checkout):
+    checkout.edit("slay/ops/chunked.py", "length = q.shape[-2]", "length = int(q.shape[-2])")
+    measured = checkout.measured()
+    assert any(" linear/" in job for job in measured)
+    assert not any("tasks standard/" in job for job in measured)
+
+
+def test_one_task_file(checkout):
+    checkout.edit("slay/tasks/pattern.py", "CLASSES = 8", "CLASSES = 7")
+    measured = checkout.measured()
+    assert measured
+    assert all(job.startswith("tasks ") and "/majority-" in job for job in measured)
+
+
+def test_table_template(checkout):
+    checkout.edit("paper/tables/tasks.tex.j2", "mechanism", "attention")
+    assert checkout.planned() == {"table tasks", "the paper"}
+
+
+def test_prose(checkout):
+    checkout.edit("paper/sections/conclusion.tex.j2", ".", ". ")
+    assert checkout.planned() == {"the paper"}
+
+
+def test_figure_code(checkout):
+    checkout.edit("slay/report/figures.py", "COLUMN, ", "0.9 * COLUMN, ")
+    figures = {f"figure {name}" for name in ("quality", "scaling", "tasks")}
+    assert checkout.planned() == figures | {"the paper"}
+
+
+def test_added_seed(checkout):
+    checkout.edit("config/smoke.yaml", "seed: [0, 1]", "seed: [0, 1, 2]")
+    measured = checkout.measured()
+    assert measured
+    assert all(job.endswith("/seed2") for job in measured)
+
+
+def test_learning_rate(checkout):
+    checkout.edit("config/smoke.yaml", "steps: 20", "steps: 20\n      lr: 1.0e-3")
+    measured = checkout.measured()
+    assert len(measured) == 8
+    assert all(job.startswith("tasks ") for job in measured)
+
+
+def test_touched_files(checkout):
+    for path in checkout.path.rglob("*"):
+        if path.is_file() and "results" not in path.parts and ".snakemake" not in path.parts:
+            os.utime(path)
+    assert checkout.planned() == set()
+
+
+def test_results_copied_into_a_fresh_clone(checkout):
+    shutil.rmtree(checkout.path / ".snakemake")
+    assert checkout.planned() == set()
