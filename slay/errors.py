@@ -27,4 +27,5 @@ def unknown(kind: str, name: object, allowed: Iterable[str], where: str = "") ->
     near = get_close_matches(str(name), allowed, n=1, cutoff=0.5)
     guess = f"; did you mean {near[0]!r}?" if near else ""
     place = f"{where}: " if where else ""
-    return UnknownNameError(f"{place}unknown {kind} {name!r}{guess} (there are: {', '.join(allowed)})")
+    there_are = f"(there are: {', '.join(allowed)})"
+    return UnknownNameError(f"{place}unknown {kind} {name!r}{guess} {there_are}")

@@ -82,7 +82,7 @@ def expand(config: Config) -> dict[str, list[Job]]:
 
 
 def _place(params: Params, asked: dict[str, Option]) -> str:
-    """A job's path under its experiment: the mechanism, the options its grid asked for, the rest."""
+    """A job's path under its experiment: mechanism, options that its grid asked for, the rest."""
     attention, _, rest = params.place().partition("/")
     variant = "+".join(f"{key}={value}" for key, value in sorted(asked.items()))
     return "/".join([attention, *([variant] if variant else []), f"{rest}.json"])
@@ -96,5 +96,3 @@ def manifest(jobs: list[Job]) -> str:
 def digest(text: str) -> str:
     """A short digest of a text: 16 hex digits."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def _source(module: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
     """Digest of a module's normalised source, and the modules of this package that it imports."""
     path = _source(module)

@@ -6,14 +6,14 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, ValidationError
 
 from slay.errors import SlayError
 
-SCHEMA = 1
-Number = Annotated[StrictInt | FiniteFloat | None, Field()]
+SCHEMA: Literal[1] = 1
+Number = StrictInt | FiniteFloat | None
 Status = Literal["ok", "oom", "diverged", "timeout", "unsupported"]
 
 
@@ -41,9 +41,9 @@ class Provenance(BaseModel):
 class Record(BaseModel):
     """One job's parameters, results and provenance."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid")
 
-    schema_: Literal[1] = Field(SCHEMA, alias="schema")  # type: ignore[assignment]
+    schema_version: Literal[1] = Field(alias="schema")
     experiment: str
     params: dict[str, Any]
     status: Status
@@ -90,11 +90,13 @@ def read_record(path: Path) -> Record:
         raise RecordError(f"{path}: cannot be read ({error})") from error
     except json.JSONDecodeError as error:
         raise RecordError(
-            f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); {remedy}"
+            f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
+            f"{remedy}"
         ) from error
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
         raise RecordError(
-            f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; {remedy}"
+            f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; "
+            f"{remedy}"
         )
     try:
         return Record.model_validate(data)

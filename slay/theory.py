@@ -56,7 +56,7 @@ def quadratic_projection(dim: int, epsilon: float) -> tuple[float, float, float]
 
 
 def quadratic_shift(dim: int, epsilon: float) -> float:
-    """beta = c1 / (2 c2), at least 0: the shift for which (x + beta)^2 has the projection's shape."""
+    """beta = c1 / (2 c2), at least 0: then (x + beta)^2 has the projection's shape."""
     _, c1, c2 = quadratic_projection(dim, epsilon)
     return max(0.0, c1 / (2.0 * c2))
 

@@ -1,7 +1,7 @@
-"""What every attention mechanism shares: projections, heads, options, and the two families.
+"""What every attention mechanism shares: projections, heads and options.
 
-A mechanism is a class that states its facts and gives either a kernel (`ExactAttention`) or a
-feature map (`FeatureAttention`).
+A mechanism is a class that states its facts and gives either a kernel of two tokens
+(`slay.attention.exact`) or a feature map (`slay.attention.linearised`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from slay.errors import SlayError, UnknownOptionError, unknown
-from slay.features.forms import Features
-from slay.ops.chunked import linear_attention
-from slay.ops.exact import exact_attention
 
 DEFAULT_EPSILON = 1e-6
 
@@ -108,49 +105,6 @@ class Attention(nn.Module):
                 f"q, k, v have shapes {shapes}; expected (B, {self.n_heads}, L, {self.head_dim}) "
                 f"for q and k and (B, {self.n_heads}, L, e) for v, with L at least 1"
             )
-
-
-class ExactAttention(Attention):
-    """A mechanism that evaluates its kernel at every pair of tokens."""
-
-    complexity = "L^2"
-    exact = True
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.check_heads(q, k, v)
-        return exact_attention(q, k, v, self.scores, causal=self.causal)
-
-
-class FeatureAttention(Attention):
-    """A mechanism whose kernel is the inner product of two feature vectors."""
-
-    complexity = "L"
-    exact = False
-    chunk_size = 128
-
-    @abstractmethod
-    def feature_map(self, u: Tensor) -> Features:
-        """phi of queries or keys u: (B, H, c, d)."""
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.check_heads(q, k, v)
-        y, _ = linear_attention(
-            q, k, v, self.feature_map, causal=self.causal, chunk_size=self.chunk_size
-        )
-        return y
-
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        return self.feature_map(q).scores(self.feature_map(k))
-
-    @property
-    def num_features(self) -> int:
-        """m, the length of phi."""
-        device = next(self.buffers(), torch.empty(0)).device
-        probe = torch.zeros(1, self.n_heads, 1, self.head_dim, device=device)
-        return self.feature_map(probe).expand().shape[-1]
-
-    def state_size(self, value_dim: int) -> int:
-        return self.num_features * (value_dim + 1)
 
 
 def options_of(cls: type[Attention]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from slay.attention.layer import FeatureAttention
+from slay.attention.linearised import FeatureAttention
 from slay.features.elementwise import elu_plus_one
 from slay.features.forms import Dense
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from slay.attention.layer import ExactAttention
+from slay.attention.layer import Attention
 
 
-class StandardAttention(ExactAttention):
+class StandardAttention(Attention):
     """k(q, k) = exp(q·k / sqrt d) (Vaswani et al. 2017), by `scaled_dot_product_attention`."""
 
     kernel = r"\exp(q^\top k/\sqrt d)"
+    complexity = "L^2"
+    exact = True
     nonnegative = True
     paper = "vaswani2017attention"
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slay.attention.layer import DEFAULT_EPSILON, FeatureAttention
+from slay.attention.layer import DEFAULT_EPSILON
+from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError
 from slay.features.elementwise import unit
 from slay.features.exponential import positive_random_features

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from slay.attention.layer import DEFAULT_EPSILON, ExactAttention
+from slay.attention.exact import ExactAttention
+from slay.attention.layer import DEFAULT_EPSILON
 from slay.errors import SlayError
 from slay.features.elementwise import unit
 
@@ -29,6 +31,9 @@ class SphericalYatAttention(ExactAttention):
             raise SlayError(f"epsilon = {epsilon}: must be positive")
         self.epsilon = epsilon
 
-    def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        x = unit(q) @ unit(k).mT
-        return x.square() / (2.0 + self.epsilon - 2.0 * x)
+    def prepare(self, u: Tensor) -> Tensor:
+        return unit(u)
+
+    def pairs(self, q: Tensor, k: Tensor) -> Tensor:
+        x = q @ k.mT
+        return x.square() / torch.rsub(x, 2.0 + self.epsilon, alpha=2.0)  # x^2 / (C - 2x)

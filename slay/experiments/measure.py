@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -24,7 +24,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def interleaved(
-    calls: dict[str, Callable[[], object]], device: torch.device, *, rounds: int, warmup: int = 2
+    calls: Mapping[str, Callable[[], object]], device: torch.device, *, rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:
     """Durations of several calls in turns, so that a machine's mood falls on all of them alike.
 

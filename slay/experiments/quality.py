@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slay.attention.layer import Attention, accepted
-from slay.experiments.result import Progress, Result, choose_device, stream
+from slay.attention.layer import Attention
+from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.features.elementwise import unit
 from slay.params import QualityParams
-from slay.registry import get_attention_class
+from slay.record import Number
 from slay.theory import sphere_rule, yat_kernel
 
 PLANTED_COSINE = 0.8
@@ -29,14 +29,15 @@ def run(params: QualityParams, progress: Progress) -> Result:
     q, k, v = (t.to(device) for t in draw_inputs(params))
     with torch.no_grad():
         progress(f"exact {TARGET} at d = {params.head_dim}, L = {params.seq_len}")
-        exact = _heads(TARGET, params, {"epsilon": params.epsilon}).to(device)
+        shape = (params.head_dim, params.n_heads)
+        shared = {"epsilon": params.epsilon, "seed": params.seed}
+        exact = heads_only(TARGET, *shape, shared, {}).to(device)
         target = exact.attend(q.double(), k.double(), v.double())
         progress(params.attention)
-        options = {"epsilon": params.epsilon, "seed": params.seed}
-        mechanism = _heads(params.attention, params, options, params.options).to(device)
+        mechanism = heads_only(params.attention, *shape, shared, params.options).to(device)
         output = mechanism.attend(q, k, v).double()
         error = output - target
-        metrics: dict[str, float | int | None] = {
+        metrics: dict[str, Number] = {
             "rel_l2": float(error.norm() / target.norm()),
             "cosine": float(F.cosine_similarity(output, target, dim=-1).mean()),
             "mse": float(error.square().mean()),
@@ -95,14 +96,3 @@ def kernel_error(mechanism: Attention, params: QualityParams, pairs: int = 8) ->
     product = weight @ (exact * approximate.mean((0, 2)))
     square = weight @ approximate.square().mean((0, 2))
     return math.sqrt(max(0.0, 1.0 - float(product**2 / (square * norm))))
-
-
-def _heads(
-    attention: str,
-    params: QualityParams,
-    shared: dict[str, float | int],
-    asked: dict[str, object] | None = None,
-) -> Attention:
-    cls = get_attention_class(attention)
-    options = {**accepted(cls, shared), **(asked or {})}
-    return cls.heads_only(params.head_dim, params.n_heads, **options)

@@ -1,15 +1,18 @@
-"""What an experiment gives back, and how randomness and devices are chosen."""
+"""What experiments share: results, random streams, devices, mechanisms over heads."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from slay.attention.layer import Attention, accepted
 from slay.errors import SlayError
-from slay.record import Status
+from slay.record import Number, Status
+from slay.registry import get_attention_class
 
 Progress = Callable[[str], None]
 
@@ -18,8 +21,8 @@ Progress = Callable[[str], None]
 class Result:
     """The measured part of a record."""
 
-    metrics: dict[str, float | int | None]
-    curve: list[dict[str, float | int | None]] = field(default_factory=list)
+    metrics: dict[str, Number]
+    curve: list[dict[str, Number]] = field(default_factory=list)
     status: Status = "ok"
     message: str = ""
 
@@ -37,3 +40,11 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise SlayError("device 'cuda': torch sees no GPU here; use device 'cpu' or 'auto'")
     return torch.device(name)
+
+
+def heads_only(
+    attention: str, head_dim: int, n_heads: int, shared: dict[str, Any], asked: dict[str, Any]
+) -> Attention:
+    """A mechanism over heads, with those of the `shared` options that it knows, and all `asked`."""
+    cls = get_attention_class(attention)
+    return cls.heads_only(head_dim, n_heads, **{**accepted(cls, shared), **asked})

@@ -15,7 +15,7 @@ from slay.experiments.result import Progress, choose_device
 from slay.jobs import code
 from slay.params import Params
 from slay.provenance import commit, machine
-from slay.record import Provenance, Record, write_record
+from slay.record import SCHEMA, Provenance, Record, write_record
 from slay.registry import EXPERIMENTS
 
 
@@ -41,6 +41,7 @@ def run_job(
     head, dirty = commit()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     record = Record(
+        schema=SCHEMA,
         experiment=params.experiment,
         params=params.model_dump(),
         status=result.status,

@@ -8,6 +8,7 @@ from slay.attention.layer import accepted
 from slay.experiments.result import Progress, Result, choose_device, stream
 from slay.models.attention_only import AttentionOnly
 from slay.params import TaskParams
+from slay.record import Number
 from slay.registry import get_attention_class
 from slay.tasks import get_task
 from slay.tasks.base import IGNORE
@@ -60,7 +61,7 @@ def run(params: TaskParams, progress: Progress) -> Result:
         progress=progress,
     )
     nulls = null_accuracies(task, length, seed=params.seed)
-    metrics: dict[str, float | int | None] = {
+    metrics: dict[str, Number] = {
         "null": max(nulls.values()),
         **{f"null_{name}": value for name, value in nulls.items()},
         "ceiling": 1.0,

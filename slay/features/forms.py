@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch import Tensor
 class Features(Protocol):
     """phi of a block of tokens."""
 
-    def scores(self, keys: Features) -> Tensor:
+    def scores(self, keys: Self) -> Tensor:
         """<phi(q_i), phi(k_j)>: (..., Lq, Lk)."""
 
     def expand(self) -> Tensor:
@@ -31,7 +31,7 @@ class Dense:
 
     phi: Tensor  # (..., L, m)
 
-    def scores(self, keys: Dense) -> Tensor:  # type: ignore[override]
+    def scores(self, keys: Self) -> Tensor:
         return self.phi @ keys.phi.mT
 
     def expand(self) -> Tensor:
@@ -45,7 +45,7 @@ class Product:
     a: Tensor  # (..., L, A)
     b: Tensor  # (..., L, B)
 
-    def scores(self, keys: Product) -> Tensor:  # type: ignore[override]
+    def scores(self, keys: Self) -> Tensor:
         return (self.a @ keys.a.mT) * (self.b @ keys.b.mT)
 
     def expand(self) -> Tensor:
@@ -58,7 +58,7 @@ class Square:
 
     u: Tensor  # (..., L, n)
 
-    def scores(self, keys: Square) -> Tensor:  # type: ignore[override]
+    def scores(self, keys: Self) -> Tensor:
         return (self.u @ keys.u.mT).square()
 
     def expand(self) -> Tensor:

@@ -61,6 +61,7 @@ def linear_attention(
     else:
         for start in starts:
             state = _add(state, features(k, start), values(start))
+        assert state is not None  # there is a token
         for start in starts:
             o = features(q, start).expand() @ state  # (B, H, c, e + 1)
             blocks.append(normalise(o[..., :-1], o[..., -1:]).to(v.dtype))

@@ -39,7 +39,7 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
             )
         rows.append(_row(record, path, bool(why)))
     if not rows:
-        raise SlayError(f"{manifest}: there is not one record yet; run: snakemake --cores all results")
+        raise SlayError(f"{manifest}: no record yet; run: snakemake --cores all results")
     return pd.DataFrame(rows)
 
 

@@ -62,9 +62,7 @@ def judge(path: Path, env: jinja2.Environment, context: dict[str, Any]) -> dict[
     return verdicts
 
 
-def _judge(
-    claim: Claim, path: Path, env: jinja2.Environment, context: dict[str, Any]
-) -> Verdict:
+def _judge(claim: Claim, path: Path, env: jinja2.Environment, context: dict[str, Any]) -> Verdict:
     values: dict[str, Any] = {}
     try:
         for name, expression in claim.values.items():

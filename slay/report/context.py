@@ -13,6 +13,7 @@ from slay.report.latex import Latex, environment
 from slay.report.results import Results
 from slay.report.sources import TABLES
 
+
 def load(results: Results, templates: Path) -> tuple[jinja2.Environment, dict[str, Any]]:
     """The template environment over paper/, and the context: results, machine, claims."""
     env = environment(templates)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -91,7 +92,9 @@ def scaling(results: Results) -> Figure:
             if metric != "peak_memory_bytes":
                 low = results.select("scaling", f"{metric}_q1", attention=name)
                 high = results.select("scaling", f"{metric}_q3", attention=name)
-                low, high = (f.drop_duplicates("seq_len").sort_values("seq_len") for f in (low, high))
+                low, high = (
+                    f.drop_duplicates("seq_len").sort_values("seq_len") for f in (low, high)
+                )
                 panel.fill_between(
                     frame["seq_len"], low["mean"] / unit, high["mean"] / unit, color=colour,
                     alpha=0.15, linewidth=0,
@@ -132,7 +135,7 @@ def tasks(results: Results) -> Figure:
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=panel, fraction=0.05, pad=0.02)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_ticks([0, 0.5, 1])
     bar.set_label("normalised score")
     return figure
@@ -140,11 +143,11 @@ def tasks(results: Results) -> Figure:
 
 def _legend_below(figure: Figure, axes: list[Axes]) -> None:
     """One legend for all panels, each label once, in the order of the mechanisms."""
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=7)  # type: ignore[arg-type]
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=7)
 
 
 FIGURES: dict[str, Callable[[Results], Figure]] = {

@@ -47,7 +47,7 @@ def finalise(value: Any) -> Any:
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """The template environment over a folder, with \\VAR{...}, \\BLOCK{...} and the filters below."""
+    """Templates of a folder, with \\VAR{...}, \\BLOCK{...} and the filters below."""
     env = jinja2.Environment(
         block_start_string=r"\BLOCK{",
         block_end_string="}",

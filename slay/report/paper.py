@@ -54,7 +54,8 @@ def _typeset(folder: Path, epoch: int) -> None:
         raise SlayError(f"LaTeX failed: {_first_error(log, folder)}")
     undefined = re.findall(r"(?:Reference|Citation) [`'](\S+?)'.*undefined", log)
     if undefined:
-        raise SlayError(f"{folder / 'main.tex'}: undefined in the text: {', '.join(sorted(set(undefined)))}")
+        names = ", ".join(sorted(set(undefined)))
+        raise SlayError(f"{folder / 'main.tex'}: undefined in the text: {names}")
 
 
 def _unwrap(log: Path) -> str:

@@ -91,10 +91,12 @@ class Results:
         tables = {}
         for path in sorted((self.base / "data").glob("*.summary.csv")):
             name = path.name.removesuffix(".summary.csv")
-            whole = pd.read_csv(path.with_name(f"{name}.csv"), keep_default_na=False, na_values=[""])
-            part = pd.read_csv(path, keep_default_na=False, na_values=[""])
-            tables[name] = tuple(t.assign(variant=t["variant"].fillna("")) for t in (whole, part))
-        return tables  # type: ignore[return-value]
+            whole, part = (
+                pd.read_csv(file, keep_default_na=False, na_values=[""]).fillna({"variant": ""})
+                for file in (path.with_name(f"{name}.csv"), path)
+            )
+            tables[name] = (whole, part)
+        return tables
 
     def value(self, experiment: str, metric: str, **where: Any) -> Estimate | Missing:
         """The estimate of a metric in a setting; where several settings match, the first.
@@ -106,7 +108,8 @@ class Results:
             setting = ", ".join(f"{key} = {value}" for key, value in where.items())
             return Missing(f"{experiment}: {metric} at {setting}")
         row = frame.iloc[0]
-        return Estimate(row["mean"], row["sd"], int(row["n"]), row["low"], row["high"], row["stale"])
+        numbers = (row["mean"], row["sd"], int(row["n"]), row["low"], row["high"])
+        return Estimate(*numbers, stale=bool(row["stale"]))
 
     def select(self, experiment: str, metric: str, **where: Any) -> pd.DataFrame:
         """Rows of the summary with a metric's numbers in the settings that match."""

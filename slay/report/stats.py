@@ -8,7 +8,7 @@ from scipy import stats
 
 
 def interval(values: NDArray[np.float64], level: float = 0.95) -> dict[str, float]:
-    """n, mean, sd (n - 1 degrees of freedom) and the t interval of the mean; NaN where undefined."""
+    """n, mean, sd (n - 1 degrees of freedom), t interval of the mean; NaN where undefined."""
     n = len(values)
     mean = float(values.mean()) if n else np.nan
     sd = float(values.std(ddof=1)) if n > 1 else np.nan

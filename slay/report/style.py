@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib as mpl
 
@@ -26,7 +27,7 @@ LOOKS = {
 }
 SPARE = [("#009E73", "P"), ("#56B4E9", "X"), ("#A6761D", "*"), ("#666666", "h")]
 
-RC = {
+RC: dict[str, Any] = {
     "font.family": "serif",
     "font.serif": ["STIXGeneral"],
     "mathtext.fontset": "stix",
@@ -55,12 +56,12 @@ def look(name: str) -> tuple[str, str]:
 @contextmanager
 def styled() -> Iterator[None]:
     """The style, for the figures drawn inside."""
-    with mpl.rc_context(RC):
+    with mpl.rc_context(cast(Any, RC)):
         yield
 
 
 def save(figure: Figure, path: Path, epoch: int) -> None:
-    """Write a figure as PDF, dated by its data so that the same data give the same bytes, and PNG."""
+    """Write a figure as PDF and PNG, dated by its data: the same data give the same bytes."""
     from datetime import UTC, datetime
 
     path.parent.mkdir(parents=True, exist_ok=True)

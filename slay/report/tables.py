@@ -34,7 +34,7 @@ def quality(results: Results) -> dict[str, Any]:
     """A block a head dimension; first what needs no mechanism: answering zero."""
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["readme"]["quality"]
     length = next(iter(results.axis("quality", "seq_len")), None)
-    blocks = []
+    blocks: list[dict[str, Any]] = []
     dims = sorted(results.axis("quality", "head_dim"))
     for dim in dims:
         rows = []
@@ -47,7 +47,7 @@ def quality(results: Results) -> dict[str, Any]:
                         "name": name,
                         "variant": variant,
                         "m": m,
-                        "bound": results.bound(dim, int(m.mean)) if isinstance(m, Estimate) else None,
+                        "bound": _bound(results, dim, m),
                         "isotropic": _by_metric(results, inputs="isotropic", **where),
                         "planted": _by_metric(results, inputs="planted", **where),
                         "published": published.get(name, {}) if not variant else {},
@@ -60,8 +60,11 @@ def quality(results: Results) -> dict[str, Any]:
         blocks.append({"dim": dim, "rows": rows, "zeros": zeros})
     widest = max((len(block["rows"]) for block in blocks), default=0)
     blocks.sort(key=lambda block: len(block["rows"]) != widest)  # the fullest first
-    return {"blocks": blocks, "length": length, "published_for": {d: i == 0 for i, d in enumerate(
-        block["dim"] for block in blocks)}}
+    return {"blocks": blocks, "length": length}
+
+
+def _bound(results: Results, dim: int, m: Estimate | Missing) -> float | None:
+    return results.bound(dim, int(m.mean)) if isinstance(m, Estimate) else None
 
 
 def _by_metric(results: Results, **where: Any) -> dict[str, Estimate | Missing]:

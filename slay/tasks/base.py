@@ -39,15 +39,17 @@ class Task(ABC):
 
     @abstractmethod
     def oracle(self, prefix: Sequence[int], position: int) -> int:
-        """The answer asked at `position`, from the tokens prefix[0], ..., prefix[position] alone."""
+        """The answer asked at `position`, from prefix[0], ..., prefix[position] alone."""
 
     def sample(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
-        """Draw inputs and targets: (batch, seq_len) each, int64, targets -100 where nothing is asked.
+        """Draw inputs and targets: (batch, seq_len), int64, targets -100 where nothing is asked.
 
         Raises `SlayError` for a length that the task does not allow.
         """
         if not self.allows(seq_len):
-            raise SlayError(f"task {self.name!r} takes no seq_len = {seq_len}; allowed: {self.lengths}")
+            raise SlayError(
+                f"task {self.name!r} takes no seq_len = {seq_len}; allowed: {self.lengths}"
+            )
         return self.draw(generator, batch, seq_len)
 
 

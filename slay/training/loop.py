@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slay.record import Number
 from slay.tasks.base import IGNORE
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets, (B, L) each
@@ -22,7 +24,7 @@ class Outcome:
 
     steps: int
     diverged: bool
-    curve: list[dict[str, float]]
+    curve: list[dict[str, Number]]
 
 
 def train(
@@ -40,9 +42,10 @@ def train(
 
     Stops when the validation accuracy was 0.999 twice running, or the loss is no number.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda t: learning_rate(t, warmup, steps))
-    curve: list[dict[str, float]] = []
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
+    share = partial(learning_rate, warmup=warmup, steps=steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
+    curve: list[dict[str, Number]] = []
     solved = 0
     for step in range(1, steps + 1):
         inputs, targets = draw()

@@ -36,7 +36,7 @@ class Checkout:
         )
 
     def planned(self, *args: str) -> set[str]:
-        """What would run: the message of each job of a dry run, such as "tasks linear/copy-L8/seed0"."""
+        """What would run: the message of each job, such as "tasks linear/copy-L8/seed0"."""
         done = self.run("-n", "paper", "--configfile", SMOKE, *args)
         assert done.returncode == 0, done.stdout
         return set(re.findall(r"^Job \d+: (.*)$", done.stdout, flags=re.MULTILINE))

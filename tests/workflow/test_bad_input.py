@@ -70,7 +70,8 @@ def test_no_latex(checkout, tmp_path):
 
 
 def test_failing_job_shows_its_reason(checkout):
-    checkout.edit("config/smoke.yaml", "seed: [0, 1]", "seed: [0, 1]\n      options: {bias: 1, bas: 2}")
+    options = "seed: [0, 1]\n      options: {bias: 1, bas: 2}"
+    checkout.edit("config/smoke.yaml", "seed: [0, 1]", options)
     shutil.rmtree(checkout.path / "results/smoke/records/quality")
     done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
     assert done.returncode != 0

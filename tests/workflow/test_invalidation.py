@@ -25,7 +25,8 @@ def test_deleted_record(checkout):
 
 def test_comments_and_docstrings(checkout):
     for path in (checkout.path / "slay").rglob("*.py"):
-        path.write_text(f'{path.read_text().replace('"""', '"""Newly said: ', 1)}\n# a remark\n')
+        said = path.read_text().replace('"""', '"""Newly said: ', 1)
+        path.write_text(f"{said}\n# a remark\n")
     assert checkout.planned() == set()
 
 

@@ -37,7 +37,9 @@ def test_same_results_give_the_same_bytes(checkout):
     pdf = checkout.path / "results/smoke/paper/slay.pdf"
     before = pdf.read_bytes()
     pdf.unlink()
-    assert checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml").returncode == 0
+    assert (
+        checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml").returncode == 0
+    )
     assert pdf.read_bytes() == before
 
 

@@ -4,27 +4,27 @@
 rule write_manifest:
     output:
         f"{RUN}/manifests/{{experiment}}.json",
+    localrule: True
     params:
         digest=lambda wildcards: digest(manifest(JOBS[wildcards.experiment])),
-    localrule: True
     message:
         "{wildcards.experiment}: list the records that there must be"
     run:
         with open(output[0], "w") as file:
-            file.write(manifest(JOBS[wildcards.experiment]))
+            print(manifest(JOBS[wildcards.experiment]), file=file)
 
 
 rule write_config:
     output:
         f"{RUN}/config.json",
+    localrule: True
     params:
         config=json.dumps(config, sort_keys=True),
-    localrule: True
     message:
         "write down the configuration"
     run:
         with open(output[0], "w") as file:
-            file.write(params.config + "\n")
+            print(params.config, file=file)
 
 
 rule collect_records:
@@ -38,11 +38,15 @@ rule collect_records:
         summary=f"{RUN}/{{draft}}data/{{experiment}}.summary.csv",
     log:
         f"{RUN}/{{draft}}logs/collect/{{experiment}}.log",
+    localrule: True
+    conda:
+        "../../envs/slay.yaml"
     params:
         code=fingerprint(["slay.report.aggregate"]),
         draft=lambda wildcards: "--draft" if wildcards.draft else "",
-        present=lambda wildcards: records_there_are(wildcards) if wildcards.draft else "",
-    localrule: True
+        present=lambda wildcards: (
+            records_there_are(wildcards) if wildcards.draft else ""
+        ),
     message:
         "{wildcards.experiment}: collect the records"
     shell:
@@ -53,11 +57,13 @@ rule collect_records:
 rule describe_mechanisms:
     output:
         f"{RUN}/mechanisms.json",
-    params:
-        code=fingerprint(["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]),
-        names=" ".join(CONFIG.attention),
     localrule: True
+    params:
+        code=fingerprint(
+            ["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]
+        ),
+        names=" ".join(CONFIG.attention),
     message:
         "describe the mechanisms"
     shell:
-        "slay mechanisms --json {params.names} > {output:q}"
+        "slay mechanisms --json {params.names} > {output:q} 2> {log:q}"

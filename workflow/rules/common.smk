@@ -4,18 +4,25 @@ import json
 import os
 import shlex
 import sys
+from pathlib import Path
 
-# The workflow measures the code beside it, whatever else is installed, with its own interpreter.
+# The workflow measures the code beside it, whatever else is installed, and with its own interpreter
+# unless Snakemake was told to deploy software.
 ROOT = str(workflow.basedir)
 sys.path.insert(0, ROOT)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, os.environ.get("PYTHONPATH")]))
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+own = (
+    ""
+    if workflow.deployment_settings.deployment_method
+    else os.path.dirname(sys.executable)
+)
+shell.prefix(f"export PATH={shlex.quote(own)}:$PATH PYTHONPATH={shlex.quote(ROOT)}; ")
 
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest
 from slay.provenance import file_digest, fingerprint
 from slay.registry import ATTENTION
+from slay.report.sources import FIGURES, TABLES
 
 try:
     CONFIG = load(config)
@@ -24,6 +31,7 @@ except SlayError as error:
     sys.exit(f"{error}")
 
 RUN = f"results/{CONFIG.run}"
+GPU = 1 if CONFIG.device == "cuda" else 0
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 
 
@@ -48,10 +56,33 @@ def megabytes(wildcards, attempt):
     return 4000 * attempt
 
 
-GPU = 1 if CONFIG.device == "cuda" else 0
-
-
 def records_there_are(wildcards):
     """Which records a draft finds, and their age: with these it is made again."""
     paths = [job.path for job in JOBS[wildcards.experiment]]
-    return digest(" ".join(f"{p} {os.stat(p).st_mtime_ns}" for p in paths if os.path.exists(p)))
+    return digest(
+        " ".join(f"{p} {os.stat(p).st_mtime_ns}" for p in paths if os.path.exists(p))
+    )
+
+
+FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
+# Text that a table reads beside its own template.
+ALSO_READS = {"quality": ["config/published.yaml"], "claims": ["paper/claims.yaml"]}
+
+
+def data(experiments, draft="{draft}"):
+    """What some experiments gave, those that this run has."""
+    return [
+        f"{RUN}/{draft}data/{name}.summary.csv"
+        for name in experiments
+        if JOBS.get(name)
+    ]
+
+
+def text(*patterns):
+    """Digest of the text files that match: an edit reruns, a touch does not."""
+    paths = sorted(path for pattern in patterns for path in Path(ROOT).glob(pattern))
+    return digest(" ".join(file_digest(path) for path in paths))
+
+
+def draft_flag(wildcards):
+    return "--draft" if wildcards.draft else ""

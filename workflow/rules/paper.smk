@@ -1,28 +1,5 @@
 """From data to the paper: tables, figures, text, PDF, report."""
 
-from pathlib import Path
-
-from slay.report.sources import FIGURES, TABLES
-
-FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
-# Text that a table reads beside its own template.
-ALSO_READS = {"quality": ["config/published.yaml"], "claims": ["paper/claims.yaml"]}
-
-
-def data(experiments, draft="{draft}"):
-    """What some experiments gave, those that this run has."""
-    return [f"{RUN}/{draft}data/{name}.summary.csv" for name in experiments if JOBS.get(name)]
-
-
-def text(*patterns):
-    """Digest of the text files that match: an edit reruns, a touch does not."""
-    paths = sorted(path for pattern in patterns for path in Path(ROOT).glob(pattern))
-    return digest(" ".join(file_digest(path) for path in paths))
-
-
-def draft_flag(wildcards):
-    return "--draft" if wildcards.draft else ""
-
 
 rule render_table:
     input:
@@ -32,17 +9,21 @@ rule render_table:
         f"{RUN}/{{draft}}tables/{{table}}.tex",
     log:
         f"{RUN}/{{draft}}logs/tables/{{table}}.log",
+    localrule: True
+    conda:
+        "../../envs/slay.yaml"
     params:
         code=fingerprint(["slay.report.tables"]),
         text=lambda wildcards: text(
-            f"paper/tables/{wildcards.table}.tex.j2", *ALSO_READS.get(wildcards.table, [])
+            f"paper/tables/{wildcards.table}.tex.j2",
+            *ALSO_READS.get(wildcards.table, []),
         ),
         draft=draft_flag,
-    localrule: True
+        run=RUN,
     message:
         "table {wildcards.table}"
     shell:
-        "slay table {wildcards.table} --run {RUN} --out {output:q} {params.draft}"
+        "slay table {wildcards.table} --run {params.run} --out {output:q} {params.draft}"
         " 2> >(tee {log:q} >&2)"
 
 
@@ -60,14 +41,17 @@ rule draw_figure:
         ),
     log:
         f"{RUN}/{{draft}}logs/figures/{{figure}}.log",
+    localrule: True
+    conda:
+        "../../envs/slay.yaml"
     params:
         code=fingerprint(["slay.report.figures"]),
         draft=draft_flag,
-    localrule: True
+        run=RUN,
     message:
         "figure {wildcards.figure}"
     shell:
-        "slay figure {wildcards.figure} --run {RUN} --out {output.pdf:q} {params.draft}"
+        "slay figure {wildcards.figure} --run {params.run} --out {output.pdf:q} {params.draft}"
         " 2> >(tee {log:q} >&2)"
 
 
@@ -79,18 +63,30 @@ rule build_paper:
         [f"{RUN}/{{draft}}figures/{figure}.pdf" for figure in FIGURES],
     output:
         tex=f"{RUN}/{{draft}}paper/main.tex",
-        pdf=report(f"{RUN}/{{draft}}paper/slay.pdf", category="Paper", caption="../report/paper.rst"),
+        pdf=report(
+            f"{RUN}/{{draft}}paper/slay.pdf",
+            category="Paper",
+            caption="../report/paper.rst",
+        ),
     log:
         f"{RUN}/{{draft}}logs/paper.log",
+    localrule: True
+    conda:
+        "../../envs/slay.yaml"
     params:
         code=fingerprint(["slay.report.paper"]),
-        text=text("paper/main.tex.j2", "paper/sections/*", "paper/references.bib", "paper/claims.yaml"),
+        text=text(
+            "paper/main.tex.j2",
+            "paper/sections/*",
+            "paper/references.bib",
+            "paper/claims.yaml",
+        ),
         draft=draft_flag,
-    localrule: True
+        run=RUN,
     message:
         "the paper"
     shell:
-        "slay paper --run {RUN} {params.draft} 2> >(tee {log:q} >&2)"
+        "slay paper --run {params.run} {params.draft} 2> >(tee {log:q} >&2)"
 
 
 rule build_report:
@@ -103,6 +99,8 @@ rule build_report:
     log:
         f"{RUN}/logs/report.log",
     localrule: True
+    conda:
+        "../../envs/slay.yaml"
     message:
         "the report"
     shell:

@@ -6,14 +6,16 @@ rule run_quality:
         f"{RUN}/records/quality/{{job}}.json",
     log:
         f"{RUN}/logs/quality/{{job}}.log",
-    params:
-        code=code,
-        arguments=arguments,
+    conda:
+        "../../envs/run.yaml"
     threads: 1
     resources:
         mem_mb=megabytes,
         runtime=30,
         gpu=GPU,
+    params:
+        code=code,
+        arguments=arguments,
     message:
         "quality {wildcards.job}"
     shell:

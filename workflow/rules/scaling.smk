@@ -6,15 +6,17 @@ rule run_scaling:
         f"{RUN}/records/scaling/{{job}}.json",
     log:
         f"{RUN}/logs/scaling/{{job}}.log",
-    params:
-        code=code,
-        arguments=arguments,
+    conda:
+        "../../envs/run.yaml"
     threads: workflow.cores or 8
     resources:
         mem_mb=megabytes,
         runtime=60,
         gpu=GPU,
         timing=1,
+    params:
+        code=code,
+        arguments=arguments,
     message:
         "scaling {wildcards.job}"
     shell:

@@ -6,14 +6,16 @@ rule run_tasks:
         f"{RUN}/records/tasks/{{job}}.json",
     log:
         f"{RUN}/logs/tasks/{{job}}.log",
-    params:
-        code=code,
-        arguments=arguments,
+    conda:
+        "../../envs/run.yaml"
     threads: 1
     resources:
         mem_mb=megabytes,
         runtime=30,
         gpu=GPU,
+    params:
+        code=code,
+        arguments=arguments,
     message:
         "tasks {wildcards.job}"
     shell:

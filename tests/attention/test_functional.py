@@ -1,0 +1,61 @@
+"""Attention by name, and mechanisms registered from outside."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import slay
+from slay.attention.layer import ExactAttention
+from slay.errors import SlayError, UnknownNameError
+from slay.registry import ATTENTION
+
+
+@pytest.mark.parametrize("name", slay.list_attention_types())
+def test_attend_is_the_class_method(name):
+    q, k, v = torch.randn(3, 2, 2, 7, 4, generator=torch.Generator().manual_seed(0))
+    for options in ({}, {"causal": False, "seed": 5}):
+        expected = slay.get_attention_class(name).heads_only(4, 2, **options).attend(q, k, v)
+        for _ in range(2):
+            assert torch.equal(slay.attend(q, k, v, name, **options), expected)
+
+
+def test_attend_refuses_what_it_does_not_know():
+    q = torch.zeros(1, 1, 2, 4)
+    with pytest.raises(UnknownNameError, match="did you mean 'yat-spherical'"):
+        slay.attend(q, q, q, "yat-sperical")
+    with pytest.raises(TypeError, match="did you mean 'epsilon'"):
+        slay.attend(q, q, q, "yat-spherical", epsilonn=1.0)
+    with pytest.raises(SlayError, match=r"\(2, 4\)"):
+        slay.attend(q[0, 0], q, q, "linear")
+
+
+def test_aliases_are_the_same_class():
+    for alias, name in ATTENTION._aliases.items():
+        assert slay.get_attention_class(alias) is slay.get_attention_class(name)
+
+
+@pytest.fixture
+def outside():
+    @slay.register_attention("distance")
+    class Distance(ExactAttention):
+        kernel, nonnegative, paper = r"e^{-|q-k|^2}", True, ""
+
+        def scores(self, q, k):
+            return (-torch.cdist(q, k).square()).exp()
+
+    yield Distance
+    del ATTENTION._paths["distance"], ATTENTION._objects["distance"]
+
+
+def test_a_mechanism_from_outside_is_like_any_other(outside):
+    assert slay.get_attention_class("distance") is outside
+    assert slay.list_attention_types()[-1] == "distance"
+    q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    assert slay.attend(q, q, q, "distance").shape == q.shape
+
+
+@pytest.mark.parametrize("name", ["linear", "yat-exact-spherical", "distance"])
+def test_a_taken_name_is_refused(outside, name):
+    with pytest.raises(SlayError, match=f"'{name}' is registered already"):
+        slay.register_attention(name)(outside)

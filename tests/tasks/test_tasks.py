@@ -1,0 +1,84 @@
+"""What every registered task owes: answers that follow from the past, and only from the past."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import slay
+from slay.errors import SlayError
+from slay.tasks.base import IGNORE
+from slay.tasks.nulls import null_accuracies
+
+LENGTHS = (16, 24, 64)
+every_task = pytest.mark.parametrize("name", slay.list_tasks())
+
+
+def sample(name, seq_len, *, batch=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return slay.get_task(name).sample(generator, batch, seq_len)
+
+
+@every_task
+@pytest.mark.parametrize("seq_len", LENGTHS)
+def test_the_oracle_answers_everything_from_prefixes(name, seq_len):
+    task = slay.get_task(name)
+    inputs, targets = sample(name, seq_len, batch=32)
+    asked = (targets != IGNORE).nonzero().tolist()
+    assert asked
+    for row, position in asked:
+        prefix = inputs[row, : position + 1].tolist()
+        assert task.oracle(prefix, position) == targets[row, position]
+
+
+@every_task
+@pytest.mark.parametrize("seq_len", LENGTHS)
+def test_no_null_predictor_gets_far(name, seq_len):
+    assert max(null_accuracies(slay.get_task(name), seq_len, seed=0).values()) <= 0.55
+
+
+@every_task
+def test_every_length_works_or_is_refused_with_those_that_work(name):
+    task = slay.get_task(name)
+    worked = 0
+    for seq_len in (*range(16, 41), 63, 64, 100, 127, 128, 255, 256, 1000, 1023, 1024):
+        if not task.allows(seq_len):
+            with pytest.raises(SlayError) as caught:
+                sample(name, seq_len)
+            for word in (name, f"seq_len = {seq_len}", task.lengths):
+                assert word in str(caught.value)
+            continue
+        worked += 1
+        inputs, targets = sample(name, seq_len, batch=2)
+        assert inputs.shape == targets.shape == (2, seq_len)
+        assert inputs.dtype == targets.dtype == torch.int64
+        answers = targets[targets != IGNORE]
+        assert len(answers)
+        for tokens in (inputs, answers):
+            assert tokens.min() >= 0
+            assert tokens.max() < task.vocab_size(seq_len)
+    assert worked
+
+
+@every_task
+@pytest.mark.parametrize("seq_len", [-1, 0, 1, 2, 3])
+def test_lengths_without_room_are_refused(name, seq_len):
+    with pytest.raises(SlayError, match="allowed"):
+        sample(name, seq_len)
+
+
+@every_task
+def test_the_generator_alone_decides_the_data(name):
+    first, again, other = (sample(name, 32, seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    assert (first[0] != first[0][:1]).any(dim=1)[1:].all()  # rows differ too
+
+
+@pytest.mark.parametrize("seq_len", [8, 9, 16, 65])
+def test_majority_has_one_winner(seq_len):
+    inputs, targets = sample("majority", seq_len, batch=500)
+    counts = torch.nn.functional.one_hot(inputs[:, :-1], 9).sum(1)
+    top = counts.topk(2, dim=-1)
+    assert (top.values[:, 0] > top.values[:, 1]).all()
+    assert torch.equal(top.indices[:, 0], targets[:, -1])

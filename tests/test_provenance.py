@@ -1,0 +1,137 @@
+"""Fingerprints change with the code that a job can reach, and with nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from slay import provenance
+from slay.errors import SlayError
+from slay.params import QualityParams, ScalingParams, TaskParams
+from slay.provenance import closure, fingerprint
+from slay.registry import ATTENTION, TASKS
+
+FILES = {
+    "__init__.py": "",
+    "registry.py": "TABLE = {}\n",
+    "top.py": "from slay.sub import leaf\nfrom slay import registry\n",
+    "relative.py": "from .sub.leaf import f\n",
+    "lazy.py": "def g():\n    import slay.sub.leaf as leaf\n    return leaf\n",
+    "alone.py": "import os\n",
+    "sub/__init__.py": "",
+    "sub/leaf.py": "from .. import base\n\n\ndef f():\n    return base.ONE\n",
+    "base.py": "ONE = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A small package in the place of this one; write(name, text) edits it."""
+    root = tmp_path / "slay"
+
+    def write(name, text):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+        provenance._read.cache_clear()
+
+    monkeypatch.setattr(provenance, "PACKAGE", root)
+    for name, text in FILES.items():
+        write(name, text)
+    yield write
+    provenance._read.cache_clear()
+
+
+LEAF = ["slay", "slay.base", "slay.sub", "slay.sub.leaf"]
+
+
+@pytest.mark.parametrize("module", ["top", "relative", "lazy"])
+def test_every_way_to_import_is_followed(package, module):
+    assert closure([f"slay.{module}"]) == sorted([*LEAF, f"slay.{module}"])
+
+
+def test_what_cannot_be_reached_does_not_count(package):
+    assert closure(["slay.alone"]) == ["slay", "slay.alone"]
+    assert closure(["slay.alone", "slay.sub.leaf"]) == sorted([*LEAF, "slay.alone"])
+
+
+def test_a_cycle_ends(package):
+    package("base.py", "from slay.sub import leaf\n")
+    assert closure(["slay.base"]) == LEAF
+
+
+def test_a_module_that_is_not_there_is_refused(package):
+    with pytest.raises(SlayError, match=r"slay\.nowhere is no module"):
+        closure(["slay.nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("base.py", '"""Doc."""\n\n# comment\nONE = (\n    1\n)\n'),
+        ("sub/leaf.py", 'from .. import base\ndef f():\n    "Doc."\n    return base.ONE  # one\n'),
+        ("__init__.py", '__version__ = "9.9"\n'),
+        ("registry.py", "TABLE = {1: 2}\n"),
+        ("alone.py", "import sys\n"),
+        ("new.py", "ONE = 2\n"),
+    ],
+)
+def test_what_cannot_change_a_result_leaves_the_fingerprint(package, name, text):
+    before = fingerprint(["slay.top"])
+    package(name, text)
+    assert fingerprint(["slay.top"]) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("base.py", "ONE = 2\n"),
+        ("base.py", "ONE = '1'\n"),
+        ("sub/__init__.py", "import os\n"),
+        ("top.py", "from slay.sub import leaf\nfrom slay import registry, alone\n"),
+    ],
+)
+def test_code_that_can_be_reached_changes_the_fingerprint(package, name, text):
+    before = fingerprint(["slay.top"])
+    package(name, text)
+    assert fingerprint(["slay.top"]) != before
+
+
+def test_further_strings_change_the_fingerprint(package):
+    prints = {fingerprint(["slay.top"], *extra) for extra in ([], ["a"], ["b"], ["a", "b"])}
+    assert len(prints) == 4
+
+
+def jobs(attention):
+    yield QualityParams(attention=attention)
+    yield ScalingParams(attention=attention)
+    yield TaskParams(attention=attention, task="copy")
+
+
+@pytest.mark.parametrize("name", ATTENTION.names())
+def test_a_job_depends_on_its_own_mechanism_and_on_what_it_is_compared_with(name):
+    everyone = {ATTENTION.module(other) for other in ATTENTION.names()}
+    own, compared = ATTENTION.module(name), {"quality": "yat-spherical", "scaling": "standard"}
+    for params in jobs(name):
+        other = compared.get(params.experiment, name)
+        found = everyone & set(closure(params.modules()))
+        assert found == {own, ATTENTION.module(other)}
+
+
+@pytest.mark.parametrize("name", ["standard", "yat-spherical"])
+def test_exact_mechanisms_do_not_depend_on_the_linear_form(name):
+    for params in jobs(name):
+        assert "slay.ops.chunked" not in closure(params.modules())
+
+
+@pytest.mark.parametrize("name", TASKS.names())
+def test_a_job_depends_on_its_own_task(name):
+    everyone = {TASKS.module(other) for other in TASKS.names()}
+    found = closure(TaskParams(attention="linear", task=name).modules())
+    assert everyone & set(found) == {TASKS.module(name)}
+
+
+def test_no_job_depends_on_commands_plans_or_reports():
+    for params in jobs("linear"):
+        reached = closure(params.modules())
+        for name in ("slay.cli", "slay.config", "slay.jobs", "slay.provenance", "slay.registry"):
+            assert name not in reached
+        assert not [name for name in reached if name.startswith("slay.report")]
