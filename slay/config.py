@@ -109,7 +109,9 @@ def load(data: Mapping[str, Any], where: str = "config") -> Config:
 def _points(grid: Grid, where: str) -> list[Grid]:
     """Every combination of a grid's lists; lists among the options are axes too."""
     axes: list[list[tuple[tuple[str, ...], Any]]] = []
-    flat: dict[tuple[str, ...], Any] = {(key,): value for key, value in grid.items() if key != "options"}
+    flat: dict[tuple[str, ...], Any] = {
+        (key,): value for key, value in grid.items() if key != "options"
+    }
     options = grid.get("options", {})
     if not isinstance(options, dict):
         raise ConfigError(f"{where}.options: {options!r} should be a table of names and values")

@@ -21,8 +21,11 @@ def draw_figure(name: str, results: Results, path: Path) -> None:
     """Draw a figure to `path` (PDF) and beside it as PNG. Raises `UnknownNameError`."""
     if name not in FIGURES:
         raise unknown("figure", name, FIGURES)
+    experiments = sources.FIGURES[name]
+    measured = any(not results.summary(experiment).empty for experiment in experiments)
     with styled():
-        save(FIGURES[name](results), path, results.epoch(sources.FIGURES[name]))
+        figure = FIGURES[name](results) if measured else _not_measured()
+        save(figure, path, results.epoch(experiments))
 
 
 def quality(results: Results) -> Figure:
@@ -148,6 +151,13 @@ def _legend_below(figure: Figure, axes: list[Axes]) -> None:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=7)
+
+
+def _not_measured() -> Figure:
+    figure, panel = plt.subplots(figsize=(COLUMN, 1.0))
+    panel.text(0.5, 0.5, "not measured in this run", ha="center", va="center")
+    panel.set_axis_off()
+    return figure
 
 
 FIGURES: dict[str, Callable[[Results], Figure]] = {

@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 from slay.errors import SlayError
-from slay.report.context import load
-from slay.report.latex import render
+from slay.report.context import whole
+from slay.report.latex import environment, render
 from slay.report.results import Results
 
 TEX = (
@@ -28,12 +28,13 @@ def build(results: Results, templates: Path, folder: Path) -> Path:
     """
     if shutil.which("latexmk") is None:
         raise SlayError(TEX)
-    env, context = load(results, templates)
+    env = environment(templates)
+    context = whole(results, env, templates)
     folder.mkdir(parents=True, exist_ok=True)
     text = render(env, "main.tex.j2", **context)
     (folder / "main.tex").write_text(text, encoding="utf-8")
     shutil.copy(templates / "references.bib", folder)
-    _typeset(folder, epoch=results.epoch(results.config["experiments"]))
+    _typeset(folder, epoch=results.epoch(results.experiments))
     pdf = folder / "slay.pdf"
     os.replace(folder / "build" / "slay.pdf", pdf)
     return pdf

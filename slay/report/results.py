@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from slay.errors import SlayError
 from slay.theory import mercer_bound, quadratic_shift
 
 
@@ -67,36 +68,51 @@ class Results:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return self._json("config.json")
 
     @cached_property
     def mechanisms(self) -> list[dict[str, Any]]:
-        return json.loads((self.folder / "mechanisms.json").read_text(encoding="utf-8"))
+        return self._json("mechanisms.json")
 
     @cached_property
     def names(self) -> list[str]:
         """Mechanisms of the run, in the order of every table and figure."""
         return [row["name"] for row in self.mechanisms]
 
+    @cached_property
+    def experiments(self) -> list[str]:
+        """Experiments of the run's configuration."""
+        return list(self.config["experiments"])
+
     def summary(self, experiment: str) -> pd.DataFrame:
         """Rows of setting and metric, see `slay.report.aggregate.summarise`; empty if not run."""
-        return self._tables.get(experiment, (pd.DataFrame(), pd.DataFrame()))[1]
+        return self._read(f"{experiment}.summary.csv")
 
     def records(self, experiment: str) -> pd.DataFrame:
-        """One row a record."""
-        return self._tables.get(experiment, (pd.DataFrame(), pd.DataFrame()))[0]
+        """One row a record; empty if not run."""
+        return self._read(f"{experiment}.csv")
+
+    def _json(self, name: str) -> Any:
+        """A file of the run's folder that the workflow writes."""
+        path = self.folder / name
+        if not path.is_file():
+            raise SlayError(f"{path}: not there yet; run: snakemake --cores all paper")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def _read(self, name: str) -> pd.DataFrame:
+        """A file of the run's data, read once."""
+        if name not in self._frames:
+            path = self.base / "data" / name
+            frame = pd.DataFrame()
+            if path.is_file():
+                frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+                frame = frame.fillna({"variant": ""})
+            self._frames[name] = frame
+        return self._frames[name]
 
     @cached_property
-    def _tables(self) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
-        tables = {}
-        for path in sorted((self.base / "data").glob("*.summary.csv")):
-            name = path.name.removesuffix(".summary.csv")
-            whole, part = (
-                pd.read_csv(file, keep_default_na=False, na_values=[""]).fillna({"variant": ""})
-                for file in (path.with_name(f"{name}.csv"), path)
-            )
-            tables[name] = (whole, part)
-        return tables
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        return {}
 
     def value(self, experiment: str, metric: str, **where: Any) -> Estimate | Missing:
         """The estimate of a metric in a setting; where several settings match, the first.
@@ -138,7 +154,7 @@ class Results:
     @cached_property
     def machine(self) -> dict[str, Any]:
         """Where, when and with what the records were made."""
-        records = pd.concat([whole for whole, _ in self._tables.values()], ignore_index=True)
+        records = pd.concat(map(self.records, self.experiments), ignore_index=True)
         facts = records.filter(like="provenance.").rename(
             columns=lambda name: name.removeprefix("provenance.")
         )
@@ -162,7 +178,11 @@ class Results:
 
         Dates in a file that is made of them, so that the same records give the same bytes.
         """
-        started = [self.records(name)["provenance.started"].max() for name in experiments]
+        started = [
+            frame["provenance.started"].max()
+            for frame in map(self.records, experiments)
+            if not frame.empty
+        ]
         return int(datetime.fromisoformat(max(started)).timestamp()) if started else 0
 
     def code(self, experiments: list[str]) -> str:

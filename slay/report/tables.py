@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from slay.errors import unknown
-from slay.report.context import load
-from slay.report.latex import render
+from slay.report import sources
+from slay.report.context import basic, whole
+from slay.report.latex import environment, render
 from slay.report.results import Estimate, Missing, Results
 from slay.report.stats import growth_exponent
 
@@ -19,10 +20,14 @@ PUBLISHED = Path("config/published.yaml")
 
 def render_table(name: str, results: Results, templates: Path) -> str:
     """LaTeX of a table, environment and caption included. Raises `UnknownNameError`."""
-    if name not in TABLES:
-        raise unknown("table", name, TABLES)
-    env, context = load(results, templates)
-    return render(env, f"tables/{name}.tex.j2", **context, **TABLES[name](results))
+    if name not in sources.TABLES:
+        raise unknown("table", name, sources.TABLES)
+    env = environment(templates)
+    if name == "claims":
+        context = whole(results, env, templates)
+    else:
+        context = basic(results) | TABLES[name](results)
+    return render(env, f"tables/{name}.tex.j2", **context)
 
 
 def mechanisms(results: Results) -> dict[str, Any]:
@@ -125,15 +130,9 @@ def tasks(results: Results) -> dict[str, Any]:
     return {"columns": columns, "rows": rows, "nulls": nulls}
 
 
-def claims(results: Results) -> dict[str, Any]:
-    """The verdicts are in every template's context."""
-    return {}
-
-
 TABLES: dict[str, Callable[[Results], dict[str, Any]]] = {
     "mechanisms": mechanisms,
     "quality": quality,
     "scaling": scaling,
     "tasks": tasks,
-    "claims": claims,
 }

@@ -4,6 +4,8 @@
 rule write_manifest:
     output:
         f"{RUN}/manifests/{{experiment}}.json",
+    log:
+        f"{RUN}/logs/manifests/{{experiment}}.log",
     localrule: True
     params:
         digest=lambda wildcards: digest(manifest(JOBS[wildcards.experiment])),
@@ -17,6 +19,8 @@ rule write_manifest:
 rule write_config:
     output:
         f"{RUN}/config.json",
+    log:
+        f"{RUN}/logs/config.log",
     localrule: True
     params:
         config=json.dumps(config, sort_keys=True),
@@ -57,7 +61,11 @@ rule collect_records:
 rule describe_mechanisms:
     output:
         f"{RUN}/mechanisms.json",
+    log:
+        f"{RUN}/logs/mechanisms.log",
     localrule: True
+    conda:
+        "../../envs/slay.yaml"
     params:
         code=fingerprint(
             ["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]

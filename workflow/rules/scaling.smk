@@ -8,7 +8,7 @@ rule run_scaling:
         f"{RUN}/logs/scaling/{{job}}.log",
     conda:
         "../../envs/run.yaml"
-    threads: workflow.cores or 8
+    threads: workflow.resource_settings.cores or 8
     resources:
         mem_mb=megabytes,
         runtime=60,
