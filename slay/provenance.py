@@ -78,7 +78,10 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     path = _source(module)
     if path is None:
         raise SlayError(f"{module} is no module of the package {PACKAGE.name}")
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise SlayError(f"{path}:{error.lineno}: {error.msg}") from error
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     imports = tuple(name for name in dict.fromkeys(_imports(tree, package)) if _source(name))
     text = ast.unparse(_normalised(tree))

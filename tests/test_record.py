@@ -18,6 +18,7 @@ NAMES = st.text(max_size=8)
 def record(**changes):
     return Record(
         **{
+            "schema": 1,
             "experiment": "quality",
             "params": {"attention": "linear", "options": {"seed": 1}},
             "status": "ok",
@@ -86,7 +87,7 @@ EDITS = {
     "schema None": lambda data: {k: v for k, v in data.items() if k != "schema"},
     "metrics.rel_l2": lambda data: data | {"metrics": {"rel_l2": float("nan")}},
     "metrics.m": lambda data: data | {"metrics": {"m": float("inf")}},
-    "metrics.name": lambda data: data | {"metrics": {"name": "0.5"}},
+    "metrics.name": lambda data: data | {"metrics": {"name": "high"}},
     "surplus": lambda data: data | {"surplus": 1},
     "status": lambda data: data | {"status": "fine"},
     "provenance": lambda data: {k: v for k, v in data.items() if k != "provenance"},

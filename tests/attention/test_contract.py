@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import slay
 from slay.attention.facts import facts
-from slay.attention.layer import FeatureAttention, options_of
+from slay.attention.layer import options_of
+from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError
 from slay.ops.chunked import linear_attention
 from slay.ops.exact import exact_attention

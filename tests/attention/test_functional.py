@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import slay
-from slay.attention.layer import ExactAttention
+from slay.attention.exact import ExactAttention
 from slay.errors import SlayError, UnknownNameError
 from slay.registry import ATTENTION
 
@@ -41,7 +41,7 @@ def outside():
     class Distance(ExactAttention):
         kernel, nonnegative, paper = r"e^{-|q-k|^2}", True, ""
 
-        def scores(self, q, k):
+        def pairs(self, q, k):
             return (-torch.cdist(q, k).square()).exp()
 
     yield Distance
@@ -51,8 +51,10 @@ def outside():
 def test_a_mechanism_from_outside_is_like_any_other(outside):
     assert slay.get_attention_class("distance") is outside
     assert slay.list_attention_types()[-1] == "distance"
-    q = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
-    assert slay.attend(q, q, q, "distance").shape == q.shape
+    x = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    y = outside(8, 2)(x)
+    assert y.shape == x.shape
+    y.sum().backward()
 
 
 @pytest.mark.parametrize("name", ["linear", "yat-exact-spherical", "distance"])

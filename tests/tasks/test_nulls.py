@@ -39,7 +39,7 @@ class Rule:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_nulls_solve_exactly_what_they_may_know(rule):
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # chance is unrelated to the inputs
     found = null_accuracies(Rule(RULES[rule]), 8, seed=0, batch=512)
     assert {name for name, value in found.items() if value == 1.0} == SOLVED_BY[rule]
     assert all(value < 0.3 for name, value in found.items() if name not in SOLVED_BY[rule])

@@ -75,7 +75,7 @@ def test_prose(checkout):
 
 
 def test_figure_code(checkout):
-    checkout.edit("slay/report/figures.py", "COLUMN, ", "0.9 * COLUMN, ")
+    checkout.edit("slay/report/figures.py", "figsize=(PAGE, 2.3)", "figsize=(PAGE, 2.2)")
     figures = {f"figure {name}" for name in ("quality", "scaling", "tasks")}
     assert checkout.planned() == figures | {"the paper"}
 

@@ -33,6 +33,7 @@ except SlayError as error:
 RUN = f"results/{CONFIG.run}"
 GPU = 1 if CONFIG.device == "cuda" else 0
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
+RECORDS = list(BY_PATH)
 
 
 wildcard_constraints:
@@ -41,14 +42,20 @@ wildcard_constraints:
     draft="(draft/)?",  # results/<run>/draft/ holds what paper_only makes
 
 
-def arguments(wildcards, output):
+def job(wildcards, experiment):
+    """The measurement whose record a rule's wildcards name."""
+    return BY_PATH[f"{RUN}/records/{experiment}/{wildcards.job}.json"]
+
+
+# Snakemake reruns a job whose params changed only where they come from the wildcards alone.
+def arguments(experiment):
     """The measurement's command line, after `slay run`."""
-    return shlex.join(BY_PATH[output[0]].argv)
+    return lambda wildcards: shlex.join(job(wildcards, experiment).argv)
 
 
-def code(wildcards, output):
+def code(experiment):
     """Fingerprint of the code that the measurement depends on."""
-    return BY_PATH[output[0]].code
+    return lambda wildcards: job(wildcards, experiment).code
 
 
 def megabytes(wildcards, attempt):

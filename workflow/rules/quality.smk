@@ -14,8 +14,8 @@ rule run_quality:
         runtime=30,
         gpu=GPU,
     params:
-        code=code,
-        arguments=arguments,
+        code=code("quality"),
+        arguments=arguments("quality"),
     message:
         "quality {wildcards.job}"
     shell:

@@ -15,8 +15,8 @@ rule run_scaling:
         gpu=GPU,
         timing=1,
     params:
-        code=code,
-        arguments=arguments,
+        code=code("scaling"),
+        arguments=arguments("scaling"),
     message:
         "scaling {wildcards.job}"
     shell:

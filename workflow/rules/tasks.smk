@@ -14,8 +14,8 @@ rule run_tasks:
         runtime=30,
         gpu=GPU,
     params:
-        code=code,
-        arguments=arguments,
+        code=code("tasks"),
+        arguments=arguments("tasks"),
     message:
         "tasks {wildcards.job}"
     shell:

@@ -1,0 +1,191 @@
+"""Every experiment on every mechanism at toy size; what quality's numbers mean; run_job."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import slay
+from slay.errors import SlayError
+from slay.experiments.measure import interleaved, peak_memory
+from slay.experiments.quality import draw_inputs
+from slay.experiments.result import stream
+from slay.experiments.run import run_job
+from slay.features.elementwise import unit
+from slay.jobs import code
+from slay.params import PARAMS, QualityParams, TaskParams
+from slay.provenance import closure
+from slay.record import read_record
+from slay.registry import EXPERIMENTS
+
+TOY = {
+    "quality": {"head_dim": 4, "seq_len": 9, "n_heads": 2},
+    "scaling": {"seq_len": 9, "embed_dim": 8, "n_heads": 2, "repeats": 10},
+    "tasks": {
+        "task": "copy",
+        "seq_len": 8,
+        "steps": 3,
+        "batch_size": 4,
+        "embed_dim": 8,
+        "n_heads": 2,
+        "n_layers": 1,
+    },
+}
+CPU = torch.device("cpu")
+
+
+def params(experiment, **changes):
+    values = {"attention": "linear", "device": "cpu", **TOY[experiment], **changes}
+    return PARAMS[experiment](**values)
+
+
+def measure(asked):
+    return EXPERIMENTS.load(asked.experiment)(asked, lambda line: None)
+
+
+@pytest.mark.parametrize("experiment", TOY)
+@pytest.mark.parametrize("attention", slay.list_attention_types())
+def test_metrics_are_finite(experiment, attention):
+    result = measure(params(experiment, attention=attention))
+    assert result.status == "ok"
+    missing = {name for name, value in result.metrics.items() if value is None}
+    assert missing <= {"num_features"}
+    assert all(math.isfinite(v) for n, v in result.metrics.items() if n not in missing)
+
+
+@pytest.mark.parametrize("attention", ["standard", "yat-performer-anchor"])
+@pytest.mark.parametrize("experiment", ["quality", "tasks"])
+def test_the_parameters_decide_the_metrics(experiment, attention):
+    first, again, other = (
+        measure(params(experiment, attention=attention, seed=seed)) for seed in (0, 0, 1)
+    )
+    assert json.dumps([first.metrics, first.curve]) == json.dumps([again.metrics, again.curve])
+    assert first.metrics != other.metrics
+
+
+def test_divergence_is_a_result():
+    result = measure(params("tasks", lr=1e30, warmup=1, steps=20))
+    assert result.status == "diverged"
+    assert result.message
+    assert result.metrics["accuracy"] is None
+
+
+@pytest.mark.parametrize("inputs", ["isotropic", "planted"])
+def test_the_target_has_no_error_against_itself(inputs):
+    metrics = measure(
+        QualityParams(attention="yat-spherical", inputs=inputs, seq_len=256, device="cpu")
+    ).metrics
+    assert metrics["rel_l2"] < 1e-4
+    assert metrics["kernel_error"] < 1e-4
+    assert metrics["cosine"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_quality_tells_a_good_approximation_from_none():
+    quadratic, uniform = (
+        measure(QualityParams(attention=name, head_dim=32, seq_len=1024, device="cpu")).metrics
+        for name in ("yat-quadratic", "uniform")
+    )
+    assert quadratic["rel_l2"] <= 0.30
+    assert 0.70 <= uniform["rel_l2"] <= 0.88
+    assert quadratic["kernel_error"] < uniform["kernel_error"]
+    assert quadratic["num_features"] == 33 * 34 // 2
+
+
+def test_planted_queries_are_near_a_key_they_can_see():
+    q, k, _ = draw_inputs(params("quality", inputs="planted", head_dim=16, seq_len=40))
+    off = (unit(q) @ unit(k).mT - 0.8).abs()
+    future = torch.ones(40, 40).triu(1).bool()
+    assert off.masked_fill(future, math.inf).min(-1).values.max() < 1e-5
+
+
+def test_streams_of_different_names_and_seeds_are_unrelated():
+    draws = {
+        tuple(torch.rand(4, generator=stream(seed, name)).tolist())
+        for seed in (0, 1)
+        for name in ("train", "test")
+    }
+    assert len(draws) == 4
+
+
+def test_peak_memory_counts_temporaries_and_nothing_from_before():
+    size = 1 << 20
+    before = torch.ones(size)
+
+    def call():
+        a = before + 1.0
+        b = a + 1.0  # the peak: a and b
+        del a
+        return b[:1].clone()
+
+    assert peak_memory(call, CPU) == pytest.approx(2 * 4 * size, rel=0.03)
+    assert peak_memory(lambda: before + 1.0, CPU) == pytest.approx(4 * size, rel=0.03)
+
+
+def test_calls_take_turns():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = interleaved(calls, CPU, rounds=3, warmup=1)
+    assert order == ["a", "b"] * 4
+    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+
+
+def test_run_job_writes_the_record_it_returns(tmp_path):
+    asked = params("quality")
+    out = tmp_path / "record.json"
+    record = run_job(asked, out, threads=1, expected_code=code(asked), progress=lambda line: None)
+    assert read_record(out) == record
+    assert record.params == asked.model_dump()
+    assert record.provenance.code == code(asked)
+
+
+def test_run_job_refuses_other_code_than_planned(tmp_path):
+    asked = params("quality")
+    with pytest.raises(SlayError, match="the code changed"):
+        run_job(asked, tmp_path / "r.json", threads=1, expected_code="0", progress=print)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_parts_of_a_task_that_do_not_fit_are_refused():
+    with pytest.raises(SlayError, match="seq_len = 9"):
+        measure(params("tasks", seq_len=9))
+
+
+LOADED = """
+import json, os, sys
+import torch, torch.profiler  # once; each job is a fork of this
+torch.set_num_threads(1)
+for asked in json.load(sys.stdin):
+    child = os.fork()
+    if not child:
+        from slay.params import PARAMS
+        from slay.registry import EXPERIMENTS
+        name = asked.pop("experiment")
+        EXPERIMENTS.load(name)(PARAMS[name](**asked), lambda line: None)
+        print(json.dumps([m for m in sys.modules if m.split(".")[0] == "slay"]), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_job_loads_nothing_outside_its_fingerprint():
+    jobs = [
+        params(experiment, attention=name)
+        for experiment in TOY
+        for name in slay.list_attention_types()
+    ]
+    jobs += [
+        TaskParams(**params("tasks").model_dump() | {"task": task}) for task in slay.list_tasks()
+    ]
+    asked = json.dumps([{"experiment": job.experiment, **job.model_dump()} for job in jobs])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], input=asked, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    for job, line in zip(jobs, done.stdout.splitlines(), strict=True):
+        reached = {*closure(job.modules()), "slay.registry"}
+        assert set(json.loads(line)) <= reached, job
