@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,4 +13,4 @@ def unit(u: Tensor) -> Tensor:
 
 def elu_plus_one(u: Tensor) -> Tensor:
     """elu(u) + 1 > 0 (Katharopoulos et al. 2020, eq. 7)."""
-    return torch.where(u > 0, u + 1.0, u.clamp(max=0.0).exp())
+    return F.relu(u) + (-F.relu(-u)).exp()  # cheaper to differentiate than elu
