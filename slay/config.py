@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from slay.errors import SlayError, unknown
-from slay.params import PARAMS, Option, Params, Positive
+from slay.params import PARAMS, Option, Options, Params, Positive
 from slay.registry import ATTENTION
 
 Grid = dict[str, Any]
@@ -34,7 +34,7 @@ class Config(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     epsilon: Positive = 1e-3
     attention: Annotated[list[str], Field(min_length=1)]
-    options: dict[str, dict[str, Option]] = {}
+    options: dict[str, Options] = {}
     experiments: dict[str, list[Grid]]
 
     @field_validator("attention")
@@ -138,8 +138,11 @@ def _points(grid: Grid, where: str) -> list[Grid]:
 
 def error_line(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
     """The first mistake of a validation as one line."""
-    first: ErrorDetails = error.errors()[0]
-    keys = [str(part) for part in first["loc"] if part not in ("bool", "int", "float", "str")]
+    # A key that is misspelt is missing too: the spelling is the mistake.
+    first: ErrorDetails = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    keys = [
+        str(part) for part in first["loc"] if part not in ("bool", "int", "float", "str", "[key]")
+    ]
     place = ".".join([where, *keys] if where else keys)
     if first["type"] == "extra_forbidden":
         return str(unknown("key", keys[-1], model.model_fields, where))

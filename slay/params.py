@@ -27,9 +27,12 @@ def _no_bool(value: Any) -> Any:
 
 
 Whole = Annotated[int, Strict(), Field(ge=1)]
+HeadDim = Annotated[int, Strict(), Field(ge=2)]
+Rounds = Annotated[int, Strict(), Field(ge=10)]
 Seed = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[FiniteFloat, BeforeValidator(_no_bool), Field(gt=0)]
-Option = bool | int | float | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+Option = bool | int | FiniteFloat | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+Options = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Option]
 
 
 class Params(BaseModel):
@@ -39,7 +42,7 @@ class Params(BaseModel):
     experiment: ClassVar[str]
 
     attention: str = Field(description="Mechanism to measure (see `slay mechanisms`).")
-    options: dict[str, Option] = Field({}, description="An option of the mechanism.")
+    options: Options = Field({}, description="An option of the mechanism.")
     epsilon: Positive = Field(1e-3, description="epsilon of the spherical Yat kernel.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
 
@@ -66,7 +69,7 @@ class QualityParams(Params):
         "isotropic",
         description="Queries independent of the keys, or each at cosine 0.8 with an earlier key.",
     )
-    head_dim: Whole = Field(32, ge=2, description="Dimension d of a head.")
+    head_dim: HeadDim = Field(32, description="Dimension d of a head.")
     seq_len: Whole = Field(1024, description="Sequence length L.")
     n_heads: Whole = Field(4, description="Number of heads, each with its own draw.")
     seed: Seed = Field(0, description="Seed of the inputs and of the random features.")
@@ -90,7 +93,7 @@ class ScalingParams(Params):
     batch_size: Whole = Field(1, description="Sequences a batch.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
-    repeats: Whole = Field(10, ge=10, description="Timed rounds, after two to warm up.")
+    repeats: Rounds = Field(10, description="Timed rounds, after two to warm up.")
 
     def place(self) -> str:
         return f"{self.attention}/{self.mode}-{self.dtype}/L{self.seq_len}"

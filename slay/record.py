@@ -87,7 +87,7 @@ def read_record(path: Path) -> Record:
     except FileNotFoundError as error:
         raise RecordError(f"{path}: there is no such record") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from error
+        raise RecordError(f"{path}: broken record, cannot be read ({error}); {remedy}") from error
     except json.JSONDecodeError as error:
         raise RecordError(
             f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "

@@ -28,8 +28,9 @@ class Registry:
 
     def canonical(self, name: str, where: str = "") -> str:
         """The table's name for `name`, which may be an alias. Raises `UnknownNameError`."""
-        name = self._aliases.get(name, name) if isinstance(name, str) else name
-        if name not in self._paths:
+        if isinstance(name, str):
+            name = self._aliases.get(name, name)
+        if not isinstance(name, str) or name not in self._paths:
             raise unknown(self.kind, name, [*self._paths, *self._aliases], where)
         return name
 

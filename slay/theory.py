@@ -32,7 +32,7 @@ def sphere_rule(dim: int, epsilon: float) -> tuple[Array, Array]:
     """
     if dim < 2:
         raise SlayError(f"dim = {dim}: the sphere needs at least 2 dimensions")
-    if not epsilon > 0:
+    if not 0 < epsilon < math.inf:
         raise SlayError(f"epsilon = {epsilon}: must be positive")
     n = min(max(4096, math.ceil(20.0 / math.sqrt(epsilon))), 1 << 21)
     t = np.linspace(0.0, math.pi, n + 1)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from slay.record import Provenance, Record, RecordError, read_record, write_record
 
-NUMBERS = st.none() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+NUMBERS = (
+    st.none() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+)
 NAMES = st.text(max_size=8)
 
 

@@ -117,5 +117,5 @@ def test_the_bound_is_the_error_of_the_best_matrix_of_that_rank():
 
 @pytest.mark.parametrize(("dim", "epsilon"), [(1, 1e-3), (8, 0.0), (8, -1.0), (8, float("nan"))])
 def test_senseless_arguments_are_refused(dim, epsilon):
-    with pytest.raises(SlayError, match="needs at least 2|must be positive"):
+    with pytest.raises(SlayError, match=r"at least 2|must be positive"):
         quadratic_shift(dim, epsilon)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -36,9 +37,12 @@ class QuadraticAttention(FeatureAttention):
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if beta is not None and not beta >= 0:
-            raise SlayError(f"beta = {beta}: must not be negative, or scores lose their sign")
-        self.beta = quadratic_shift(self.head_dim, epsilon) if beta is None else beta
+        if beta is not None and not 0 <= beta < math.inf:
+            raise SlayError(
+                f"beta = {beta}: must be a number, and not negative or scores lose their sign"
+            )
+        best = quadratic_shift(self.head_dim, epsilon)
+        self.beta = best if beta is None else beta
 
     def feature_map(self, u: Tensor) -> Square:
         return shifted_square(unit(u), self.beta)

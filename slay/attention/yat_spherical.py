@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class SphericalYatAttention(ExactAttention):
         self, embed_dim: int, n_heads: int, *, epsilon: float = DEFAULT_EPSILON, **layer: Any
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if not epsilon > 0:
+        if not 0 < epsilon < math.inf:
             raise SlayError(f"epsilon = {epsilon}: must be positive")
         self.epsilon = epsilon
 
@@ -36,4 +37,5 @@ class SphericalYatAttention(ExactAttention):
 
     def pairs(self, q: Tensor, k: Tensor) -> Tensor:
         x = q @ k.mT
-        return x.square() / torch.rsub(x, 2.0 + self.epsilon, alpha=2.0)  # x^2 / (C - 2x)
+        rest = torch.rsub(x, 2.0 + self.epsilon, alpha=2.0)  # C - 2x, at least eps but for rounding
+        return x.square() / rest.clamp(min=self.epsilon)

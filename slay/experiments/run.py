@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 
 from slay.errors import SlayError
-from slay.experiments.result import Progress, choose_device
+from slay.experiments.result import Progress, Result, choose_device
 from slay.jobs import code
 from slay.params import Params
 from slay.provenance import commit, machine
@@ -38,6 +39,7 @@ def run_job(
     started = datetime.now(UTC)
     begin = time.perf_counter()
     result = EXPERIMENTS.load(params.experiment)(params, progress)
+    result = _finite(result)
     head, dirty = commit()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     record = Record(
@@ -62,6 +64,15 @@ def run_job(
     )
     write_record(out, record)
     return record
+
+
+def _finite(result: Result) -> Result:
+    """The result without numbers that are none: they are left out, and the status says so."""
+    bad = [k for k, v in result.metrics.items() if v is not None and not math.isfinite(v)]
+    if not bad:
+        return result
+    metrics = {k: None if k in bad else v for k, v in result.metrics.items()}
+    return Result(metrics, result.curve, "diverged", f"not finite: {', '.join(bad)}")
 
 
 def _resident_peak() -> int:

@@ -6,6 +6,7 @@ from statistics import median, quantiles
 
 import torch
 
+from slay.errors import SlayError
 from slay.experiments.measure import interleaved, peak_memory
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.params import ScalingParams
@@ -19,6 +20,10 @@ def run(params: ScalingParams, progress: Progress) -> Result:
     Only attention over heads is timed: the four projections cost the same under every mechanism.
     Memory is what a forward holds at its peak above q, k and v, its output included.
     """
+    if params.embed_dim % params.n_heads:
+        raise SlayError(
+            f"embed_dim = {params.embed_dim} does not divide into n_heads = {params.n_heads} heads"
+        )
     device = choose_device(params.device)
     head_dim = params.embed_dim // params.n_heads
     shape = (params.batch_size, params.n_heads, params.seq_len, head_dim)

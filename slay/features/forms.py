@@ -72,5 +72,5 @@ class Square:
 def monomials(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """Pairs i <= j of n coordinates, and the weight of u_i u_j: 1 on the diagonal, else sqrt 2."""
     i, j = torch.triu_indices(n, n, device=device)
-    scale = torch.where(i == j, 1.0, math.sqrt(2.0)).to(dtype)
+    scale = torch.ones(len(i), dtype=dtype, device=device).masked_fill(i != j, math.sqrt(2.0))
     return i, j, scale.unsqueeze(-1)  # (m,), (m,), (m, 1)

@@ -5,6 +5,8 @@ With y = C - 2x: x^2 / (C - 2x) = ∫ exp(-s C) x^2 exp(2 s x) ds ≈ sum_r w_r 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,10 @@ def laguerre(num_nodes: int, epsilon: float) -> tuple[NDArray[np.float64], NDArr
     """Nodes s_r = t_r / C and weights w_r = a_r / C, r = 1..R, with C = 2 + epsilon."""
     if num_nodes < 1:
         raise SlayError(f"num_quadrature_nodes = {num_nodes}: must be at least 1")
-    if not epsilon > 0:
+    if not 0 < epsilon < math.inf:
         raise SlayError(f"epsilon = {epsilon}: must be positive")
-    t, a = np.polynomial.laguerre.laggauss(num_nodes)
+    with np.errstate(all="ignore"):
+        t, a = np.polynomial.laguerre.laggauss(num_nodes)
+    if not np.isfinite(a).all():
+        raise SlayError(f"num_quadrature_nodes = {num_nodes}: too many, their weights underflow")
     return t / (2.0 + epsilon), a / (2.0 + epsilon)

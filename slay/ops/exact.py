@@ -22,8 +22,8 @@ def exact_attention(
 ) -> Tensor:
     """y_i = sum_j k(q_i, k_j) v_j / sum_j k(q_i, k_j), over j <= i when causal.
 
-    q, k: (B, H, L, d); v: (B, H, L, e); kernel(q, k): (..., Lq, d), (..., Lk, d) -> (..., Lq, Lk),
-    a tensor of its own. Returns (B, H, L, e) in v's dtype. A causal block looks no further than
+    q, k: (B, H, L, d); v: (B, H, L, e); kernel(q, k): (..., Lq, d), (..., Lk, d) -> (..., Lq, Lk).
+    Returns (B, H, L, e) in v's dtype. A causal block looks no further than
     its last row, which halves the work; a block of 64 rows keeps the scores in cache.
     """
     dtype = accumulation_dtype(v.dtype)
@@ -34,8 +34,11 @@ def exact_attention(
     for start in range(0, length, block_size):
         seen = min(start + block_size, length) if causal else length
         scores = kernel(q[..., start : start + block_size, :], k[..., :seen, :])  # (B, H, c, seen)
-        if causal:
-            scores[..., start:].tril_()
-        o = scores @ v1[..., :seen, :]  # (B, H, c, e + 1)
+        if causal:  # the block on the diagonal, and what lies wholly before it
+            o = scores[..., start:].tril() @ v1[..., start:seen, :]  # (B, H, c, e + 1)
+            if start:
+                o = o + scores[..., :start] @ v1[..., :start, :]
+        else:
+            o = scores @ v1
         blocks.append(normalise(o[..., :-1], o[..., -1:]).to(v.dtype))
     return torch.cat(blocks, dim=-2)

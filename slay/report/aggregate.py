@@ -50,6 +50,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     stands in every row of its setting, its numbers are missing.
     """
     metrics = [column for column in table.columns if column.startswith("metric.")]
+    metrics = metrics or ["metric.none"]  # not one job was ok
+    table = table.reindex(columns=[*table.columns, *set(metrics).difference(table.columns)])
     setting = list(table.columns[: table.columns.get_loc("status")])
     setting = [column for column in setting if column not in (*REPEATED, "path")]
     rows = []

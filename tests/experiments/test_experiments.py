@@ -157,7 +157,7 @@ def test_the_parts_of_a_task_that_do_not_fit_are_refused():
 
 LOADED = """
 import json, os, sys
-import torch, torch.profiler  # once; each job is a fork of this
+import pydantic, torch, torch._dynamo, torch.profiler  # once; each job is a fork of this
 torch.set_num_threads(1)
 for asked in json.load(sys.stdin):
     child = os.fork()
