@@ -26,7 +26,7 @@ paper: tex setup  ## Measure what is not measured yet and build the paper (ARGS=
 
 test: tex setup  ## Run the tests (ARGS=... for pytest)
 	@$(in_venv)
-	pytest -n 2 $(ARGS)
+	pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: setup  ## Check style, types, layers and workflow
 	@$(in_venv)
