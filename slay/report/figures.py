@@ -58,7 +58,7 @@ def quality(results: Results) -> Figure:
         panel.fill_between(m, bound, color="#009E73", alpha=0.10, linewidth=0)
         panel.set(xscale="log", ylim=(0, 1.05), xlabel="features $m$", title=f"$d={dim}$")
     axes[0][0].set_ylabel("relative kernel error")
-    _legend_below(figure, axes[0])
+    _legend_below(figure, axes[0], results.names)
     return figure
 
 
@@ -107,7 +107,7 @@ def scaling(results: Results) -> Figure:
         panel.set_xticks(lengths, [str(length) for length in lengths])
         panel.minorticks_off()
     axes[2].axhline(1.0, color="black", linewidth=0.5, linestyle=":")
-    _legend_below(figure, axes)
+    _legend_below(figure, list(axes), results.names)
     return figure
 
 
@@ -133,7 +133,8 @@ def tasks(results: Results) -> Figure:
             j, i, f"{scores[i, j]:.2f}", ha="center", va="center", fontsize=7,
             color="white" if dark else "black",
         )  # fmt: skip
-    panel.set_xticks(range(len(columns)), [f"{task}\n$L={length}$" for task, length in columns])
+    labels = [f"{task}\n$L={length}$" for task, length in columns]
+    panel.set_xticks(range(len(columns)), labels, fontsize=6)
     panel.set_yticks(range(len(names)), names)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
@@ -144,12 +145,14 @@ def tasks(results: Results) -> Figure:
     return figure
 
 
-def _legend_below(figure: Figure, axes: list[Axes]) -> None:
-    """One legend for all panels, each label once, in the order of the mechanisms."""
+def _legend_below(figure: Figure, axes: list[Axes], names: list[str]) -> None:
+    """One legend for all panels, each label once: the mechanisms in their order, then the rest."""
     handles: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    order = {name: place for place, name in enumerate(names)}
+    handles = dict(sorted(handles.items(), key=lambda item: order.get(item[0], len(order))))
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=7)
 
 

@@ -106,12 +106,13 @@ def num(value: Any, digits: int = 2) -> Latex:
     return _mark(f"\\ensuremath{{{text}}}" if number < 0 else text, value)
 
 
-def pm(value: Any, digits: int = 2) -> Latex:
-    """Mean ± half the 95% interval; the mean alone where there is one seed."""
+def pm(value: Any, digits: int = 2, small: bool = False) -> Latex:
+    """Mean ± half the 95% interval, in small print if asked; the mean alone for one seed."""
     if not isinstance(value, Estimate) or math.isnan(value.low):
         return num(value, digits)
     half = (value.high - value.low) / 2
-    return _mark(f"{value.mean:.{digits}f}{{\\tiny\\,$\\pm$\\,{half:.{digits}f}}}", value)
+    size = "\\scriptsize" if small else ""
+    return _mark(f"{value.mean:.{digits}f}{{{size}\\,$\\pm$\\,{half:.{digits}f}}}", value)
 
 
 def sci(value: Any, digits: int = 1) -> Latex:
