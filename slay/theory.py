@@ -2,8 +2,8 @@
 
 For independent uniform unit vectors in R^d, x = q·k has density proportional to
 (1 - x^2)^((d-3)/2). With x = cos t the weight is sin(t)^(d-2) on [0, pi], and the trapezoid rule
-converges geometrically: the integrand is periodic in t and the kernel's nearest pole lies
-sqrt(eps) away from the real axis.
+converges geometrically for even d: the integrand is smooth and periodic in t, and the kernel's
+nearest pole lies sqrt(eps) away from the real axis. For odd d the error falls as step^(d-1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def yat_kernel(x: Array, epsilon: float) -> Array:
 def sphere_rule(dim: int, epsilon: float) -> tuple[Array, Array]:
     """Nodes x and weights w (they sum to one) for means over x = q·k on the sphere in R^dim.
 
-    The step resolves the kernel's pole: the error is about exp(-2 pi sqrt(eps) / step).
+    The step resolves the kernel's pole; for even dim the error is about
+    exp(-2 pi sqrt(eps) / step).
     """
     if dim < 2:
         raise SlayError(f"dim = {dim}: the sphere needs at least 2 dimensions")
