@@ -93,7 +93,7 @@ class ScalingParams(Params):
     batch_size: Whole = Field(1, description="Sequences a batch.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
-    repeats: Rounds = Field(10, description="Timed rounds, after two to warm up.")
+    repeats: Rounds = Field(10, description="Timed rounds, after two or more to warm up.")
 
     def place(self) -> str:
         return f"{self.attention}/{self.mode}-{self.dtype}/L{self.seq_len}"

@@ -24,19 +24,28 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], device: torch.device, *, rounds: int, warmup: int = 2
+    calls: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    rounds: int,
+    warmup: int = 2,
+    warmup_seconds: float = 0.3,
 ) -> dict[str, list[float]]:
     """Durations of several calls in turns, so that a machine's mood falls on all of them alike.
 
-    Returns `rounds` durations a call, in seconds, those of one round at the same index.
+    Every other round goes backwards, so that none is always the one after a certain other. Before
+    that come `warmup` rounds or more, for `warmup_seconds` at least. Returns `rounds` durations a
+    call, in seconds, those of one round at the same index.
     """
-    for _ in range(warmup):
+    begin, warm = time.perf_counter(), 0
+    while warm < warmup or time.perf_counter() - begin < warmup_seconds:
         for call in calls.values():
-            call()
+            seconds(call, device)
+        warm += 1
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call, device))
+    for turn in range(rounds):
+        for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
+            times[name].append(seconds(calls[name], device))
     return times
 
 

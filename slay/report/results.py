@@ -105,8 +105,9 @@ class Results:
             path = self.base / "data" / name
             frame = pd.DataFrame()
             if path.is_file():
-                frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
-                frame = frame.fillna({"variant": ""})
+                types = {"variant": "str"}
+                frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=types)
+                frame["variant"] = frame["variant"].fillna("")
             self._frames[name] = frame
         return self._frames[name]
 

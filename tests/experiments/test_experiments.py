@@ -129,8 +129,8 @@ def test_peak_memory_counts_temporaries_and_nothing_from_before():
 def test_calls_take_turns():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
-    times = interleaved(calls, CPU, rounds=3, warmup=1)
-    assert order == ["a", "b"] * 4
+    times = interleaved(calls, CPU, rounds=3, warmup=1, warmup_seconds=0.0)
+    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
 
 
