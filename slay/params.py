@@ -51,6 +51,14 @@ class Params(BaseModel):
     def _known_attention(cls, name: str) -> str:
         return ATTENTION.canonical(name)
 
+    @field_validator("options")
+    @classmethod
+    def _not_the_experiments_own(cls, options: Options) -> Options:
+        for name in ("causal", "embed_dim", "n_heads", "project", "seed"):
+            if name in options:
+                raise ValueError(f"gives {name!r}, which the experiment itself sets")
+        return options
+
     def place(self) -> str:
         """Where the record lies, relative to its experiment's folder, without the variant."""
         raise NotImplementedError

@@ -165,3 +165,13 @@ def test_starting_loads_neither_torch_nor_tables():
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     ).stdout.split()
     assert not {"torch", "pandas", "numpy", "matplotlib", "scipy", "pydantic"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", ["seed", "causal", "project"])
+def test_an_option_that_the_experiment_sets_is_refused(tmp_path, name):
+    words = ("--attention", "linear", "--task", "copy", "--option", f"{name}=1")
+    done = call("run", "tasks", *words, "--out", tmp_path / "r.json")
+    assert done.exit_code == 1
+    assert done.output.strip().count("\n") == 0
+    assert repr(name) in done.output
+    assert "the experiment itself sets" in done.output

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import torch
 
 from slay.training.adamw import AdamW
@@ -19,3 +22,15 @@ def test_same_steps_as_torch():
         reference.step()
     torch.testing.assert_close(ours, theirs)
     assert ours.grad is None
+
+
+def test_the_compiler_stays_unloaded():
+    program = """
+import sys, torch
+from slay.training.adamw import AdamW
+p = torch.nn.Parameter(torch.ones(3))
+p.sum().backward()
+AdamW([p]).step(lr=0.1)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

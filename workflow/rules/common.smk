@@ -10,12 +10,11 @@ from pathlib import Path
 # unless Snakemake was told to deploy software.
 ROOT = str(workflow.basedir)
 sys.path.insert(0, ROOT)
-own = (
-    ""
-    if workflow.deployment_settings.deployment_method
-    else os.path.dirname(sys.executable)
+PYTHON = shlex.quote(os.path.dirname(sys.executable))
+PREFIX = (
+    "" if workflow.deployment_settings.deployment_method else f"PATH={PYTHON}:$PATH "
 )
-shell.prefix(f"export PATH={shlex.quote(own)}:$PATH PYTHONPATH={shlex.quote(ROOT)}; ")
+shell.prefix(f"export {PREFIX}PYTHONPATH={shlex.quote(ROOT)}; ")
 
 from slay.config import load
 from slay.errors import SlayError
