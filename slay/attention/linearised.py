@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slay.attention.layer import Attention
 from slay.features.forms import Features
-from slay.ops.chunked import linear_attention
+from slay.ops.linear import linear_attention
 
 
 class FeatureAttention(Attention):

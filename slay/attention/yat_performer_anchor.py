@@ -12,7 +12,7 @@ from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError
 from slay.features.elementwise import unit
 from slay.features.exponential import positive_random_features
-from slay.features.forms import Product
+from slay.features.forms import Dense, Product
 from slay.features.polynomial import anchor_features
 from slay.features.quadrature import laguerre
 
@@ -67,6 +67,6 @@ class AnchorAttention(FeatureAttention):
             t.to(u.dtype) for t in (self.anchors, self.omega, self.s, self.weight)
         )
         return Product(
-            anchor_features(u, anchors),  # (B, H, L, P)
-            positive_random_features(u, omega, s, weight),  # (B, H, L, R M)
+            Dense(anchor_features(u, anchors)),  # (B, H, L, P)
+            Dense(positive_random_features(u, omega, s, weight)),  # (B, H, L, R M)
         )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def unit(u: Tensor) -> Tensor:
-    """u / ‖u‖ over the last axis; a zero vector stays zero."""
-    return F.normalize(u, dim=-1, eps=1e-12)
+    """u / ‖u‖ over the last axis; a zero vector stays zero, and so does its gradient.
+
+    Norms whose squares leave the range of the dtype (in float32 below 1e-19 or above 1e19) count
+    as zero.
+    """
+    norm = u.norm(dim=-1, keepdim=True)
+    return u / norm.masked_fill(norm == 0.0, math.inf)
 
 
 def elu_plus_one(u: Tensor) -> Tensor:

@@ -1,7 +1,10 @@
-"""Positive random features of exp(2 s x) on unit vectors (Choromanski et al. 2021, lemma 1)."""
+"""Features of exponential kernels (Choromanski et al. 2021, lemma 1; Rahimi & Recht 2007)."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 
@@ -18,3 +21,24 @@ def positive_random_features(u: Tensor, omega: Tensor, s: Tensor, weight: Tensor
     offset = 0.5 * (weight / n_features).log() - s  # (R,)
     projected = u @ scaled.flatten(1, 2).mT  # (B, H, L, R M)
     return (projected + offset.view(shape).expand(n_nodes, n_features).flatten()).exp()
+
+
+def softmax_exponents(u: Tensor, omega: Tensor) -> Tensor:
+    """omega_i·u / d^(1/4) - ‖u‖^2 / (2 sqrt d) - log(M) / 2: (B, H, L, d) -> (B, H, L, M).
+
+    omega: (H, M, d) standard normal. The inner product of their exponentials is unbiased for
+    exp(q·k / sqrt d).
+    """
+    m, d = omega.shape[-2:]
+    projected = u @ (omega / d**0.25).mT
+    return projected - u.square().sum(-1, keepdim=True) / (2.0 * math.sqrt(d)) - 0.5 * math.log(m)
+
+
+def fourier_features(u: Tensor, omega: Tensor) -> Tensor:
+    """M^{-1/2} [cos(omega_i·u), sin(omega_i·u)]: (B, H, L, d) -> (B, H, L, 2 M).
+
+    omega: (H, M, d) normal with standard deviation 1 / sigma. The inner product is unbiased for
+    exp(-‖q - k‖^2 / (2 sigma^2)).
+    """
+    angle = u @ omega.mT
+    return torch.cat((angle.cos(), angle.sin()), dim=-1) / math.sqrt(omega.shape[-2])

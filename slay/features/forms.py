@@ -1,4 +1,4 @@
-"""Three forms of a feature map phi(u), told apart by what is cheap.
+"""Forms of a feature map phi(u), told apart by what is cheap.
 
 Inside a chunk of c tokens only scores <phi(q), phi(k)> are needed, and a product of maps gives
 them without ever forming an m-vector. Across chunks the m-vectors themselves are summed.
@@ -6,23 +6,30 @@ them without ever forming an m-vector. Across chunks the m-vectors themselves ar
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from slay.features.monomials import monomials, monomials_gradient
+from slay.features.workspace import Workspace
+
 
 class Features(Protocol):
-    """phi of a block of tokens."""
+    """phi of a block of tokens, given by some factors."""
+
+    def factors(self) -> list[Tensor]:
+        """What phi is made of, each (..., L, its width)."""
 
     def scores(self, keys: Self) -> Tensor:
         """<phi(q_i), phi(k_j)>: (..., Lq, Lk)."""
 
-    def expand(self) -> Tensor:
-        """phi itself: (..., L, m)."""
+    def expand(self, work: Workspace | None = None) -> Tensor:
+        """phi itself: (..., L, m). What lies in a workspace has no gradient but `pull`."""
+
+    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+        """The factors' gradients from phi's: (..., L, m)."""
 
 
 @dataclass(frozen=True)
@@ -31,46 +38,63 @@ class Dense:
 
     phi: Tensor  # (..., L, m)
 
+    def factors(self) -> list[Tensor]:
+        return [self.phi]
+
     def scores(self, keys: Self) -> Tensor:
         return self.phi @ keys.phi.mT
 
-    def expand(self) -> Tensor:
+    def expand(self, work: Workspace | None = None) -> Tensor:
         return self.phi
 
-
-@dataclass(frozen=True)
-class Product:
-    """phi = a (x) b, so that <phi(q), phi(k)> = (a_q · a_k) (b_q · b_k)."""
-
-    a: Tensor  # (..., L, A)
-    b: Tensor  # (..., L, B)
-
-    def scores(self, keys: Self) -> Tensor:
-        return (self.a @ keys.a.mT) * (self.b @ keys.b.mT)
-
-    def expand(self) -> Tensor:
-        return (self.a.unsqueeze(-1) * self.b.unsqueeze(-2)).flatten(-2)  # (..., L, A B)
+    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+        return [g]
 
 
 @dataclass(frozen=True)
 class Square:
-    """phi(u) = the symmetric degree-2 monomials of u, so that <phi(q), phi(k)> = (u_q · u_k)^2."""
+    """The symmetric degree-2 monomials of u, so that <phi(q), phi(k)> = (u_q · u_k)^2."""
 
     u: Tensor  # (..., L, n)
+
+    def factors(self) -> list[Tensor]:
+        return [self.u]
 
     def scores(self, keys: Self) -> Tensor:
         return (self.u @ keys.u.mT).square()
 
-    def expand(self) -> Tensor:
-        rows = self.u.mT.contiguous()  # (..., n, L): gathering whole rows is several times faster
-        i, j, scale = monomials(rows.shape[-2], rows.device, rows.dtype)
-        phi = rows.index_select(-2, i) * rows.index_select(-2, j) * scale
-        return phi.mT  # (..., L, n (n + 1) / 2)
+    def expand(self, work: Workspace | None = None) -> Tensor:
+        return monomials(self.u, work)  # (..., L, n (n + 1) / 2)
+
+    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+        return [monomials_gradient(self.u, g, work)]
 
 
-@lru_cache(maxsize=64)
-def monomials(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Pairs i <= j of n coordinates, and the weight of u_i u_j: 1 on the diagonal, else sqrt 2."""
-    i, j = torch.triu_indices(n, n, device=device)
-    scale = torch.ones(len(i), dtype=dtype, device=device).masked_fill(i != j, math.sqrt(2.0))
-    return i, j, scale.unsqueeze(-1)  # (m,), (m,), (m, 1)
+@dataclass(frozen=True)
+class Product:
+    """phi = a (x) b, so that <phi(q), phi(k)> = <a_q, a_k> <b_q, b_k>."""
+
+    a: Features  # A features
+    b: Features  # B features
+
+    def factors(self) -> list[Tensor]:
+        return [*self.a.factors(), *self.b.factors()]
+
+    def scores(self, keys: Self) -> Tensor:
+        return self.a.scores(keys.a) * self.b.scores(keys.b)
+
+    def expand(self, work: Workspace | None = None) -> Tensor:
+        a = self.a.expand().unsqueeze(-1)  # (..., L, A, 1)
+        b = self.b.expand().unsqueeze(-2)  # (..., L, 1, B)
+        if work is None:
+            return (a * b).flatten(-2)  # (..., L, A B)
+        shape = (*a.shape[:-1], b.shape[-1])
+        return torch.mul(a, b, out=work("product", shape, a)).flatten(-2)
+
+    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+        a, b = self.a.expand(), self.b.expand()
+        g = g.unflatten(-1, (a.shape[-1], b.shape[-1]))
+        scaled = work("scaled", tuple(g.shape), a)
+        da = torch.mul(g, b.unsqueeze(-2), out=scaled).sum(-1)
+        db = torch.mul(g, a.unsqueeze(-1), out=scaled).sum(-2)
+        return [*self.a.pull(da, work), *self.b.pull(db, work)]

@@ -1,0 +1,27 @@
+"""Memory for the widest arrays, used again from chunk to chunk.
+
+An array of a few megabytes that is allocated for every chunk costs more in page faults than in
+arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Workspace:
+    """Uninitialised arrays by name: asking again for a name overwrites what it held."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """An array of that shape, with the dtype and device of `like`."""
+        size = math.prod(shape)
+        held = self._held.get((name, like.dtype))
+        if held is None or held.numel() < size:
+            held = self._held[name, like.dtype] = like.new_empty(size)
+        return held[:size].view(shape)

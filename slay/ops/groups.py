@@ -1,0 +1,26 @@
+"""Grouped queries: with H query heads and K key heads, head h looks at key head h K // H.
+
+The G = H / K queries that share keys are laid one after another, so that a block of c tokens is
+one matrix of G c rows beside c keys, and no key is copied.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def fold(q: Tensor, groups: int) -> Tensor:
+    """(B, K G, c, d) -> (B, K, G c, d)."""
+    return q if groups == 1 else q.unflatten(1, (-1, groups)).flatten(2, 3)
+
+
+def unfold(y: Tensor, groups: int) -> Tensor:
+    """(B, K, G c, e) -> (B, K G, c, e)."""
+    return y if groups == 1 else y.unflatten(2, (groups, -1)).flatten(1, 2)
+
+
+def tril(scores: Tensor, groups: int) -> Tensor:
+    """Zero where the key comes after the query: (B, K, G c, c), every group alike."""
+    if groups == 1:
+        return scores.tril()
+    return scores.unflatten(-2, (groups, -1)).tril().flatten(-3, -2)

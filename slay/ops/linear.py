@@ -1,0 +1,235 @@
+"""Linear attention: one entry, whatever computes it.
+
+`slay.ops.chunked` is the recurrence over chunks. In training its gradient is formed here chunk by
+chunk, from features that are formed again, so that nothing m wide is kept a token. With
+g = [dy, -dy·y] / z and S before a chunk:
+
+    dA = tril(g [v, 1]^T),    dphi(q) = g S^T,    dphi(k) = [v, 1] dS^T,
+    d[v, 1] = A^T g + phi(k) dS,    and, going backwards,    dS <- dS + phi(q)^T g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from slay.features.workspace import Workspace
+from slay.ops.chunked import FeatureMap, Maps, Span, add, chunked, rows, values
+from slay.ops.groups import fold, tril, unfold
+from slay.ops.normalise import DELTA, divisor
+
+
+def linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_map: FeatureMap,
+    key_map: FeatureMap,
+    *,
+    causal: bool,
+    chunk_size: int = 128,
+    key_padding_mask: Tensor | None = None,
+    start: Tensor | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+    parameters: Sequence[Tensor] = (),
+) -> tuple[Tensor, Tensor | None]:
+    """y_i = sum_j <phi(q_i), phi(k_j)> v_j / sum_j <phi(q_i), phi(k_j)>, over j <= i when causal.
+
+    q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal.
+    Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
+    from `start`: (B,), else from 0. `key_padding_mask`: (B, Lk), True for keys that are not there.
+    A state is S: (B, K, m, e + 1), what all earlier tokens leave behind; it needs `causal`.
+    `parameters` are the tensors inside the maps that want gradients. Returns y: (B, H, Lq, e) in
+    v's dtype, and the state after the last token if it is asked for.
+    """
+    maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1])
+    form = {"causal": causal, "final": output_final_state}
+    with torch.autocast(q.device.type, enabled=False):
+        if torch.compiler.is_compiling():
+            y, _, state = chunked(maps, q, k, v, key_padding_mask, initial_state, **form)
+        elif torch.is_grad_enabled():
+            y, state = _LinearAttention.apply(
+                maps, form, q, k, v, key_padding_mask, initial_state, *parameters
+            )
+        else:
+            y, _, state = chunked(
+                maps, q, k, v, key_padding_mask, initial_state, **form, work=Workspace()
+            )
+    return y, state if output_final_state else None
+
+
+class _LinearAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        maps: Maps,
+        form: dict[str, bool],
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        padding: Tensor | None,
+        initial_state: Tensor | None,
+        *parameters: Tensor,
+    ) -> tuple[Tensor, Tensor | None]:
+        states: list[Tensor | None] = []
+        stride = 1
+
+        def keep(index: int, state: Tensor | None) -> None:
+            """Keep a state every few chunks: as many numbers as q, k, v and y have, or fewer."""
+            nonlocal stride
+            if index == 1 and state is not None:
+                width = maps.chunk_size * maps.groups * (q.shape[-1] + v.shape[-1])
+                stride = max(1, round(state[0, 0].numel() / (2 * width)))
+            if index % stride == 0:
+                states.append(state)
+
+        y, z, state = chunked(
+            maps, q, k, v, padding, initial_state, **form, work=Workspace(), keep=keep
+        )
+        ctx.maps, ctx.causal, ctx.stride = maps, form["causal"], stride
+        ctx.n_parameters = len(parameters)
+        ctx.save_for_backward(q, k, v, padding, y, z, *parameters, *states)
+        return y, state if form["final"] else None
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, dstate: Tensor | None) -> tuple[Tensor | None, ...]:
+        q, k, v, padding, y, z, *rest = ctx.saved_tensors
+        parameters, states = rest[: ctx.n_parameters], rest[ctx.n_parameters :]
+        back = _Backward(ctx.maps, (q, k, v, padding), (y, z, dy), parameters)
+        with torch.autocast(q.device.type, enabled=False):
+            if ctx.causal:
+                initial = ctx.needs_input_grad[6]
+                dstate = back.causal(states, ctx.stride, dstate, initial=initial)
+            else:
+                dstate = back.bidirectional(states[0])
+        return None, None, back.dq, back.dk, back.dv, None, dstate, *back.dparameters
+
+
+class _Backward:
+    """Gradients of one call, written chunk by chunk into dq, dk and dv."""
+
+    def __init__(
+        self,
+        maps: Maps,
+        inputs: tuple[Tensor, Tensor, Tensor, Tensor | None],
+        outputs: tuple[Tensor, Tensor, Tensor],
+        parameters: Sequence[Tensor],
+    ):
+        self.maps, self.parameters, self.work = maps, parameters, Workspace()
+        self.q, self.k, self.v, self.padding = inputs
+        self.y, self.z, self.dy = outputs
+        self.dq, self.dk, self.dv = (torch.empty_like(t) for t in inputs[:3])
+        self.dparameters: list[Tensor | None] = [None] * len(parameters)
+
+    def causal(
+        self,
+        states: Sequence[Tensor | None],
+        stride: int,
+        dstate: Tensor | None,
+        *,
+        initial: bool,
+    ) -> Tensor | None:
+        """Go back from the last chunk; `states` lie before every `stride`-th chunk.
+
+        Returns the gradient of the initial state if `initial`.
+        """
+        spans = list(self.maps.spans(self.q))
+        for index in reversed(range(len(states))):
+            segment = spans[index * stride : (index + 1) * stride]
+            before = [states[index]]
+            for span in segment[:-1]:
+                phi_k = self.maps.key(rows(self.k, span), span)
+                v1 = values(self.v, self.padding, span)
+                before.append(add(before[-1], phi_k.expand(self.work), v1))
+            for span, state in zip(reversed(segment), reversed(before), strict=True):
+                dstate = self._chunk(span, state, dstate, more=initial or span[0] > 0)
+        return dstate
+
+    def _chunk(
+        self, span: Span, state: Tensor | None, dstate: Tensor | None, *, more: bool
+    ) -> Tensor | None:
+        """One chunk's gradients; S before it and dS after it give dS before it, if `more`."""
+        groups, work = self.maps.groups, self.work
+        q, k = _leaf(fold(rows(self.q, span), groups)), _leaf(rows(self.k, span))
+        with torch.enable_grad():
+            phi_q, phi_k = self.maps.query(q, span), self.maps.key(k, span)
+            scores = phi_q.scores(phi_k)
+        g, v1 = self._incoming(span), values(self.v, self.padding, span)
+        dv1 = tril(scores, groups).mT @ g  # (B, K, c, e + 1)
+        known = [(scores, tril(g @ v1.mT, groups))]
+        if state is not None:
+            dphi_q = _times(g, state.mT, work, "dphi_q")
+            known += zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True)
+        if dstate is not None:
+            dphi_k = _times(v1, dstate.mT, work, "dphi_k")
+            known += zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True)
+            dv1 = dv1 + phi_k.expand(work) @ dstate
+        dq, dk = self._pull(known, q, k)
+        self.dq[:, :, slice(*span)] = unfold(dq, groups)
+        self.dk[:, :, slice(*span)] = dk
+        self._put_values(span, dv1)
+        return add(dstate, phi_q.expand(work), g) if more else None
+
+    def bidirectional(self, state: Tensor) -> None:
+        """Without causality one state serves all queries, and its gradient all keys."""
+        groups, work = self.maps.groups, self.work
+        dstate = None
+        for span in self.maps.spans(self.q):
+            q, g = _leaf(fold(rows(self.q, span), groups)), self._incoming(span)
+            with torch.enable_grad():
+                phi_q = self.maps.query(q, span)
+            dphi_q = _times(g, state.mT, work, "dphi_q")
+            (dq,) = self._pull(zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True), q)
+            self.dq[:, :, slice(*span)] = unfold(dq, groups)
+            dstate = add(dstate, phi_q.expand(work), g)
+        assert dstate is not None  # there is a query
+        for span in self.maps.spans(self.k):
+            k, v1 = _leaf(rows(self.k, span)), values(self.v, self.padding, span)
+            with torch.enable_grad():
+                phi_k = self.maps.key(k, span)
+            dphi_k = _times(v1, dstate.mT, work, "dphi_k")
+            (dk,) = self._pull(zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True), k)
+            self.dk[:, :, slice(*span)] = dk
+            self._put_values(span, phi_k.expand(work) @ dstate)
+
+    def _incoming(self, span: Span) -> Tensor:
+        """g = [dy, -dy·y] / z: (B, K, G c, e + 1)."""
+        z = self.z[:, :, slice(*span)]  # (B, H, c, 1)
+        dy, y = rows(self.dy, span), rows(self.y, span)
+        dz = -(dy * y).sum(-1, keepdim=True).masked_fill(z.abs() < DELTA, 0.0)
+        return fold(torch.cat((dy, dz), dim=-1) / divisor(z), self.maps.groups)
+
+    def _pull(self, known: Iterable[tuple[Tensor, Tensor]], *leaves: Tensor) -> Sequence[Tensor]:
+        """Gradients of the leaves from those of some features; the parameters' are added up."""
+        known = [(feature, gradient) for feature, gradient in known if feature.requires_grad]
+        if not known:
+            return [torch.zeros_like(leaf) for leaf in leaves]
+        features, gradients = zip(*known, strict=True)
+        wanted = (*leaves, *self.parameters)
+        found = torch.autograd.grad(features, wanted, gradients, materialize_grads=True)
+        for i, gradient in enumerate(found[len(leaves) :]):
+            held = self.dparameters[i]
+            self.dparameters[i] = gradient if held is None else held + gradient
+        return found[: len(leaves)]
+
+    def _put_values(self, span: Span, dv1: Tensor) -> None:
+        dv = dv1[..., :-1]
+        if self.padding is not None:
+            dv = dv.masked_fill(self.padding[:, None, slice(*span), None], 0.0)
+        self.dv[:, :, slice(*span)] = dv
+
+
+def _leaf(u: Tensor) -> Tensor:
+    return u.detach().requires_grad_()
+
+
+def _times(a: Tensor, b: Tensor, work: Workspace, name: str) -> Tensor:
+    """a b in a workspace: (B, K, n, j), (B, K, j, m) -> (B, K, n, m)."""
+    out = work(name, (*a.shape[:-1], b.shape[-1]), a)
+    return torch.matmul(a, b, out=out)
