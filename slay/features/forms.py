@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from slay.features.monomials import monomials, monomials_gradient
-from slay.features.workspace import Workspace
+from slay.features.workspace import Workspace, product
 
 
 class Features(Protocol):
@@ -22,8 +22,8 @@ class Features(Protocol):
     def factors(self) -> list[Tensor]:
         """What phi is made of, each (..., L, its width)."""
 
-    def scores(self, keys: Self) -> Tensor:
-        """<phi(q_i), phi(k_j)>: (..., Lq, Lk)."""
+    def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
+        """<phi(q_i), phi(k_j)>: (..., Lq, Lk). What lies in a workspace has no gradient."""
 
     def expand(self, work: Workspace | None = None) -> Tensor:
         """phi itself: (..., L, m). What lies in a workspace has no gradient but `pull`."""
@@ -41,8 +41,8 @@ class Dense:
     def factors(self) -> list[Tensor]:
         return [self.phi]
 
-    def scores(self, keys: Self) -> Tensor:
-        return self.phi @ keys.phi.mT
+    def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
+        return product(self.phi, keys.phi.mT, work, "scores")
 
     def expand(self, work: Workspace | None = None) -> Tensor:
         return self.phi
@@ -60,8 +60,9 @@ class Square:
     def factors(self) -> list[Tensor]:
         return [self.u]
 
-    def scores(self, keys: Self) -> Tensor:
-        return (self.u @ keys.u.mT).square()
+    def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
+        x = product(self.u, keys.u.mT, work, "squares")
+        return x.square() if work is None else x.square_()
 
     def expand(self, work: Workspace | None = None) -> Tensor:
         return monomials(self.u, work)  # (..., L, n (n + 1) / 2)
@@ -80,8 +81,11 @@ class Product:
     def factors(self) -> list[Tensor]:
         return [*self.a.factors(), *self.b.factors()]
 
-    def scores(self, keys: Self) -> Tensor:
-        return self.a.scores(keys.a) * self.b.scores(keys.b)
+    def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
+        if work is None:
+            return self.a.scores(keys.a) * self.b.scores(keys.b)
+        a = self.a.scores(keys.a, work.part("a"))
+        return a.mul_(self.b.scores(keys.b, work.part("b")))
 
     def expand(self, work: Workspace | None = None) -> Tensor:
         a = self.a.expand().unsqueeze(-1)  # (..., L, A, 1)
@@ -89,7 +93,7 @@ class Product:
         if work is None:
             return (a * b).flatten(-2)  # (..., L, A B)
         shape = (*a.shape[:-1], b.shape[-1])
-        return torch.mul(a, b, out=work("product", shape, a)).flatten(-2)
+        return torch.mul(a, b, out=work("outer", shape, a)).flatten(-2)
 
     def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
         a, b = self.a.expand(), self.b.expand()

@@ -27,9 +27,9 @@ def monomials(u: Tensor, work: Workspace | None = None) -> Tensor:
     if work is None:
         phi = windows(u) * (math.sqrt(2.0) * u).unsqueeze(-2)  # (..., L, n // 2 + 1, n)
         return torch.cat((u.square(), phi.flatten(-2)[..., n:kept]), dim=-1)
-    root = 2.0**0.25 * u
     phi = work("monomials", (*u.shape[:-1], n // 2 + 1, n), u)
-    torch.mul(windows(root), root.unsqueeze(-2), out=phi)
+    scaled = torch.mul(u, math.sqrt(2.0), out=work("scaled", tuple(u.shape), u))
+    torch.mul(windows(u, work), scaled.unsqueeze(-2), out=phi)
     phi[..., 0, :] *= math.sqrt(0.5)
     return phi.flatten(-2)[..., :kept]
 
@@ -45,7 +45,7 @@ def monomials_gradient(u: Tensor, g: Tensor, work: Workspace) -> Tensor:
         g = F.pad(g, (0, shifts * n - g.shape[-1]))
     g = g.unflatten(-1, (shifts, n))
     twice = work("twice", (*g.shape[:-1], 2 * n), u)
-    torch.mul(g, windows(u), out=twice[..., :n])
+    torch.mul(g, windows(u, work), out=twice[..., :n])
     own = twice[..., :n].sum(-2)  # (..., L, n)
     torch.mul(g, u.unsqueeze(-2), out=twice[..., :n])  # g[s, i] u_i at i and at i + n
     twice[..., n:] = twice[..., :n]
@@ -57,7 +57,12 @@ def monomials_gradient(u: Tensor, g: Tensor, work: Workspace) -> Tensor:
     return both + (2.0 - 2.0 * math.sqrt(2.0)) * g[..., 0, :] * u
 
 
-def windows(u: Tensor) -> Tensor:
+def windows(u: Tensor, work: Workspace | None = None) -> Tensor:
     """u_{(i + s) mod n} at [..., s, i] for s = 0..n/2: (..., L, n) -> (..., L, n // 2 + 1, n)."""
     n = u.shape[-1]
-    return torch.cat((u, u[..., : n // 2]), dim=-1).unfold(-1, n, 1)
+    parts = (u, u[..., : n // 2])
+    if work is None:
+        w = torch.cat(parts, dim=-1)
+    else:
+        w = torch.cat(parts, dim=-1, out=work("windows", (*u.shape[:-1], n + n // 2), u))
+    return w.unfold(-1, n, 1)

@@ -17,6 +17,11 @@ class Workspace:
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._parts: dict[str, Workspace] = {}
+
+    def part(self, name: str) -> Workspace:
+        """A workspace whose names are its own."""
+        return self._parts.setdefault(name, Workspace())
 
     def __call__(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """An array of that shape, with the dtype and device of `like`."""
@@ -25,3 +30,10 @@ class Workspace:
         if held is None or held.numel() < size:
             held = self._held[name, like.dtype] = like.new_empty(size)
         return held[:size].view(shape)
+
+
+def product(a: Tensor, b: Tensor, work: Workspace | None, name: str) -> Tensor:
+    """The matrix product a b, in a workspace if there is one: (..., n, j), (..., j, m)."""
+    if work is None:
+        return a @ b
+    return torch.matmul(a, b, out=work(name, (*a.shape[:-1], b.shape[-1]), a))

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slay.features.forms import Features
-from slay.features.workspace import Workspace
-from slay.ops.groups import fold, tril, unfold
+from slay.features.workspace import Workspace, product
+from slay.ops.groups import fold, tril, tril_, unfold
 from slay.ops.normalise import accumulation_dtype, normalise
 
 FeatureMap = Callable[[Tensor, Tensor], Features]
@@ -42,12 +42,20 @@ class Maps:
         for lo in range(0, length, self.chunk_size):
             yield lo, min(lo + self.chunk_size, length)
 
-    def query(self, u: Tensor, span: Span) -> Features:
-        """phi of folded queries u: (B, K, G c, d)."""
+    def query(self, q: Tensor, span: Span) -> Features:
+        """phi of those queries, folded: (B, K, G c, ...)."""
+        return self.query_of(fold(rows(q, span), self.groups), span)
+
+    def key(self, k: Tensor, span: Span) -> Features:
+        """phi of those keys: (B, K, c, ...)."""
+        return self.key_of(rows(k, span), span)
+
+    def query_of(self, u: Tensor, span: Span) -> Features:
+        """phi of queries that are cut out and folded already."""
         return self.query_map(u, self._position(span, u, self.groups))
 
-    def key(self, u: Tensor, span: Span) -> Features:
-        """phi of keys u: (B, K, c, d)."""
+    def key_of(self, u: Tensor, span: Span) -> Features:
+        """phi of keys that are cut out already."""
         return self.key_map(u, self._position(span, u, 1))
 
     def _position(self, span: Span, u: Tensor, copies: int) -> Tensor:
@@ -62,9 +70,17 @@ def rows(t: Tensor, span: Span) -> Tensor:
     return t[:, :, span[0] : span[1]].to(accumulation_dtype(t.dtype))
 
 
-def values(v: Tensor, padding: Tensor | None, span: Span) -> Tensor:
+def values(
+    v: Tensor, padding: Tensor | None, span: Span, work: Workspace | None = None
+) -> Tensor:
     """[v, 1] of those tokens, zero where they are padding: (B, K, c, e + 1)."""
-    v1 = F.pad(rows(v, span), (0, 1), value=1.0)
+    block = rows(v, span)
+    if work is None:
+        v1 = F.pad(block, (0, 1), value=1.0)
+    else:
+        v1 = work("values", (*block.shape[:-1], block.shape[-1] + 1), block)
+        v1[..., :-1] = block
+        v1[..., -1] = 1.0
     if padding is None:
         return v1
     return v1.masked_fill(padding[:, None, span[0] : span[1], None], 0.0)
@@ -74,6 +90,14 @@ def add(state: Tensor | None, phi: Tensor, v1: Tensor) -> Tensor:
     """S + phi^T [v, 1]: (B, K, m, e + 1)."""
     update = phi.mT @ v1
     return update if state is None else state + update
+
+
+def add_(state: Tensor | None, phi: Tensor, v1: Tensor) -> Tensor:
+    """The same in place, for a state that is ours: it is too large to be made anew every chunk."""
+    if state is None:
+        return phi.mT @ v1
+    state.flatten(0, 1).baddbmm_(phi.flatten(0, 1).mT, v1.flatten(0, 1))
+    return state
 
 
 def chunked(
@@ -86,34 +110,65 @@ def chunked(
     *,
     causal: bool,
     final: bool,
-    work: Workspace | None = None,
-    keep: Callable[[int, Tensor | None], None] = lambda index, state: None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """y: (B, H, L, e), z: (B, H, L, 1), and the last state (the last but one unless `final`).
+) -> tuple[Tensor, Tensor | None]:
+    """y: (B, H, L, e) and the last state (the last but one unless `final`).
 
-    Differentiable, at the price of everything m wide, unless it has a workspace. `keep` is shown
-    the state before each chunk.
+    Pure and differentiable, at the price of everything m wide: for `torch.compile`, and to read.
     """
-    ys, zs = [], []
+    ys = []
     if not causal:
         for span in maps.spans(k):
-            phi_k = maps.key(rows(k, span), span)
-            state = add(state, phi_k.expand(work), values(v, padding, span))
-    spans = list(maps.spans(q))
-    for index, span in enumerate(spans):
-        keep(index, state)
-        phi_q = maps.query(fold(rows(q, span), maps.groups), span)
-        o = None if state is None else phi_q.expand(work) @ state  # (B, K, G c, e + 1)
+            state = add(state, maps.key(k, span).expand(), values(v, padding, span))
+    for span in maps.spans(q):
+        phi_q = maps.query(q, span)
+        o = None if state is None else phi_q.expand() @ state  # (B, K, G c, e + 1)
         if causal:
-            phi_k, v1 = maps.key(rows(k, span), span), values(v, padding, span)
+            phi_k, v1 = maps.key(k, span), values(v, padding, span)
             inside = tril(phi_q.scores(phi_k), maps.groups) @ v1
             o = inside if o is None else o + inside
-            if final or span != spans[-1]:
-                state = add(state, phi_k.expand(work), v1)
+            if final or span[1] < q.shape[2]:
+                state = add(state, phi_k.expand(), v1)
         assert o is not None  # there is a key
-        o, z = unfold(o[..., :-1], maps.groups), unfold(o[..., -1:], maps.groups)
-        ys.append(normalise(o, z).to(v.dtype))
-        zs.append(z)
-    if len(ys) == 1:
-        return ys[0], zs[0], state
-    return torch.cat(ys, dim=2), torch.cat(zs, dim=2), state
+        ys.append(unfold(normalise(o[..., :-1], o[..., -1:]), maps.groups).to(v.dtype))
+    return torch.cat(ys, dim=2), state
+
+
+def chunked_in_place(
+    maps: Maps,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    padding: Tensor | None,
+    state: Tensor | None,
+    *,
+    causal: bool,
+    final: bool,
+    keep: Callable[[int, Tensor | None], None] = lambda index, state: None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same without a gradient, in memory that is used again; returns z: (B, H, L, 1) too.
+
+    `keep` is shown the state before each chunk, which then changes.
+    """
+    work = Workspace()
+    y = v.new_empty(*q.shape[:3], v.shape[-1])
+    z = v.new_empty(*q.shape[:3], 1, dtype=accumulation_dtype(v.dtype))
+    state = None if state is None else state.clone(memory_format=torch.contiguous_format)
+    if not causal:
+        for span in maps.spans(k):
+            state = add_(state, maps.key(k, span).expand(work), values(v, padding, span, work))
+    for index, span in enumerate(maps.spans(q)):
+        keep(index, state)
+        phi_q = maps.query(q, span)
+        o = None if state is None else product(phi_q.expand(work), state, work, "o")
+        if causal:
+            phi_k, v1 = maps.key(k, span), values(v, padding, span, work)
+            scores = tril_(phi_q.scores(phi_k, work), maps.groups)
+            inside = product(scores, v1, work, "inside")  # (B, K, G c, e + 1)
+            o = inside if o is None else o.add_(inside)
+            if final or span[1] < q.shape[2]:
+                state = add_(state, phi_k.expand(work), v1)
+        assert o is not None  # there is a key
+        o, block = unfold(o, maps.groups), slice(*span)
+        z[:, :, block] = o[..., -1:]
+        y[:, :, block] = normalise(o[..., :-1], o[..., -1:])
+    return y, z, state

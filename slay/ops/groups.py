@@ -24,3 +24,9 @@ def tril(scores: Tensor, groups: int) -> Tensor:
     if groups == 1:
         return scores.tril()
     return scores.unflatten(-2, (groups, -1)).tril().flatten(-3, -2)
+
+
+def tril_(scores: Tensor, groups: int) -> Tensor:
+    """The same in place."""
+    scores.unflatten(-2, (groups, -1)).tril_()
+    return scores

@@ -17,8 +17,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from slay.features.workspace import Workspace
-from slay.ops.chunked import FeatureMap, Maps, Span, add, chunked, rows, values
+from slay.features.workspace import Workspace, product
+from slay.ops.chunked import (
+    FeatureMap,
+    Maps,
+    Span,
+    add,
+    add_,
+    chunked,
+    chunked_in_place,
+    rows,
+    values,
+)
 from slay.ops.groups import fold, tril, unfold
 from slay.ops.normalise import DELTA, divisor
 
@@ -51,14 +61,14 @@ def linear_attention(
     form = {"causal": causal, "final": output_final_state}
     with torch.autocast(q.device.type, enabled=False):
         if torch.compiler.is_compiling():
-            y, _, state = chunked(maps, q, k, v, key_padding_mask, initial_state, **form)
+            y, state = chunked(maps, q, k, v, key_padding_mask, initial_state, **form)
         elif torch.is_grad_enabled():
             y, state = _LinearAttention.apply(
                 maps, form, q, k, v, key_padding_mask, initial_state, *parameters
             )
         else:
-            y, _, state = chunked(
-                maps, q, k, v, key_padding_mask, initial_state, **form, work=Workspace()
+            y, _, state = chunked_in_place(
+                maps, q, k, v, key_padding_mask, initial_state, **form
             )
     return y, state if output_final_state else None
 
@@ -86,10 +96,10 @@ class _LinearAttention(torch.autograd.Function):
                 width = maps.chunk_size * maps.groups * (q.shape[-1] + v.shape[-1])
                 stride = max(1, round(state[0, 0].numel() / (2 * width)))
             if index % stride == 0:
-                states.append(state)
+                states.append(None if state is None else state.clone())
 
-        y, z, state = chunked(
-            maps, q, k, v, padding, initial_state, **form, work=Workspace(), keep=keep
+        y, z, state = chunked_in_place(
+            maps, q, k, v, padding, initial_state, **form, keep=keep
         )
         ctx.maps, ctx.causal, ctx.stride = maps, form["causal"], stride
         ctx.n_parameters = len(parameters)
@@ -140,12 +150,13 @@ class _Backward:
         Returns the gradient of the initial state if `initial`.
         """
         spans = list(self.maps.spans(self.q))
+        dstate = None if dstate is None else dstate.clone(memory_format=torch.contiguous_format)
         for index in reversed(range(len(states))):
             segment = spans[index * stride : (index + 1) * stride]
             before = [states[index]]
             for span in segment[:-1]:
-                phi_k = self.maps.key(rows(self.k, span), span)
-                v1 = values(self.v, self.padding, span)
+                phi_k = self.maps.key(self.k, span)
+                v1 = values(self.v, self.padding, span, self.work)
                 before.append(add(before[-1], phi_k.expand(self.work), v1))
             for span, state in zip(reversed(segment), reversed(before), strict=True):
                 dstate = self._chunk(span, state, dstate, more=initial or span[0] > 0)
@@ -158,23 +169,23 @@ class _Backward:
         groups, work = self.maps.groups, self.work
         q, k = _leaf(fold(rows(self.q, span), groups)), _leaf(rows(self.k, span))
         with torch.enable_grad():
-            phi_q, phi_k = self.maps.query(q, span), self.maps.key(k, span)
+            phi_q, phi_k = self.maps.query_of(q, span), self.maps.key_of(k, span)
             scores = phi_q.scores(phi_k)
-        g, v1 = self._incoming(span), values(self.v, self.padding, span)
+        g, v1 = self._incoming(span), values(self.v, self.padding, span, work)
         dv1 = tril(scores, groups).mT @ g  # (B, K, c, e + 1)
         known = [(scores, tril(g @ v1.mT, groups))]
         if state is not None:
-            dphi_q = _times(g, state.mT, work, "dphi_q")
+            dphi_q = product(g, state.mT, work, "dphi_q")
             known += zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True)
         if dstate is not None:
-            dphi_k = _times(v1, dstate.mT, work, "dphi_k")
+            dphi_k = product(v1, dstate.mT, work, "dphi_k")
             known += zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True)
             dv1 = dv1 + phi_k.expand(work) @ dstate
         dq, dk = self._pull(known, q, k)
         self.dq[:, :, slice(*span)] = unfold(dq, groups)
         self.dk[:, :, slice(*span)] = dk
         self._put_values(span, dv1)
-        return add(dstate, phi_q.expand(work), g) if more else None
+        return add_(dstate, phi_q.expand(work), g) if more else None
 
     def bidirectional(self, state: Tensor) -> None:
         """Without causality one state serves all queries, and its gradient all keys."""
@@ -183,17 +194,17 @@ class _Backward:
         for span in self.maps.spans(self.q):
             q, g = _leaf(fold(rows(self.q, span), groups)), self._incoming(span)
             with torch.enable_grad():
-                phi_q = self.maps.query(q, span)
-            dphi_q = _times(g, state.mT, work, "dphi_q")
+                phi_q = self.maps.query_of(q, span)
+            dphi_q = product(g, state.mT, work, "dphi_q")
             (dq,) = self._pull(zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True), q)
             self.dq[:, :, slice(*span)] = unfold(dq, groups)
-            dstate = add(dstate, phi_q.expand(work), g)
+            dstate = add_(dstate, phi_q.expand(work), g)
         assert dstate is not None  # there is a query
         for span in self.maps.spans(self.k):
-            k, v1 = _leaf(rows(self.k, span)), values(self.v, self.padding, span)
+            k, v1 = _leaf(rows(self.k, span)), values(self.v, self.padding, span, work)
             with torch.enable_grad():
-                phi_k = self.maps.key(k, span)
-            dphi_k = _times(v1, dstate.mT, work, "dphi_k")
+                phi_k = self.maps.key_of(k, span)
+            dphi_k = product(v1, dstate.mT, work, "dphi_k")
             (dk,) = self._pull(zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True), k)
             self.dk[:, :, slice(*span)] = dk
             self._put_values(span, phi_k.expand(work) @ dstate)
@@ -228,8 +239,3 @@ class _Backward:
 def _leaf(u: Tensor) -> Tensor:
     return u.detach().requires_grad_()
 
-
-def _times(a: Tensor, b: Tensor, work: Workspace, name: str) -> Tensor:
-    """a b in a workspace: (B, K, n, j), (B, K, j, m) -> (B, K, n, m)."""
-    out = work(name, (*a.shape[:-1], b.shape[-1]), a)
-    return torch.matmul(a, b, out=out)
