@@ -1,11 +1,12 @@
 """Linear attention over features, chunk by chunk: O(L) time, O(chunk x m) memory.
 
-With S = sum_j phi(k_j) [v_j, 1]^T over the chunks before, (m, e + 1), and inside a chunk
+With S = sum_j [v_j, 1] phi(k_j)^T over the chunks before, (e + 1, m), and inside a chunk
 A = tril(<phi(q_i), phi(k_j)>):
 
-    [o, z] = A [v, 1] + phi(q) S,    y = o / z.
+    [o, z] = A [v, 1] + phi(q) S^T,    y = o / z.
 
-The column of ones carries the normaliser through the same products.
+The column of ones carries the normaliser through the same products. They are computed transposed,
+e + 1 rows and a chunk or m columns, which the matrix units like better than e + 1 columns.
 """
 
 from __future__ import annotations
@@ -73,30 +74,30 @@ def rows(t: Tensor, span: Span) -> Tensor:
 def values(
     v: Tensor, padding: Tensor | None, span: Span, work: Workspace | None = None
 ) -> Tensor:
-    """[v, 1] of those tokens, zero where they are padding: (B, K, c, e + 1)."""
-    block = rows(v, span)
+    """[v, 1]^T of those tokens, zero where they are padding: (B, K, e + 1, c)."""
+    block = rows(v, span).mT
     if work is None:
-        v1 = F.pad(block, (0, 1), value=1.0)
+        v1 = F.pad(block, (0, 0, 0, 1), value=1.0)
     else:
-        v1 = work("values", (*block.shape[:-1], block.shape[-1] + 1), block)
-        v1[..., :-1] = block
-        v1[..., -1] = 1.0
+        v1 = work("values", (*block.shape[:2], block.shape[2] + 1, block.shape[3]), block)
+        v1[..., :-1, :] = block
+        v1[..., -1, :] = 1.0
     if padding is None:
         return v1
-    return v1.masked_fill(padding[:, None, span[0] : span[1], None], 0.0)
+    return v1.masked_fill(padding[:, None, None, span[0] : span[1]], 0.0)
 
 
-def add(state: Tensor | None, phi: Tensor, v1: Tensor) -> Tensor:
-    """S + phi^T [v, 1]: (B, K, m, e + 1)."""
-    update = phi.mT @ v1
+def add(state: Tensor | None, v1: Tensor, phi: Tensor) -> Tensor:
+    """S + [v, 1]^T phi: (B, K, e + 1, m)."""
+    update = v1 @ phi
     return update if state is None else state + update
 
 
-def add_(state: Tensor | None, phi: Tensor, v1: Tensor) -> Tensor:
+def add_(state: Tensor | None, v1: Tensor, phi: Tensor) -> Tensor:
     """The same in place, for a state that is ours: it is too large to be made anew every chunk."""
     if state is None:
-        return phi.mT @ v1
-    state.flatten(0, 1).baddbmm_(phi.flatten(0, 1).mT, v1.flatten(0, 1))
+        return v1 @ phi
+    state.flatten(0, 1).baddbmm_(v1.flatten(0, 1), phi.flatten(0, 1))
     return state
 
 
@@ -118,19 +119,24 @@ def chunked(
     ys = []
     if not causal:
         for span in maps.spans(k):
-            state = add(state, maps.key(k, span).expand(), values(v, padding, span))
+            state = add(state, values(v, padding, span), maps.key(k, span).expand())
     for span in maps.spans(q):
         phi_q = maps.query(q, span)
-        o = None if state is None else phi_q.expand() @ state  # (B, K, G c, e + 1)
+        o = None if state is None else state @ phi_q.expand().mT  # (B, K, e + 1, G c)
         if causal:
             phi_k, v1 = maps.key(k, span), values(v, padding, span)
-            inside = tril(phi_q.scores(phi_k), maps.groups) @ v1
+            inside = v1 @ tril(phi_q.scores(phi_k), maps.groups).mT
             o = inside if o is None else o + inside
             if final or span[1] < q.shape[2]:
-                state = add(state, phi_k.expand(), v1)
+                state = add(state, v1, phi_k.expand())
         assert o is not None  # there is a key
-        ys.append(unfold(normalise(o[..., :-1], o[..., -1:]), maps.groups).to(v.dtype))
+        ys.append(unfold(output(o), maps.groups).to(v.dtype))
     return torch.cat(ys, dim=2), state
+
+
+def output(o: Tensor) -> Tensor:
+    """y = o / z: (B, K, e + 1, n) -> (B, K, n, e)."""
+    return normalise(o[..., :-1, :], o[..., -1:, :]).mT
 
 
 def chunked_in_place(
@@ -155,20 +161,22 @@ def chunked_in_place(
     state = None if state is None else state.clone(memory_format=torch.contiguous_format)
     if not causal:
         for span in maps.spans(k):
-            state = add_(state, maps.key(k, span).expand(work), values(v, padding, span, work))
+            state = add_(state, values(v, padding, span, work), maps.key(k, span).expand(work))
     for index, span in enumerate(maps.spans(q)):
         keep(index, state)
         phi_q = maps.query(q, span)
-        o = None if state is None else product(phi_q.expand(work), state, work, "o")
+        o = None  # (B, K, e + 1, G c)
+        if state is not None:
+            o = product(state, phi_q.expand(work).mT, work, "o")
         if causal:
             phi_k, v1 = maps.key(k, span), values(v, padding, span, work)
             scores = tril_(phi_q.scores(phi_k, work), maps.groups)
-            inside = product(scores, v1, work, "inside")  # (B, K, G c, e + 1)
+            inside = product(v1, scores.mT, work, "inside")
             o = inside if o is None else o.add_(inside)
             if final or span[1] < q.shape[2]:
-                state = add_(state, phi_k.expand(work), v1)
+                state = add_(state, v1, phi_k.expand(work))
         assert o is not None  # there is a key
-        o, block = unfold(o, maps.groups), slice(*span)
-        z[:, :, block] = o[..., -1:]
-        y[:, :, block] = normalise(o[..., :-1], o[..., -1:])
+        block = slice(*span)
+        y[:, :, block] = unfold(output(o), maps.groups)
+        z[:, :, block] = unfold(o[..., -1:, :].mT, maps.groups)
     return y, z, state

@@ -4,8 +4,8 @@
 chunk, from features that are formed again, so that nothing m wide is kept a token. With
 g = [dy, -dy·y] / z and S before a chunk:
 
-    dA = tril(g [v, 1]^T),    dphi(q) = g S^T,    dphi(k) = [v, 1] dS^T,
-    d[v, 1] = A^T g + phi(k) dS,    and, going backwards,    dS <- dS + phi(q)^T g.
+    dA = tril(g [v, 1]^T),    dphi(q) = g S,    dphi(k) = [v, 1] dS,
+    d[v, 1] = A^T g + phi(k) dS^T,    and, going backwards,    dS <- dS + g^T phi(q).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def linear_attention(
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal.
     Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
     from `start`: (B,), else from 0. `key_padding_mask`: (B, Lk), True for keys that are not there.
-    A state is S: (B, K, m, e + 1), what all earlier tokens leave behind; it needs `causal`.
+    A state is S: (B, K, e + 1, m), what all earlier tokens leave behind; it needs `causal`.
     `parameters` are the tensors inside the maps that want gradients. Returns y: (B, H, Lq, e) in
     v's dtype, and the state after the last token if it is asked for.
     """
@@ -157,7 +157,7 @@ class _Backward:
             for span in segment[:-1]:
                 phi_k = self.maps.key(self.k, span)
                 v1 = values(self.v, self.padding, span, self.work)
-                before.append(add(before[-1], phi_k.expand(self.work), v1))
+                before.append(add(before[-1], v1, phi_k.expand(self.work)))
             for span, state in zip(reversed(segment), reversed(before), strict=True):
                 dstate = self._chunk(span, state, dstate, more=initial or span[0] > 0)
         return dstate
@@ -172,20 +172,20 @@ class _Backward:
             phi_q, phi_k = self.maps.query_of(q, span), self.maps.key_of(k, span)
             scores = phi_q.scores(phi_k)
         g, v1 = self._incoming(span), values(self.v, self.padding, span, work)
-        dv1 = tril(scores, groups).mT @ g  # (B, K, c, e + 1)
-        known = [(scores, tril(g @ v1.mT, groups))]
+        dv1 = g.mT @ tril(scores, groups)  # (B, K, e + 1, c)
+        known = [(scores, tril(g @ v1, groups))]
         if state is not None:
-            dphi_q = product(g, state.mT, work, "dphi_q")
+            dphi_q = product(g, state, work, "dphi_q")
             known += zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True)
         if dstate is not None:
-            dphi_k = product(v1, dstate.mT, work, "dphi_k")
+            dphi_k = product(v1.mT, dstate, work, "dphi_k")
             known += zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True)
-            dv1 = dv1 + phi_k.expand(work) @ dstate
+            dv1 = dv1 + dstate @ phi_k.expand(work).mT
         dq, dk = self._pull(known, q, k)
         self.dq[:, :, slice(*span)] = unfold(dq, groups)
         self.dk[:, :, slice(*span)] = dk
         self._put_values(span, dv1)
-        return add_(dstate, phi_q.expand(work), g) if more else None
+        return add_(dstate, g.mT, phi_q.expand(work)) if more else None
 
     def bidirectional(self, state: Tensor) -> None:
         """Without causality one state serves all queries, and its gradient all keys."""
@@ -195,19 +195,19 @@ class _Backward:
             q, g = _leaf(fold(rows(self.q, span), groups)), self._incoming(span)
             with torch.enable_grad():
                 phi_q = self.maps.query_of(q, span)
-            dphi_q = product(g, state.mT, work, "dphi_q")
+            dphi_q = product(g, state, work, "dphi_q")
             (dq,) = self._pull(zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True), q)
             self.dq[:, :, slice(*span)] = unfold(dq, groups)
-            dstate = add_(dstate, phi_q.expand(work), g)
+            dstate = add_(dstate, g.mT, phi_q.expand(work))
         assert dstate is not None  # there is a query
         for span in self.maps.spans(self.k):
             k, v1 = _leaf(rows(self.k, span)), values(self.v, self.padding, span, work)
             with torch.enable_grad():
                 phi_k = self.maps.key_of(k, span)
-            dphi_k = product(v1, dstate.mT, work, "dphi_k")
+            dphi_k = product(v1.mT, dstate, work, "dphi_k")
             (dk,) = self._pull(zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True), k)
             self.dk[:, :, slice(*span)] = dk
-            self._put_values(span, phi_k.expand(work) @ dstate)
+            self._put_values(span, dstate @ phi_k.expand(work).mT)
 
     def _incoming(self, span: Span) -> Tensor:
         """g = [dy, -dy·y] / z: (B, K, G c, e + 1)."""
@@ -230,7 +230,7 @@ class _Backward:
         return found[: len(leaves)]
 
     def _put_values(self, span: Span, dv1: Tensor) -> None:
-        dv = dv1[..., :-1]
+        dv = dv1[..., :-1, :].mT
         if self.padding is not None:
             dv = dv.masked_fill(self.padding[:, None, slice(*span), None], 0.0)
         self.dv[:, :, slice(*span)] = dv
