@@ -31,6 +31,11 @@ class Features(Protocol):
     def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
         """The factors' gradients from phi's: (..., L, m)."""
 
+    def pull_scores(
+        self, keys: Self, g: Tensor, work: Workspace
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The gradients of these factors and of the keys' from that of the scores."""
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -49,6 +54,11 @@ class Dense:
 
     def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
         return [g]
+
+    def pull_scores(
+        self, keys: Self, g: Tensor, work: Workspace
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        return [g @ keys.phi], [g.mT @ self.phi]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,12 @@ class Square:
 
     def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
         return [monomials_gradient(self.u, g, work)]
+
+    def pull_scores(
+        self, keys: Self, g: Tensor, work: Workspace
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        x = product(self.u, keys.u.mT, work, "squares").mul_(g).mul_(2.0)
+        return [x @ keys.u], [x.mT @ self.u]
 
 
 @dataclass(frozen=True)
@@ -102,3 +118,15 @@ class Product:
         da = torch.mul(g, b.unsqueeze(-2), out=scaled).sum(-1)
         db = torch.mul(g, a.unsqueeze(-1), out=scaled).sum(-2)
         return [*self.a.pull(da, work), *self.b.pull(db, work)]
+
+    def pull_scores(
+        self, keys: Self, g: Tensor, work: Workspace
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        a, b = work.part("a"), work.part("b")
+        by_b = torch.mul(g, self.a.scores(keys.a, a), out=work("by b", tuple(g.shape), g))
+        by_a = torch.mul(g, self.b.scores(keys.b, b), out=work("by a", tuple(g.shape), g))
+        (qa, ka), (qb, kb) = (
+            self.a.pull_scores(keys.a, by_a, a),
+            self.b.pull_scores(keys.b, by_b, b),
+        )
+        return [*qa, *qb], [*ka, *kb]

@@ -29,7 +29,7 @@ from slay.ops.chunked import (
     rows,
     values,
 )
-from slay.ops.groups import fold, tril, unfold
+from slay.ops.groups import fold, tril_, unfold
 from slay.ops.normalise import DELTA, divisor
 
 
@@ -170,18 +170,19 @@ class _Backward:
         q, k = _leaf(fold(rows(self.q, span), groups)), _leaf(rows(self.k, span))
         with torch.enable_grad():
             phi_q, phi_k = self.maps.query_of(q, span), self.maps.key_of(k, span)
-            scores = phi_q.scores(phi_k)
         g, v1 = self._incoming(span), values(self.v, self.padding, span, work)
-        dv1 = g.mT @ tril(scores, groups)  # (B, K, e + 1, c)
-        known = [(scores, tril(g @ v1, groups))]
+        dv1 = g.mT @ tril_(phi_q.scores(phi_k, work), groups)  # (B, K, e + 1, c)
+        dscores = tril_(product(g, v1, work, "dscores"), groups)  # (B, K, G c, c)
+        of_q, of_k = phi_q.pull_scores(phi_k, dscores, work)
         if state is not None:
-            dphi_q = product(g, state, work, "dphi_q")
-            known += zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True)
+            wide = phi_q.pull(product(g, state, work, "dphi"), work)
+            of_q = [a + b for a, b in zip(of_q, wide, strict=True)]
         if dstate is not None:
-            dphi_k = product(v1.mT, dstate, work, "dphi_k")
-            known += zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True)
+            wide = phi_k.pull(product(v1.mT, dstate, work, "dphi"), work)
+            of_k = [a + b for a, b in zip(of_k, wide, strict=True)]
             dv1 = dv1 + dstate @ phi_k.expand(work).mT
-        dq, dk = self._pull(known, q, k)
+        factors = [*phi_q.factors(), *phi_k.factors()]
+        dq, dk = self._pull(zip(factors, [*of_q, *of_k], strict=True), q, k)
         self.dq[:, :, slice(*span)] = unfold(dq, groups)
         self.dk[:, :, slice(*span)] = dk
         self._put_values(span, dv1)
@@ -195,7 +196,7 @@ class _Backward:
             q, g = _leaf(fold(rows(self.q, span), groups)), self._incoming(span)
             with torch.enable_grad():
                 phi_q = self.maps.query_of(q, span)
-            dphi_q = product(g, state, work, "dphi_q")
+            dphi_q = product(g, state, work, "dphi")
             (dq,) = self._pull(zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True), q)
             self.dq[:, :, slice(*span)] = unfold(dq, groups)
             dstate = add_(dstate, g.mT, phi_q.expand(work))
@@ -204,7 +205,7 @@ class _Backward:
             k, v1 = _leaf(rows(self.k, span)), values(self.v, self.padding, span, work)
             with torch.enable_grad():
                 phi_k = self.maps.key_of(k, span)
-            dphi_k = product(v1.mT, dstate, work, "dphi_k")
+            dphi_k = product(v1.mT, dstate, work, "dphi")
             (dk,) = self._pull(zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True), k)
             self.dk[:, :, slice(*span)] = dk
             self._put_values(span, dstate @ phi_k.expand(work).mT)
