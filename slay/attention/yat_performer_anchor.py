@@ -11,7 +11,7 @@ from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError
 from slay.features.elementwise import unit
-from slay.features.exponential import positive_random_features
+from slay.features.exponential import at_nodes, positive_random_features
 from slay.features.forms import Dense, Product
 from slay.features.polynomial import anchor_features
 from slay.features.quadrature import laguerre
@@ -32,8 +32,7 @@ class AnchorAttention(FeatureAttention):
 
     anchors: Tensor
     omega: Tensor
-    s: Tensor
-    weight: Tensor
+    offset: Tensor
 
     def __init__(
         self,
@@ -56,17 +55,17 @@ class AnchorAttention(FeatureAttention):
         omega = torch.randn(
             n_heads, num_quadrature_nodes, num_prf_features, self.head_dim, generator=draw
         )
-        self.register_buffer("anchors", unit(anchors))  # (H, P, d)
-        self.register_buffer("omega", omega)  # (H, R, M, d)
-        self.register_buffer("s", torch.tensor(s, dtype=torch.float32))  # (R,)
-        self.register_buffer("weight", torch.tensor(w, dtype=torch.float32))  # (R,)
+        omega, offset = at_nodes(omega, *(torch.tensor(t, dtype=torch.float32) for t in (s, w)))
+        self.register_buffer("anchors", unit(anchors) / poly_dim**0.25)  # (H, P, d)
+        self.register_buffer("omega", omega)  # (H, R M, d)
+        self.register_buffer("offset", offset)  # (R M,)
 
     def feature_map(self, u: Tensor) -> Product:
         u = unit(u)
-        anchors, omega, s, weight = (
-            t.to(u.dtype) for t in (self.anchors, self.omega, self.s, self.weight)
+        anchors, omega, offset = (
+            t.to(u.dtype) for t in (self.anchors, self.omega, self.offset)
         )
         return Product(
             Dense(anchor_features(u, anchors)),  # (B, H, L, P)
-            Dense(positive_random_features(u, omega, s, weight)),  # (B, H, L, R M)
+            Dense(positive_random_features(u, omega, offset)),  # (B, H, L, R M)
         )

@@ -8,19 +8,24 @@ import torch
 from torch import Tensor
 
 
-def positive_random_features(u: Tensor, omega: Tensor, s: Tensor, weight: Tensor) -> Tensor:
-    """sqrt(w_r / M) exp(sqrt(2 s_r) omega_ri·u - s_r) for R nodes of M features, side by side.
+def positive_random_features(u: Tensor, omega: Tensor, offset: Tensor) -> Tensor:
+    """exp(omega_i·u + b_i): (B, H, L, d) unit vectors -> (B, H, L, F).
 
-    u: (B, H, L, d) unit vectors; omega: (H, R, M, d) standard normal; s, weight: (R,).
-    Returns (B, H, L, R M). The inner product of two images is unbiased for
-    sum_r w_r exp(2 s_r x), x = q·k.
+    omega: (H, F, d) and offset b: (F,), as `at_nodes` makes them, one node after another.
     """
-    n_nodes, n_features = omega.shape[1:3]
-    shape = (n_nodes, 1)
-    scaled = omega * (2.0 * s).sqrt().view(*shape, 1)  # (H, R, M, d)
-    offset = 0.5 * (weight / n_features).log() - s  # (R,)
-    projected = u @ scaled.flatten(1, 2).mT  # (B, H, L, R M)
-    return (projected + offset.view(shape).expand(n_nodes, n_features).flatten()).exp()
+    return (u @ omega.mT).add_(offset).exp_()
+
+
+def at_nodes(omega: Tensor, s: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(sqrt(2 s_r) omega_ri, log(w_r / M) / 2 - s_r) for R nodes of M features: F = R M.
+
+    omega: (H, R, M, d) standard normal; s, weight: (R,). The inner product of the features of two
+    unit vectors is then unbiased for sum_r w_r exp(2 s_r x), x = q·k.
+    """
+    m = omega.shape[2]
+    scaled = omega * (2.0 * s).sqrt().view(-1, 1, 1)
+    offset = 0.5 * (weight / m).log() - s  # (R,)
+    return scaled.flatten(1, 2), offset.repeat_interleave(m)
 
 
 def softmax_exponents(u: Tensor, omega: Tensor) -> Tensor:

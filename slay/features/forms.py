@@ -114,9 +114,8 @@ class Product:
     def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
         a, b = self.a.expand(), self.b.expand()
         g = g.unflatten(-1, (a.shape[-1], b.shape[-1]))
-        scaled = work("scaled", tuple(g.shape), a)
-        da = torch.mul(g, b.unsqueeze(-2), out=scaled).sum(-1)
-        db = torch.mul(g, a.unsqueeze(-1), out=scaled).sum(-2)
+        da = (b.unsqueeze(-2) @ g.mT).squeeze(-2)
+        db = (a.unsqueeze(-2) @ g).squeeze(-2)
         return [*self.a.pull(da, work), *self.b.pull(db, work)]
 
     def pull_scores(

@@ -14,12 +14,12 @@ from slay.features.forms import Square
 
 
 def anchor_features(u: Tensor, anchors: Tensor) -> Tensor:
-    """P^{-1/2} (a_i·u)^2 for unit anchors a_i: (H, P, d).
+    """(a_i·u)^2 for anchors a_i: (H, P, d), of norm P^{-1/4}.
 
-    Over random anchors the inner product has mean (1 + 2 x^2) / (d (d + 2)), not x^2: it keeps a
-    flat floor.
+    Over random anchors the inner product has mean (1 + 2 x^2) / (d (d + 2)), not x^2: it
+    keeps a flat floor.
     """
-    return (u @ anchors.mT).square() / math.sqrt(anchors.shape[-2])
+    return (u @ anchors.mT).square()
 
 
 def nystrom_features(u: Tensor, anchors: Tensor, root: Tensor) -> Tensor:
@@ -39,11 +39,11 @@ def inverse_root(anchors: Tensor, ridge: float) -> Tensor:
 
 
 def maclaurin_features(u: Tensor, r: Tensor, s: Tensor) -> Tensor:
-    """P^{-1/2} (r_i·u) (s_i·u) for random signs r, s: (H, P, d); unbiased for x^2.
+    """(r_i·u) (s_i·u) for r, s: (H, P, d), random signs times P^{-1/4}; unbiased for x^2.
 
     Random Maclaurin features of degree 2 (Kar & Karnick 2012).
     """
-    return (u @ r.mT) * (u @ s.mT) / math.sqrt(r.shape[-2])
+    return (u @ r.mT) * (u @ s.mT)
 
 
 def sketch_features(u: Tensor, first: Tensor, second: Tensor, size: int) -> Tensor:

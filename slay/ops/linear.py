@@ -11,6 +11,7 @@ g = [dy, -dy·y] / z and S before a chunk:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,6 +74,9 @@ def linear_attention(
     return y, state if output_final_state else None
 
 
+BACK = 2  # the chunks of the way back are as many times longer: they want fewer, larger steps
+
+
 class _LinearAttention(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -87,22 +91,22 @@ class _LinearAttention(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         states: list[Tensor | None] = []
-        stride = 1
+        per_state = BACK  # chunks from one kept state to the next
 
         def keep(index: int, state: Tensor | None) -> None:
-            """Keep a state every few chunks: as many numbers as q, k, v and y have, or fewer."""
-            nonlocal stride
-            if index == 1 and state is not None:
-                width = maps.chunk_size * maps.groups * (q.shape[-1] + v.shape[-1])
-                stride = max(1, round(state[0, 0].numel() / (2 * width)))
-            if index % stride == 0:
+            """Keep states now and then: about as many numbers as q, k, v and y have."""
+            nonlocal per_state
+            if index == BACK and state is not None:
+                chunk = maps.chunk_size * maps.groups * (q.shape[-1] + v.shape[-1])
+                per_state *= max(1, round(state[0, 0].numel() / (2 * BACK * chunk)))
+            if index % per_state == 0:
                 states.append(None if state is None else state.clone())
 
         y, z, state = chunked_in_place(
             maps, q, k, v, padding, initial_state, **form, keep=keep
         )
-        ctx.maps, ctx.causal, ctx.stride = maps, form["causal"], stride
-        ctx.n_parameters = len(parameters)
+        ctx.maps = replace(maps, chunk_size=BACK * maps.chunk_size)
+        ctx.causal, ctx.per_state, ctx.n_parameters = form["causal"], per_state, len(parameters)
         ctx.save_for_backward(q, k, v, padding, y, z, *parameters, *states)
         return y, state if form["final"] else None
 
@@ -115,7 +119,7 @@ class _LinearAttention(torch.autograd.Function):
         with torch.autocast(q.device.type, enabled=False):
             if ctx.causal:
                 initial = ctx.needs_input_grad[6]
-                dstate = back.causal(states, ctx.stride, dstate, initial=initial)
+                dstate = back.causal(states, ctx.per_state // BACK, dstate, initial=initial)
             else:
                 dstate = back.bidirectional(states[0])
         return None, None, back.dq, back.dk, back.dv, None, dstate, *back.dparameters
