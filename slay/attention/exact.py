@@ -3,30 +3,104 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from slay.attention.layer import Attention
+from slay.attention.layer import Attention, Memory
+from slay.errors import SlayError
 from slay.ops.exact import exact_attention
+from slay.ops.groups import fold, unfold
 
 
-class ExactAttention(Attention):
-    """A mechanism given by `prepare`, a map of each token, and `pairs`, a kernel of two such."""
+class PairwiseAttention(Attention):
+    """A mechanism that looks at all keys so far, and carries them from call to call.
+
+    `dropout` is the share of attention weights dropped in training (0).
+    """
 
     complexity = "L^2"
     exact = True
 
+    def __init__(self, embed_dim: int, n_heads: int, *, dropout: float = 0.0, **layer: Any):
+        super().__init__(embed_dim, n_heads, **layer)
+        if not 0 <= dropout < 1:
+            raise SlayError(f"dropout = {dropout}: must be at least 0 and below 1")
+        self.dropout = dropout
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        padding: Tensor | None,
+        start: Tensor | None,
+        memory: Memory | None,
+        final: bool,
+    ) -> tuple[Tensor, Memory]:
+        if memory is not None:
+            past_k, past_v, past = memory
+            assert past_k is not None
+            assert past_v is not None
+            if past is not None or padding is not None:
+                past = _no_padding(past_k) if past is None else past
+                padding = _no_padding(k) if padding is None else padding
+                padding = torch.cat((past, padding), dim=1)
+            k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
+        if q.shape[2] and k.shape[2]:
+            y = self._attend_all(q, k, v, padding)
+        else:
+            y = v.new_zeros(*q.shape[:3], v.shape[-1])
+        return y, (k, v, padding) if final else ()
+
+    @abstractmethod
+    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
+        """Attention of the last Lq tokens, if causal, over all Lk; both at least 1."""
+
+    def stack(self, memories: list[Memory]) -> Memory:
+        longest = max(k.shape[2] for k, _, _ in memories if k is not None)
+        ks, vs, paddings = [], [], []
+        for k, v, padding in memories:
+            assert k is not None
+            assert v is not None
+            missing = longest - k.shape[2]
+            padding = _no_padding(k) if padding is None else padding
+            ks.append(F.pad(k, (0, 0, 0, missing)))
+            vs.append(F.pad(v, (0, 0, 0, missing)))
+            paddings.append(F.pad(padding, (0, missing), value=True))
+        return torch.cat(ks), torch.cat(vs), torch.cat(paddings)
+
+
+class ExactAttention(PairwiseAttention):
+    """A mechanism given by `prepare`, a map of each token, and `pairs`, a kernel of two such."""
+
     def prepare(self, u: Tensor) -> Tensor:
-        """What is computed once a token: (B, H, L, d) -> (B, H, L, d)."""
+        """What is computed once a token: (B, H, L, d) -> (B, H, L, d')."""
         return u
 
     @abstractmethod
     def pairs(self, q: Tensor, k: Tensor) -> Tensor:
-        """k(q_i, k_j) of prepared tokens: (B, H, Lq, d), (B, H, Lk, d) -> (B, H, Lq, Lk)."""
+        """k(q_i, k_j) of prepared tokens: (B, K, Lq, d'), (B, K, Lk, d') -> (B, K, Lq, Lk)."""
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.check_heads(q, k, v)
-        return exact_attention(self.prepare(q), self.prepare(k), v, self.pairs, causal=self.causal)
+    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
+        return exact_attention(
+            q,
+            k,
+            v,
+            self.prepare,
+            self.pairs,
+            causal=self.causal,
+            key_padding_mask=padding,
+            dropout=self.dropout if self.training else 0.0,
+        )
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        return self.pairs(self.prepare(q), self.prepare(k))
+        groups = q.shape[1] // k.shape[1]
+        return unfold(self.pairs(fold(self.prepare(q), groups), self.prepare(k)), groups)
+
+
+def _no_padding(k: Tensor) -> Tensor:
+    return torch.zeros(k.shape[0], k.shape[2], dtype=torch.bool, device=k.device)

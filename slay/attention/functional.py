@@ -9,22 +9,49 @@ import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention
+from slay.attention.packing import Boundaries
+from slay.attention.state import State
 from slay.errors import SlayError
 from slay.registry import get_attention_class
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, attention: str, **options: Any) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attention: str,
+    *,
+    key_padding_mask: Tensor | None = None,
+    cu_seqlens: Boundaries | None = None,
+    initial_state: State | None = None,
+    output_final_state: bool = False,
+    **options: Any,
+) -> Any:
     """Attention of q over k and v by the mechanism of that name.
 
-    q, k: (B, H, L, d); v: (B, H, L, e). Returns (B, H, L, e). `options` are the mechanism's own
+    q: (B, H, L, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), where K divides H. Returns (B, H, L, e),
+    or that and a `State` with `output_final_state`. `key_padding_mask`, `cu_seqlens` and
+    `initial_state` are those of `Attention.forward`. `options` are the mechanism's own
     (`causal=True`, `seed=0`, `epsilon=...`); random features are drawn once for a set of options
     and kept. Raises `UnknownNameError` for the name, TypeError for an option, ValueError for
     shapes.
     """
-    if q.ndim != 4:
-        raise SlayError(f"q has shape {tuple(q.shape)}; expected (B, H, L, d)")
-    heads = _heads(get_attention_class(attention), q.shape[3], q.shape[1], q.device, **options)
-    return heads.attend(q, k, v)
+    cls = get_attention_class(attention)
+    if q.ndim != 4 or k.ndim != 4:
+        raise SlayError(
+            f"q and k have shapes {tuple(q.shape)} and {tuple(k.shape)}; expected (B, H, L, d)"
+        )
+    shape = (q.shape[3], q.shape[1])
+    heads = _heads(cls, *shape, q.device, **{"n_kv_heads": k.shape[1], **options})
+    return heads.attend(
+        q,
+        k,
+        v,
+        key_padding_mask=key_padding_mask,
+        cu_seqlens=cu_seqlens,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+    )
 
 
 @lru_cache(maxsize=32)

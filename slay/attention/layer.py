@@ -1,4 +1,4 @@
-"""What every attention mechanism shares: projections, heads and options.
+"""What every attention mechanism shares: projections, heads, packing, the carried state, options.
 
 A mechanism is a class that states its facts and gives either a kernel of two tokens
 (`slay.attention.exact`) or a feature map (`slay.attention.linearised`).
@@ -7,24 +7,40 @@ A mechanism is a class that states its facts and gives either a kernel of two to
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from slay.attention.packing import Boundaries, lengths_of, positions
+from slay.attention.rotary import rotate
+from slay.attention.short_conv import ShortConvolution
+from slay.attention.state import State
 from slay.errors import SlayError, UnknownOptionError, unknown
 
 DEFAULT_EPSILON = 1e-6
+Memory = tuple[Tensor | None, ...]
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, ABC):
     """y = W_o concat_h attend(W_q x, W_k x, W_v x): (B, L, E) -> (B, L, E).
 
-    Options of every mechanism: `causal` (default True), `bias` of the projections (False), and
-    `seed` of what a mechanism draws at random, head by head. `project=False` leaves the four
-    projections out; such an instance has `attend` and `scores` alone (see `heads_only`).
+    Options of every mechanism:
+
+    - `n_kv_heads`: heads of the keys and values, shared by groups of query heads (all heads).
+    - `value_dim`: width e of a head's values (the head dimension d).
+    - `causal`: a token sees itself and what came before (True).
+    - `bias`: of the projections (False).
+    - `rotary`: base of rotary positions, such as 10000.0 (None: no positions here).
+    - `short_conv`: width of a causal convolution over q, k and v (0: none).
+    - `seed`: of what a mechanism draws at random, head by head (0).
+
+    `project=False` leaves the projections out; such an instance has `attend` and `scores` alone
+    (see `heads_only`).
     """
 
     kernel: ClassVar[str]  # k(q, k), in LaTeX
@@ -38,8 +54,12 @@ class Attention(nn.Module):
         embed_dim: int,
         n_heads: int,
         *,
+        n_kv_heads: int | None = None,
+        value_dim: int | None = None,
         causal: bool = True,
         bias: bool = False,
+        rotary: float | None = None,
+        short_conv: int = 0,
         seed: int = 0,
         project: bool = True,
         **unknown: Any,
@@ -52,59 +72,306 @@ class Attention(nn.Module):
                 f"embed_dim = {embed_dim} does not divide into n_heads = {n_heads} heads; "
                 "choose a multiple"
             )
+        self.n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        if self.n_kv_heads < 1 or n_heads % self.n_kv_heads:
+            raise SlayError(
+                f"n_heads = {n_heads} does not divide into n_kv_heads = {n_kv_heads} groups"
+            )
         self.embed_dim, self.n_heads, self.head_dim = embed_dim, n_heads, embed_dim // n_heads
-        self.causal = causal
-        self.seed = seed
+        self.value_dim = self.head_dim if value_dim is None else value_dim
+        if self.value_dim < 1:
+            raise SlayError(f"value_dim = {value_dim}: must be at least 1")
+        if rotary is not None and (not 1 < rotary < math.inf or self.head_dim % 2):
+            raise SlayError(
+                f"rotary = {rotary} with heads of {self.head_dim}: the base must be a number above "
+                "1 and heads even"
+            )
+        self.causal, self.rotary, self.seed = causal, rotary, seed
+        self.short_conv: ShortConvolution | None = None
+        if not project and (bias or short_conv or rotary is not None):
+            raise SlayError("bias, rotary and short_conv belong to a layer with its projections")
         if project:
-            self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
-            self.out = nn.Linear(embed_dim, embed_dim, bias=bias)
+            self.widths = [
+                n_heads * self.head_dim,
+                self.n_kv_heads * self.head_dim,
+                self.n_kv_heads * self.value_dim,
+            ]
+            self.qkv = nn.Linear(embed_dim, sum(self.widths), bias=bias)
+            self.out = nn.Linear(n_heads * self.value_dim, embed_dim, bias=bias)
+            if short_conv:
+                self.short_conv = ShortConvolution(sum(self.widths), short_conv)
 
     @classmethod
     def heads_only(cls, head_dim: int, n_heads: int, **options: Any) -> Self:
         """An instance without projections, for queries, keys and values that are split already."""
         return cls(head_dim * n_heads, n_heads, project=False, **options)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, L, E). Returns (B, L, E)."""
-        if x.ndim != 3 or x.shape[-1] != self.embed_dim:
-            raise SlayError(f"x has shape {tuple(x.shape)}; expected (B, L, {self.embed_dim})")
-        b, length, _ = x.shape
-        heads = self.qkv(x).view(b, length, 3, self.n_heads, self.head_dim)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, d)
-        y = self.attend(q, k, v)  # (B, H, L, d)
-        return self.out(y.transpose(1, 2).reshape(b, length, self.embed_dim))
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        key_padding_mask: Tensor | None = None,
+        cu_seqlens: Boundaries | None = None,
+        initial_state: State | None = None,
+        output_final_state: bool = False,
+    ) -> Any:
+        """x: (B, L, E), and for cross-attention the `context`: (B, Lk, E). Returns (B, L, E).
+
+        `key_padding_mask`: (B, Lk), True for tokens that are padding. `cu_seqlens`: boundaries
+        (N + 1,) of N sequences packed into one row. `initial_state` is what an earlier call left
+        behind; with `output_final_state` the result is (y, State). Raises ValueError for shapes
+        and combinations that do not fit.
+        """
+        self._check_layer(x, context)
+        source = x if context is None else context
+        lengths = None
+        if cu_seqlens is not None:
+            lengths = lengths_of(cu_seqlens, x.shape[0], x.shape[1])
+        check_padding(key_padding_mask, source.shape[0], source.shape[1])
+        start = initial_state.length if initial_state is not None else None
+        q, k, v, recent = self._project(x, context, key_padding_mask, initial_state, lengths)
+        if self.rotary is not None:
+            place = positions(x.shape[1], lengths, start, x.device)
+            q = rotate(q, place, self.rotary)
+            if context is not None:
+                place = positions(source.shape[1], None, None, x.device)
+            k = rotate(k, place, self.rotary)
+        y = self.attend(
+            q,
+            k,
+            v,
+            key_padding_mask=key_padding_mask,
+            cu_seqlens=cu_seqlens if lengths is None else _boundaries(lengths),
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+        )
+        y, state = y if output_final_state else (y, None)
+        y = self.out(y.transpose(1, 2).flatten(2))
+        return (y, state._replace(recent=recent)) if output_final_state else y
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """One token: x: (B, E). Returns y: (B, E) and the state for the next token."""
+        if x.ndim != 2:
+            raise SlayError(f"x has shape {tuple(x.shape)}; expected (B, {self.embed_dim})")
+        y, state = self(x.unsqueeze(1), initial_state=state, output_final_state=True)
+        return y.squeeze(1), state
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        key_padding_mask: Tensor | None = None,
+        cu_seqlens: Boundaries | None = None,
+        initial_state: State | None = None,
+        output_final_state: bool = False,
+    ) -> Any:
+        """Attention over heads: q: (B, H, L, d), k: (B, K, Lk, d), v: (B, K, Lk, e).
+
+        Returns (B, H, L, e), or that and a `State` with `output_final_state`; the other arguments
+        are those of `forward`.
+        """
+        self.check_heads(q, k, v)
+        check_padding(key_padding_mask, k.shape[0], k.shape[2])
+        carried = initial_state is not None or output_final_state
+        if carried and not self.causal:
+            raise SlayError("a state is carried from token to token; it needs causal=True")
+        if self.causal and q.shape[2] != k.shape[2]:
+            raise SlayError(
+                f"{q.shape[2]} queries and {k.shape[2]} keys: cross-attention has no order "
+                "between them; it needs causal=False"
+            )
+        lengths = None
+        if cu_seqlens is not None:
+            if key_padding_mask is not None:
+                raise SlayError("key_padding_mask and cu_seqlens exclude each other")
+            if q.shape[2] != k.shape[2]:
+                raise SlayError(
+                    f"cu_seqlens needs as many keys as queries, not {k.shape[2]} and {q.shape[2]}"
+                )
+            lengths = lengths_of(cu_seqlens, q.shape[0], q.shape[2])
+        batch = q.shape[0] if lengths is None else len(lengths)
+        start, memory = None, None
+        if initial_state is not None:
+            start, memory = initial_state.length, initial_state.memory
+            if start.shape != (batch,):
+                raise SlayError(f"the state is of {len(start)} sequences, but {batch} follow")
+        if lengths is None:
+            y, memory = self._attend(
+                q, k, v, padding=key_padding_mask, start=start, memory=memory, final=carried
+            )
+        else:
+            y, memory = self._attend_packed(q, k, v, lengths, start, memory, carried)
+        if not output_final_state:
+            return y
+        seen = torch.full((batch,), q.shape[2], device=q.device)
+        if lengths is not None:
+            seen = torch.tensor(lengths, device=q.device)
+        return y, State(memory, seen if start is None else start + seen)
+
+    def _attend_packed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        lengths: list[int],
+        start: Tensor | None,
+        memory: Memory | None,
+        final: bool,
+    ) -> tuple[Tensor, Memory]:
+        """Every packed sequence by itself."""
+        n = len(lengths)
+        starts = [None] * n if start is None else start.split(1)
+        memories = [None] * n if memory is None else [row(memory, i) for i in range(n)]
+        parts = zip(*(t.split(lengths, dim=2) for t in (q, k, v)), starts, memories, strict=True)
+        results = [
+            self._attend(q, k, v, padding=None, start=start, memory=memory, final=final)
+            for q, k, v, start, memory in parts
+        ]
+        y = torch.cat([y for y, _ in results], dim=2)
+        return y, self.stack([memory for _, memory in results]) if final else ()
 
     @abstractmethod
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q, k: (B, H, L, d); v: (B, H, L, e). Returns (B, H, L, e)."""
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        padding: Tensor | None,
+        start: Tensor | None,
+        memory: Memory | None,
+        final: bool,
+    ) -> tuple[Tensor, Memory]:
+        """`attend` for arguments that fit, and what is left behind if `final`."""
 
     @abstractmethod
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        """k(q_i, k_j), unnormalised: (B, H, Lq, Lk). The specification of the mechanism."""
+        """k(q_i, k_j), unnormalised: (B, H, Lq, Lk) from (B, H, Lq, d), (B, H, Lk, d).
+
+        The specification of the mechanism, for tokens at positions 0, 1, 2, ...
+        """
+
+    def stack(self, memories: list[Memory]) -> Memory:
+        """The memories of several sequences as that of a batch."""
+        return tuple(torch.cat(parts) for parts in zip(*memories, strict=True))
 
     def state_size(self, value_dim: int) -> int | None:
         """Numbers a head carries from token to token; None where that grows with the context."""
         return None
 
-    def generator(self) -> torch.Generator:
-        """A generator from the mechanism's seed: the same buffers on every rank and device."""
-        return torch.Generator().manual_seed(self.seed)
+    def generator(self, stream: int = 0) -> torch.Generator:
+        """A generator from the mechanism's seed: the same buffers on every rank and device.
+
+        Different things are drawn from different streams.
+        """
+        return torch.Generator().manual_seed(self.seed + (stream << 32))
+
+    def _project(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        padding: Tensor | None,
+        state: State | None,
+        lengths: list[int] | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """q: (B, H, L, d), k: (B, K, Lk, d), v: (B, K, Lk, e), the convolution's last inputs."""
+        recent = None
+        if context is None:
+            qkv = self.qkv(x)  # (B, L, H d + K d + K e)
+            if self.short_conv is not None:
+                if padding is not None:
+                    qkv = qkv.masked_fill(padding.unsqueeze(-1), 0.0)
+                before = state.recent if state is not None else None
+                qkv, recent = self.short_conv(qkv, before, lengths)
+            q, k, v = qkv.split(self.widths, dim=-1)
+        else:
+            if self.short_conv is not None:
+                raise SlayError("short_conv is for a sequence by itself, not for cross-attention")
+            weight = self.qkv.weight.split([self.widths[0], sum(self.widths[1:])])
+            bias = (None, None)
+            if self.qkv.bias is not None:
+                bias = self.qkv.bias.split([self.widths[0], sum(self.widths[1:])])
+            q = F.linear(x, weight[0], bias[0])
+            k, v = F.linear(context, weight[1], bias[1]).split(self.widths[1:], dim=-1)
+        return (
+            split_heads(q, self.n_heads),
+            split_heads(k, self.n_kv_heads),
+            split_heads(v, self.n_kv_heads),
+            recent,
+        )
+
+    def _check_layer(self, x: Tensor, context: Tensor | None) -> None:
+        for name, t in (("x", x), ("context", context)):
+            if t is not None and (t.ndim != 3 or t.shape[-1] != self.embed_dim):
+                raise SlayError(
+                    f"{name} has shape {tuple(t.shape)}; expected (B, L, {self.embed_dim})"
+                )
+        if context is not None:
+            if self.causal:
+                raise SlayError(
+                    "cross-attention has no order between queries and keys; it needs causal=False"
+                )
+            if context.shape[0] != x.shape[0]:
+                raise SlayError(
+                    f"x has {x.shape[0]} sequences and context {context.shape[0]}; expected as many"
+                )
 
     def check_heads(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """Raise ValueError unless q, k are (B, H, L, d) and v is (B, H, L, e)."""
+        """Raise ValueError unless q is (B, H, L, d), k (B, K, Lk, d) and v (B, K, Lk, e)."""
         shapes = [tuple(t.shape) for t in (q, k, v)]
         if (
             any(t.ndim != 4 for t in (q, k, v))
-            or q.shape != k.shape
+            or q.shape[0] != k.shape[0]
             or v.shape[:3] != k.shape[:3]
-            or q.shape[1] != self.n_heads
-            or q.shape[3] != self.head_dim
-            or q.shape[2] < 1
+            or (q.shape[1], k.shape[1]) != (self.n_heads, self.n_kv_heads)
+            or (q.shape[3], k.shape[3]) != (self.head_dim, self.head_dim)
         ):
             raise SlayError(
-                f"q, k, v have shapes {shapes}; expected (B, {self.n_heads}, L, {self.head_dim}) "
-                f"for q and k and (B, {self.n_heads}, L, e) for v, with L at least 1"
+                f"q, k, v have shapes {shapes}; expected (B, {self.n_heads}, L, {self.head_dim}), "
+                f"(B, {self.n_kv_heads}, Lk, {self.head_dim}) and (B, {self.n_kv_heads}, Lk, e)"
             )
+        dtypes = {t.dtype for t in (q, k, v)}
+        if len(dtypes) > 1 or not q.dtype.is_floating_point:
+            raise SlayError(
+                f"q, k, v have dtypes {[str(t.dtype) for t in (q, k, v)]}; "
+                "expected one floating-point dtype"
+            )
+
+    def extra_repr(self) -> str:
+        heads = f"{self.n_heads} heads of {self.head_dim}"
+        return heads + (", causal" if self.causal else "")
+
+
+def split_heads(u: Tensor, n_heads: int) -> Tensor:
+    """(B, L, H d) -> (B, H, L, d)."""
+    return u.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def row(memory: Memory, index: int) -> Memory:
+    """One sequence's part of a batch's memory."""
+    return tuple(None if t is None else t[index : index + 1] for t in memory)
+
+
+def _boundaries(lengths: list[int]) -> list[int]:
+    bounds = [0]
+    for length in lengths:
+        bounds.append(bounds[-1] + length)
+    return bounds
+
+
+def check_padding(mask: Tensor | None, batch: int, length: int) -> None:
+    """Raise ValueError unless a key padding mask is bool and (B, Lk)."""
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (batch, length):
+        kind = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else repr(mask)
+        raise SlayError(
+            f"key_padding_mask is {kind}; expected torch.bool ({batch}, {length}), "
+            "True for keys that are padding"
+        )
 
 
 def options_of(cls: type[Attention]) -> dict[str, Any]:

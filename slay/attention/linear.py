@@ -17,5 +17,5 @@ class LinearAttention(FeatureAttention):
     nonnegative = True
     paper = "katharopoulos2020transformers"
 
-    def feature_map(self, u: Tensor) -> Dense:
+    def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(elu_plus_one(u))

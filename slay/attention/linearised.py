@@ -7,38 +7,102 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from slay.attention.layer import Attention
+from slay.attention.layer import Attention, Memory
 from slay.features.forms import Features
+from slay.ops.groups import fold, unfold
 from slay.ops.linear import linear_attention
 
 
 class FeatureAttention(Attention):
-    """A mechanism given by its feature map phi: k(q, k) = <phi(q), phi(k)>."""
+    """A mechanism given by its feature map phi: k(q, k) = <phi(q), phi(k)>.
+
+    There is no dropout of attention weights: they are never formed.
+    """
 
     complexity = "L"
     exact = False
     chunk_size = 128
 
     @abstractmethod
-    def feature_map(self, u: Tensor) -> Features:
-        """phi of queries or keys u: (B, H, c, d)."""
+    def feature_map(self, u: Tensor, position: Tensor) -> Features:
+        """phi of queries or keys u: (B, K, n, d) at position: (B or 1, 1, n).
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.check_heads(q, k, v)
-        y, _ = linear_attention(
-            q, k, v, self.feature_map, causal=self.causal, chunk_size=self.chunk_size
-        )
-        return y
+        K is the number of key heads; grouped queries share their key head's map.
+        """
+
+    def query_map(self, u: Tensor, position: Tensor) -> Features:
+        """phi of queries, if it is another one: a factor a row leaves the output as it is."""
+        return self.feature_map(u, position)
+
+    def prepare(self, u: Tensor) -> Tensor:
+        """What is computed once a token, before chunks are cut: (B, H, L, d) -> (B, H, L, d')."""
+        return u
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        padding: Tensor | None,
+        start: Tensor | None,
+        memory: Memory | None,
+        final: bool,
+    ) -> tuple[Tensor, Memory]:
+        self.check_length(max(q.shape[2], k.shape[2]), start)
+        state = memory[0] if memory is not None else None
+        if not q.shape[2] or not k.shape[2]:
+            y = v.new_zeros(*q.shape[:3], v.shape[-1])
+            if final and state is None:
+                state = self.empty_state(v)
+        else:
+            y, state = linear_attention(
+                self.prepare(q),
+                self.prepare(k),
+                v,
+                self.query_map,
+                self.feature_map,
+                causal=self.causal,
+                chunk_size=self.chunk_size,
+                key_padding_mask=padding,
+                start=start,
+                initial_state=state,
+                output_final_state=final,
+                parameters=self.map_parameters(),
+            )
+        return y, (state,) if final else ()
+
+    def check_length(self, length: int, start: Tensor | None) -> None:
+        """Raise ValueError where a mechanism cannot take tokens that far."""
+
+    def map_parameters(self) -> list[Tensor]:
+        """Parameters that are trained inside the feature map."""
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad and name.split(".")[0] not in {"qkv", "out", "short_conv"}
+        ]
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        return self.feature_map(q).scores(self.feature_map(k))
+        groups = q.shape[1] // k.shape[1]
+        q, k = self.prepare(q), self.prepare(k)
+        i, j = (torch.arange(t.shape[2], device=t.device).view(1, 1, -1) for t in (q, k))
+        phi_q = self.feature_map(fold(q, groups), i.repeat(1, 1, groups))
+        return unfold(phi_q.scores(self.feature_map(k, j)), groups)
 
     @property
     def num_features(self) -> int:
         """m, the length of phi."""
-        device = next(self.buffers(), torch.empty(0)).device
-        probe = torch.zeros(1, self.n_heads, 1, self.head_dim, device=device)
-        return self.feature_map(probe).expand().shape[-1]
+        tensors = (*self.buffers(), *self.parameters(), torch.empty(0))
+        probe = tensors[0].new_zeros(1, self.n_kv_heads, 1, self.head_dim)
+        position = torch.zeros(1, 1, 1, device=probe.device, dtype=torch.long)
+        with torch.no_grad():
+            return self.feature_map(self.prepare(probe), position).expand().shape[-1]
+
+    def empty_state(self, v: Tensor) -> Tensor:
+        """S before any token, for values v: (B, K, L, e)."""
+        shape = (*v.shape[:2], v.shape[-1] + 1, self.num_features)
+        return v.new_zeros(shape, dtype=torch.promote_types(v.dtype, torch.float32))
 
     def state_size(self, value_dim: int) -> int:
         return self.num_features * (value_dim + 1)

@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slay.attention.layer import Attention
+from slay.attention.exact import PairwiseAttention
+from slay.ops.groups import fold, unfold
 
 
-class StandardAttention(Attention):
+class StandardAttention(PairwiseAttention):
     """k(q, k) = exp(q·k / sqrt d) (Vaswani et al. 2017), by `scaled_dot_product_attention`."""
 
     kernel = r"\exp(q^\top k/\sqrt d)"
-    complexity = "L^2"
-    exact = True
     nonnegative = True
     paper = "vaswani2017attention"
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self.check_heads(q, k, v)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
+        lq, lk = q.shape[2], k.shape[2]
+        square = lq == lk
+        mask = None  # (B or 1, 1, Lq or 1, Lk), True where a query may look
+        if padding is not None:
+            mask = ~padding[:, None, None, :]
+        if self.causal and lq > 1 and (mask is not None or not square):
+            order = torch.ones(lq, lk, dtype=torch.bool, device=q.device).tril(lk - lq)
+            mask = order if mask is None else mask & order
+        y = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal and square and mask is None,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        if mask is None:
+            return y
+        return y.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # nothing to look at
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
-        return (q @ k.mT / self.head_dim**0.5).exp()
+        groups = q.shape[1] // k.shape[1]
+        return unfold((fold(q, groups) @ k.mT / self.head_dim**0.5).exp(), groups)

@@ -16,5 +16,5 @@ class UniformAttention(FeatureAttention):
     nonnegative = True
     paper = ""
 
-    def feature_map(self, u: Tensor) -> Dense:
+    def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(u.new_ones(*u.shape[:-1], 1))

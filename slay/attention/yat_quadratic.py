@@ -44,5 +44,5 @@ class QuadraticAttention(FeatureAttention):
         best = quadratic_shift(self.head_dim, epsilon)
         self.beta = best if beta is None else beta
 
-    def feature_map(self, u: Tensor) -> Square:
+    def feature_map(self, u: Tensor, position: Tensor) -> Square:
         return shifted_square(unit(u), self.beta)

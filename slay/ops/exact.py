@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from slay.ops.groups import fold, tril, unfold
 from slay.ops.normalise import accumulation_dtype, normalise
 
 
@@ -15,30 +17,60 @@ def exact_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    prepare: Callable[[Tensor], Tensor],
     kernel: Callable[[Tensor, Tensor], Tensor],
     *,
     causal: bool,
+    key_padding_mask: Tensor | None = None,
+    dropout: float = 0.0,
     block_size: int = 64,
 ) -> Tensor:
     """y_i = sum_j k(q_i, k_j) v_j / sum_j k(q_i, k_j), over j <= i when causal.
 
-    q, k: (B, H, L, d); v: (B, H, L, e); kernel(q, k): (..., Lq, d), (..., Lk, d) -> (..., Lq, Lk).
-    Returns (B, H, L, e) in v's dtype. A causal block looks no further than
-    its last row, which halves the work; a block of 64 rows keeps the scores in cache.
+    q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H. When causal, the queries
+    are the last Lq of Lk tokens. kernel(q, k): (B, K, n, d'), (B, K, Lk, d') -> (B, K, n, Lk) of
+    prepared tokens. `key_padding_mask`: (B, Lk), True for keys that are not there. Returns
+    (B, H, Lq, e) in v's dtype.
+
+    A causal block looks no further than its last row, which halves the work; a block of 64 rows
+    keeps the scores in cache. In training its scores are formed again rather than kept.
     """
     dtype = accumulation_dtype(v.dtype)
-    q, k = q.to(dtype), k.to(dtype)
-    v1 = F.pad(v.to(dtype), (0, 1), value=1.0)  # [v, 1]: (B, H, L, e + 1)
-    length = q.shape[-2]
-    blocks = []
-    for start in range(0, length, block_size):
-        seen = min(start + block_size, length) if causal else length
-        scores = kernel(q[..., start : start + block_size, :], k[..., :seen, :])  # (B, H, c, seen)
-        if causal:  # the block on the diagonal, and what lies wholly before it
-            o = scores[..., start:].tril() @ v1[..., start:seen, :]  # (B, H, c, e + 1)
-            if start:
-                o = o + scores[..., :start] @ v1[..., :start, :]
-        else:
-            o = scores @ v1
-        blocks.append(normalise(o[..., :-1], o[..., -1:]).to(v.dtype))
-    return torch.cat(blocks, dim=-2)
+    groups = q.shape[1] // k.shape[1]
+
+    def weigh(scores: Tensor, v1: Tensor) -> Tensor:
+        if not dropout:
+            return scores @ v1  # (B, K, G c, e + 1)
+        values, ones = v1[..., :-1], v1[..., -1:]
+        return torch.cat((F.dropout(scores, dropout) @ values, scores @ ones), dim=-1)
+
+    def block(q: Tensor, k: Tensor, v1: Tensor, before: int) -> Tensor:
+        """Some rows of the output; when causal, all of them see the first `before` keys."""
+        scores = kernel(fold(q, groups), k)  # (B, K, G c, seen)
+        if not causal:
+            o = weigh(scores, v1)
+        else:  # the square on the diagonal, and what lies wholly before it
+            o = weigh(tril(scores[..., before:], groups), v1[:, :, before:])
+            if before:
+                o = o + weigh(scores[..., :before], v1[:, :, :before])
+        return unfold(normalise(o[..., :-1], o[..., -1:]), groups).to(v.dtype)
+
+    kept = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    lq, lk = q.shape[2], k.shape[2]
+    with torch.autocast(q.device.type, enabled=False):
+        q, k = prepare(q.to(dtype)), prepare(k.to(dtype))
+        v1 = F.pad(v.to(dtype), (0, 1), value=1.0)  # [v, 1]: (B, K, Lk, e + 1)
+        if key_padding_mask is not None:
+            v1 = v1.masked_fill(key_padding_mask[:, None, :, None], 0.0)
+        blocks = []
+        for lo, rows in zip(range(0, lq, block_size), q.split(block_size, dim=2), strict=True):
+            before = lk - lq + lo
+            seen = before + rows.shape[2] if causal else lk
+            arguments = (rows, k[:, :, :seen], v1[:, :, :seen], before)
+            if kept and lq > block_size:
+                random = dropout > 0
+                y = checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=random)
+            else:
+                y = block(*arguments)
+            blocks.append(y)
+    return torch.cat(blocks, dim=2) if len(blocks) > 1 else blocks[0]

@@ -1,0 +1,48 @@
+"""Linear attention that favours near tokens."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slay.attention.linearised import FeatureAttention
+from slay.attention.mixture import at_least_one
+from slay.errors import SlayError
+from slay.features.forms import Dense, Product
+
+
+class CosformerAttention(FeatureAttention):
+    """k(q_i, k_j) = relu(q_i)·relu(k_j) cos(pi/2 (i - j) / M) (Qin et al. 2022), m = 2 d.
+
+    cos(a - b) = cos a cos b + sin a sin b splits the weight into features of one token each.
+    M = `max_len` is fixed, and no sequence may be longer: outputs do not change when a sequence is
+    extended.
+    """
+
+    kernel = r"\mathrm{relu}(q)^\top\mathrm{relu}(k)\cos\tfrac{\pi(i-j)}{2M}"
+    exact = True
+    nonnegative = True
+    paper = "qin2022cosformer"
+
+    def __init__(self, embed_dim: int, n_heads: int, *, max_len: int = 8192, **layer: Any):
+        super().__init__(embed_dim, n_heads, **layer)
+        at_least_one("max_len", max_len)
+        self.max_len = max_len
+
+    def feature_map(self, u: Tensor, position: Tensor) -> Product:
+        angle = (0.5 * math.pi / self.max_len) * position.to(u.dtype).unsqueeze(-1)
+        turn = torch.cat((angle.cos(), angle.sin()), dim=-1)  # (B or 1, 1, n, 2)
+        return Product(Dense(turn.expand(*u.shape[:-1], 2)), Dense(F.relu(u)))
+
+    def check_length(self, length: int, start: Tensor | None) -> None:
+        if start is not None and length and not torch.compiler.is_compiling():
+            length += int(start.max())
+        if length > self.max_len:
+            raise SlayError(
+                f"a sequence of {length} tokens is longer than max_len = {self.max_len}; "
+                "give a larger max_len"
+            )

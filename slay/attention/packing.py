@@ -1,0 +1,49 @@
+"""Sequences of several lengths side by side in one row, told apart by their boundaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from slay.errors import SlayError
+
+Boundaries = Tensor | Sequence[int]
+
+
+def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
+    """Lengths of packed sequences from their boundaries 0 = c_0 < c_1 < ... < c_N = L.
+
+    Raises ValueError for boundaries that do not cut (1, L) into sequences.
+    """
+    if isinstance(cu_seqlens, Tensor):
+        if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
+            raise SlayError(
+                f"cu_seqlens has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
+                "expected (N + 1,) in int32 or int64"
+            )
+        bounds = cu_seqlens.tolist()
+    else:
+        bounds = list(cu_seqlens)
+        if any(not isinstance(bound, int) for bound in bounds):
+            raise SlayError(f"cu_seqlens = {bounds}: expected whole numbers")
+    if batch != 1:
+        raise SlayError(f"cu_seqlens needs all sequences in one row, but the batch has {batch}")
+    lengths = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != length or min(lengths) < 1:
+        raise SlayError(f"cu_seqlens = {bounds}: expected to rise from 0 to the length {length}")
+    return lengths
+
+
+def positions(
+    length: int, lengths: list[int] | None, start: Tensor | None, device: torch.device
+) -> Tensor:
+    """Position of every token in its own sequence: (B or 1, L); `start`: (B,) or (N,)."""
+    if lengths is None:
+        position = torch.arange(length, device=device).unsqueeze(0)
+        return position if start is None else position + start.unsqueeze(-1)
+    parts = [torch.arange(n, device=device) for n in lengths]
+    if start is not None:
+        parts = [part + first for part, first in zip(parts, start, strict=True)]
+    return torch.cat(parts).unsqueeze(0)

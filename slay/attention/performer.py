@@ -1,0 +1,66 @@
+"""FAVOR+: random features of the softmax kernel, or their rectified form."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from slay.attention.linearised import FeatureAttention
+from slay.attention.mixture import at_least_one
+from slay.errors import SlayError
+from slay.features.exponential import softmax_exponents
+from slay.features.forms import Dense
+from slay.features.projections import gaussian
+
+Kernel = Literal["relu", "softmax"]
+FLOOR = 1e-3  # keeps a token that no direction sees from having no weight at all
+
+
+class PerformerAttention(FeatureAttention):
+    """phi(u) = M^{-1/2} (relu(omega_i·u) + 10^{-3}), or features of exp(q·k / sqrt d).
+
+    M = `num_features` directions omega_i ~ N(0, I), in `orthogonal` blocks. With `kernel="softmax"`
+    phi(u) = M^{-1/2} exp(omega_i·x - ‖x‖^2 / 2), x = u / d^{1/4}, unbiased for the softmax kernel
+    (Choromanski et al. 2021, section 2.3).
+    """
+
+    kernel = r"\tfrac1M\sum_i\mathrm{relu}(\omega_i^\top q)\,\mathrm{relu}(\omega_i^\top k)"
+    nonnegative = True
+    paper = "choromanski2021performers"
+
+    omega: Tensor  # (K, M, d)
+
+    def __init__(
+        self,
+        embed_dim: int,
+        n_heads: int,
+        *,
+        num_features: int = 64,
+        kernel: Kernel = "relu",
+        orthogonal: bool = True,
+        **layer: Any,
+    ):
+        super().__init__(embed_dim, n_heads, **layer)
+        at_least_one("num_features", num_features)
+        if kernel not in get_args(Kernel):
+            raise SlayError(f"kernel = {kernel!r}: must be one of {', '.join(get_args(Kernel))}")
+        self.softmax = kernel == "softmax"
+        shape = (self.n_kv_heads, num_features, self.head_dim)
+        omega = gaussian(shape, self.generator(), orthogonal=orthogonal)
+        self.register_buffer("omega", omega)
+
+    def feature_map(self, u: Tensor, position: Tensor) -> Dense:
+        omega = self.omega.to(u.dtype)
+        if self.softmax:
+            return Dense(softmax_exponents(u, omega).exp())
+        return Dense((F.relu(u @ omega.mT) + FLOOR) / omega.shape[-2] ** 0.5)
+
+    def query_map(self, u: Tensor, position: Tensor) -> Dense:
+        if not self.softmax:
+            return self.feature_map(u, position)
+        exponents = softmax_exponents(u, self.omega.to(u.dtype))
+        # A query's own scale cancels in y; without it a long query would have no weight left.
+        return Dense((exponents - exponents.detach().amax(-1, keepdim=True)).exp())

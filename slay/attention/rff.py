@@ -1,0 +1,52 @@
+"""Random Fourier features of a Gaussian kernel on the sphere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slay.attention.linearised import FeatureAttention
+from slay.errors import SlayError
+from slay.features.elementwise import unit
+from slay.features.exponential import fourier_features
+from slay.features.forms import Dense
+from slay.features.projections import gaussian
+
+
+class FourierAttention(FeatureAttention):
+    """phi(u) = M^{-1/2} [cos(omega_i·u^), sin(omega_i·u^)], omega_i ~ N(0, I / sigma^2).
+
+    Unbiased for exp(-‖q^ - k^‖^2 / (2 sigma^2)) on unit vectors (Rahimi & Recht 2007; Peng et al.
+    2021). `num_features` = 2 M, sigma = `bandwidth`. Scores can be negative.
+    """
+
+    kernel = r"e^{-\|\hat q-\hat k\|^2/2\sigma^2}"
+    nonnegative = False
+    paper = "peng2021random"
+
+    omega: Tensor  # (K, M, d)
+
+    def __init__(
+        self,
+        embed_dim: int,
+        n_heads: int,
+        *,
+        num_features: int = 64,
+        bandwidth: float = 1.0,
+        orthogonal: bool = False,
+        **layer: Any,
+    ):
+        super().__init__(embed_dim, n_heads, **layer)
+        if num_features < 2 or num_features % 2:
+            raise SlayError(f"num_features = {num_features}: must be even and at least 2")
+        if not 0 < bandwidth < math.inf:
+            raise SlayError(f"bandwidth = {bandwidth}: must be positive")
+        shape = (self.n_kv_heads, num_features // 2, self.head_dim)
+        omega = gaussian(shape, self.generator(), orthogonal=orthogonal)
+        self.register_buffer("omega", omega / bandwidth)
+
+    def feature_map(self, u: Tensor, position: Tensor) -> Dense:
+        return Dense(fourier_features(unit(u), self.omega.to(u.dtype)))

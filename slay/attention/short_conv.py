@@ -1,0 +1,49 @@
+"""A short causal convolution of each channel, aware of packed sequences and of what came before."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from slay.errors import SlayError
+
+
+class ShortConvolution(nn.Module):
+    """y_t = sum_{j < W} w_j x_{t-j}, channel by channel, x = 0 before a sequence begins.
+
+    It starts as the identity (w_0 = 1), so that a layer with it starts as one without.
+    """
+
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        if width < 2:
+            raise SlayError(f"short_conv = {width}: must be 0 (off) or a width of at least 2")
+        self.width = width
+        weight = torch.zeros(width, channels)
+        weight[0] = 1.0
+        self.weight = nn.Parameter(weight)  # (W, C)
+
+    def forward(
+        self, x: Tensor, recent: Tensor | None = None, lengths: list[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x: (B, L, C); `recent`: (B or N, W - 1, C), the inputs before; `lengths` of N sequences.
+
+        Returns y: (B, L, C) and the last W - 1 inputs of every sequence.
+        """
+        if lengths is None:
+            return self._one(x, recent)
+        before = [None] * len(lengths) if recent is None else recent.split(1)
+        parts = [self._one(*p) for p in zip(x.split(lengths, dim=1), before, strict=True)]
+        ys, ends = zip(*parts, strict=True)
+        return torch.cat(ys, dim=1), torch.cat(ends)
+
+    def _one(self, x: Tensor, recent: Tensor | None) -> tuple[Tensor, Tensor]:
+        if recent is None:
+            recent = x.new_zeros(x.shape[0], self.width - 1, x.shape[2])
+        padded = torch.cat((recent, x), dim=1)  # (B, W - 1 + L, C)
+        length = x.shape[1]
+        weight = self.weight.to(x.dtype)
+        y = weight[0] * x
+        for j in range(1, self.width):
+            y = y + weight[j] * padded[:, self.width - 1 - j :][:, :length]
+        return y, padded[:, length:]

@@ -1,0 +1,38 @@
+"""The Yat kernel as it was first given, off the sphere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slay.attention.exact import ExactAttention
+from slay.attention.layer import DEFAULT_EPSILON
+from slay.errors import SlayError
+
+
+class YatAttention(ExactAttention):
+    """k(q, k) = (q·k)^2 / (‖q - k‖^2 + eps) (Bouhsine 2025).
+
+    ‖q - k‖^2 comes from a difference of larger numbers; it is kept at their rounding error or more.
+    """
+
+    kernel = r"(q^\top k)^2/(\|q-k\|^2+\varepsilon)"
+    nonnegative = True
+    paper = "bouhsine2025nomoredelulu"
+
+    def __init__(
+        self, embed_dim: int, n_heads: int, *, epsilon: float = DEFAULT_EPSILON, **layer: Any
+    ):
+        super().__init__(embed_dim, n_heads, **layer)
+        if not 0 < epsilon < math.inf:
+            raise SlayError(f"epsilon = {epsilon}: must be positive")
+        self.epsilon = epsilon
+
+    def pairs(self, q: Tensor, k: Tensor) -> Tensor:
+        dot = q @ k.mT
+        norms = q.square().sum(-1, keepdim=True) + k.square().sum(-1).unsqueeze(-2)
+        distance = torch.maximum(norms - 2.0 * dot, norms * torch.finfo(q.dtype).eps)
+        return dot * (dot / (distance + self.epsilon))

@@ -1,0 +1,69 @@
+"""Exact cubic features: a finer target than the quadratic where heads are small."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slay.attention.layer import DEFAULT_EPSILON
+from slay.attention.linearised import FeatureAttention
+from slay.errors import SlayError
+from slay.features.elementwise import unit
+from slay.features.forms import Dense, Product
+from slay.features.polynomial import shifted_square
+from slay.theory import quadratic_shift
+
+
+class CubicAttention(FeatureAttention):
+    """k(q, k) = (x + beta)^2 (1 + x), x the cosine of q and k; m = (d + 1)^2 (d + 2) / 2.
+
+    phi(u) = [monomials of (u, sqrt beta)] (x) (1, u). beta is that of `yat-quadratic` unless given.
+    With `project_dim` = d' each head is first mapped to d' dimensions by a learnt matrix that
+    starts with orthonormal columns, and d' stands for d above.
+    """
+
+    kernel = r"(x+\beta)^2(1+x)"
+    nonnegative = True
+    paper = ""
+
+    def __init__(
+        self,
+        embed_dim: int,
+        n_heads: int,
+        *,
+        epsilon: float = DEFAULT_EPSILON,
+        beta: float | None = None,
+        project_dim: int | None = None,
+        **layer: Any,
+    ):
+        super().__init__(embed_dim, n_heads, **layer)
+        if beta is not None and not 0 <= beta < math.inf:
+            raise SlayError(
+                f"beta = {beta}: must be a number, and not negative or scores lose their sign"
+            )
+        if project_dim is not None and not 2 <= project_dim <= self.head_dim:
+            raise SlayError(
+                f"project_dim = {project_dim}: must lie between 2 and the head dimension "
+                f"{self.head_dim}"
+            )
+        best = quadratic_shift(project_dim or self.head_dim, epsilon)
+        self.beta = best if beta is None else beta
+        self.projection: nn.Parameter | None = None
+        if project_dim is not None:
+            shape = (self.n_kv_heads, self.head_dim, project_dim)
+            columns = torch.linalg.qr(torch.randn(shape, generator=self.generator())).Q
+            self.projection = nn.Parameter(columns)  # (K, d, d')
+
+    def prepare(self, u: Tensor) -> Tensor:
+        if self.projection is None:
+            return u
+        weight = self.projection.repeat_interleave(u.shape[1] // self.n_kv_heads, dim=0)
+        return u @ weight.to(u.dtype)
+
+    def feature_map(self, u: Tensor, position: Tensor) -> Product:
+        u = unit(u)
+        linear = torch.cat((torch.ones_like(u[..., :1]), u), dim=-1)
+        return Product(shifted_square(u, self.beta), Dense(linear))

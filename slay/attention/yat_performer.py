@@ -1,0 +1,34 @@
+"""The study's fast variant: one set of random directions for both factors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from slay.attention.mixture import MixtureAttention
+from slay.features.elementwise import unit
+from slay.features.forms import Dense
+
+
+class HadamardAttention(MixtureAttention):
+    """phi(u) = (omega_i·u)^2 F_i(u), feature by feature, with the omega_i of F; m = R M.
+
+    Sharing the directions makes it another kernel than x^2 / (C - 2x), but a cheap one.
+    """
+
+    kernel = r"\sum_r\tfrac{w_r}M\sum_i(\omega_{ri}^\top\hat q)^2(\omega_{ri}^\top\hat k)^2" + (
+        r"e^{\sqrt{2s_r}\,\omega_{ri}^\top(\hat q+\hat k)-2s_r}"
+    )
+
+    spread: Tensor  # (R M,): 2 s_r
+
+    def __init__(self, embed_dim: int, n_heads: int, **family: Any):
+        super().__init__(embed_dim, n_heads, **family)
+        per_node = len(self.offset) // len(self.nodes)
+        self.register_buffer("spread", 2.0 * self.nodes.repeat_interleave(per_node))
+
+    def feature_map(self, u: Tensor, position: Tensor) -> Dense:
+        scaled = unit(u) @ self.omega.to(u.dtype).mT  # (B, K, n, R M): sqrt(2 s_r) omega_ri·u
+        exponential = (scaled + self.offset.to(u.dtype)).exp()
+        return Dense(scaled.square() / self.spread.to(u.dtype) * exponential)

@@ -1,0 +1,42 @@
+"""Nyström features for x^2 times random exponentials for the rest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slay.attention.mixture import TensorAttention
+from slay.errors import SlayError
+from slay.features.elementwise import unit
+from slay.features.polynomial import inverse_root, nystrom_features
+
+
+class NystromAttention(TensorAttention):
+    """p(u) = (K_AA + lambda I)^{-1/2} K_Au for random unit anchors A, K = (·)^2.
+
+    The projection of x^2 on P anchors (Williams & Seeger 2000), lambda = `ridge`. It has rank P
+    and no sign: scores can be negative.
+    """
+
+    kernel = r"\hat x^2_{\mathrm{Nystr\ddot om}}\cdot\sum_r w_r\,e^{2s_rx}"
+    nonnegative = False
+
+    anchors: Tensor  # (K, P, d), unit vectors
+    root: Tensor  # (K, P, P)
+
+    def __init__(self, embed_dim: int, n_heads: int, *, ridge: float = 1e-4, **family: Any):
+        if not 0 < ridge < math.inf:
+            raise SlayError(f"ridge = {ridge}: must be positive")
+        self.ridge = ridge
+        super().__init__(embed_dim, n_heads, **family)
+
+    def build(self, draw: torch.Generator) -> None:
+        shape = (self.n_kv_heads, self.poly_dim, self.head_dim)
+        self.register_buffer("anchors", unit(torch.randn(shape, generator=draw)))
+        self.register_buffer("root", inverse_root(self.anchors, self.ridge))
+
+    def polynomial(self, u: Tensor) -> Tensor:
+        return nystrom_features(u, self.anchors.to(u.dtype), self.root.to(u.dtype))
