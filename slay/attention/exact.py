@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slay.attention.layer import Attention, Memory
+from slay.attention.layer import Attention, Memory, nothing
 from slay.errors import SlayError
 from slay.ops.exact import exact_attention
 from slay.ops.groups import fold, unfold
@@ -50,10 +50,8 @@ class PairwiseAttention(Attention):
                 padding = _no_padding(k) if padding is None else padding
                 padding = torch.cat((past, padding), dim=1)
             k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
-        if q.shape[2] and k.shape[2]:
-            y = self._attend_all(q, k, v, padding)
-        else:
-            y = v.new_zeros(*q.shape[:3], v.shape[-1])
+        seen = q.shape[2] and k.shape[2]
+        y = self._attend_all(q, k, v, padding) if seen else nothing(q, v)
         return y, (k, v, padding) if final else ()
 
     @abstractmethod

@@ -345,6 +345,11 @@ class Attention(nn.Module, ABC):
         return heads + (", causal" if self.causal else "")
 
 
+def nothing(q: Tensor, v: Tensor) -> Tensor:
+    """Zeros for queries that have nothing to look at, still a function of them: (B, H, L, e)."""
+    return 0.0 * q[..., :1].expand(*q.shape[:3], v.shape[-1])
+
+
 def split_heads(u: Tensor, n_heads: int) -> Tensor:
     """(B, L, H d) -> (B, H, L, d)."""
     return u.unflatten(-1, (n_heads, -1)).transpose(1, 2)

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from slay.attention.layer import Attention, Memory
+from slay.attention.layer import Attention, Memory, nothing
 from slay.features.forms import Features
 from slay.ops.groups import fold, unfold
 from slay.ops.linear import linear_attention
@@ -52,7 +52,7 @@ class FeatureAttention(Attention):
         self.check_length(max(q.shape[2], k.shape[2]), start)
         state = memory[0] if memory is not None else None
         if not q.shape[2] or not k.shape[2]:
-            y = v.new_zeros(*q.shape[:3], v.shape[-1])
+            y = nothing(q, v)
             if final and state is None:
                 state = self.empty_state(v)
         else:

@@ -1,7 +1,7 @@
 """The study's family: random features for the spherical Yat kernel.
 
-1/y = ∫_0^∞ exp(-s y) ds makes x^2 / (C - 2x) a mixture of x^2 exp(2 s x) (`slay.features.quadrature`).
-The members differ in what stands for x^2.
+1/y = ∫_0^∞ exp(-s y) ds makes x^2 / (C - 2x) a mixture of x^2 exp(2 s x), which a quadrature makes
+finite (`slay.features.quadrature`). The members differ in what stands for x^2.
 """
 
 from __future__ import annotations

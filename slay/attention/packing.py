@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
             raise SlayError(f"cu_seqlens = {bounds}: expected whole numbers")
     if batch != 1:
         raise SlayError(f"cu_seqlens needs all sequences in one row, but the batch has {batch}")
-    lengths = [b - a for a, b in zip(bounds, bounds[1:], strict=False)]
+    lengths = [b - a for a, b in pairwise(bounds)]
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != length or min(lengths) < 1:
         raise SlayError(f"cu_seqlens = {bounds}: expected to rise from 0 to the length {length}")
     return lengths

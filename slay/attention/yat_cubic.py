@@ -65,5 +65,7 @@ class CubicAttention(FeatureAttention):
 
     def feature_map(self, u: Tensor, position: Tensor) -> Product:
         u = unit(u)
-        linear = torch.cat((torch.ones_like(u[..., :1]), u), dim=-1)
+        # 1 + x stays above zero where x = -1 is rounded.
+        inside = u * (1.0 - 32.0 * torch.finfo(u.dtype).eps)
+        linear = torch.cat((torch.ones_like(u[..., :1]), inside), dim=-1)
         return Product(shifted_square(u, self.beta), Dense(linear))

@@ -71,9 +71,7 @@ def rows(t: Tensor, span: Span) -> Tensor:
     return t[:, :, span[0] : span[1]].to(accumulation_dtype(t.dtype))
 
 
-def values(
-    v: Tensor, padding: Tensor | None, span: Span, work: Workspace | None = None
-) -> Tensor:
+def values(v: Tensor, padding: Tensor | None, span: Span, work: Workspace | None = None) -> Tensor:
     """[v, 1]^T of those tokens, zero where they are padding: (B, K, e + 1, c)."""
     block = rows(v, span).mT
     if work is None:

@@ -68,9 +68,7 @@ def linear_attention(
                 maps, form, q, k, v, key_padding_mask, initial_state, *parameters
             )
         else:
-            y, _, state = chunked_in_place(
-                maps, q, k, v, key_padding_mask, initial_state, **form
-            )
+            y, _, state = chunked_in_place(maps, q, k, v, key_padding_mask, initial_state, **form)
     return y, state if output_final_state else None
 
 
@@ -102,9 +100,7 @@ class _LinearAttention(torch.autograd.Function):
             if index % per_state == 0:
                 states.append(None if state is None else state.clone())
 
-        y, z, state = chunked_in_place(
-            maps, q, k, v, padding, initial_state, **form, keep=keep
-        )
+        y, z, state = chunked_in_place(maps, q, k, v, padding, initial_state, **form, keep=keep)
         ctx.maps = replace(maps, chunk_size=BACK * maps.chunk_size)
         ctx.causal, ctx.per_state, ctx.n_parameters = form["causal"], per_state, len(parameters)
         ctx.save_for_backward(q, k, v, padding, y, z, *parameters, *states)
@@ -243,4 +239,3 @@ class _Backward:
 
 def _leaf(u: Tensor) -> Tensor:
     return u.detach().requires_grad_()
-
