@@ -96,7 +96,9 @@ class ScalingParams(Params):
     experiment = "scaling"
 
     seq_len: Whole = Field(4096, description="Sequence length L.")
-    mode: Literal["forward"] = Field("forward", description="What is timed.")
+    mode: Literal["forward", "forward_backward"] = Field(
+        "forward", description="What is timed: the output alone, or its gradients too."
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision.")
     batch_size: Whole = Field(1, description="Sequences a batch.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")

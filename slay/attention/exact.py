@@ -58,6 +58,11 @@ class PairwiseAttention(Attention):
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
         """Attention of the last Lq tokens, if causal, over all Lk; both at least 1."""
 
+    def operations(self, length: int, *, backward: bool = False) -> int:
+        # k(q, k) and its product with v over half the pairs; five such products on the way back.
+        forward = length**2 * (self.head_dim + self.value_dim)
+        return forward * 7 // 2 if backward else forward
+
     def stack(self, memories: list[Memory]) -> Memory:
         longest = max(k.shape[2] for k, _, _ in memories if k is not None)
         ks, vs, paddings = [], [], []

@@ -10,6 +10,7 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, ClassVar, Self
 
 import torch
@@ -137,18 +138,18 @@ class Attention(nn.Module, ABC):
             if context is not None:
                 place = positions(source.shape[1], None, None, x.device)
             k = rotate(k, place, self.rotary)
-        y = self.attend(
+        carried = self.attend(
             q,
             k,
             v,
             key_padding_mask=key_padding_mask,
-            cu_seqlens=cu_seqlens if lengths is None else _boundaries(lengths),
+            cu_seqlens=None if lengths is None else list(accumulate(lengths, initial=0)),
             initial_state=initial_state,
             output_final_state=output_final_state,
         )
-        y, state = y if output_final_state else (y, None)
+        y, state = carried if output_final_state else (carried, None)
         y = self.out(y.transpose(1, 2).flatten(2))
-        return (y, state._replace(recent=recent)) if output_final_state else y
+        return y if state is None else (y, state._replace(recent=recent))
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One token: x: (B, E). Returns y: (B, E) and the state for the next token."""
@@ -262,6 +263,13 @@ class Attention(nn.Module, ABC):
         """Numbers a head carries from token to token; None where that grows with the context."""
         return None
 
+    @abstractmethod
+    def operations(self, length: int, *, backward: bool = False) -> int:
+        """Operations of a head's matrix products over a causal sequence, its gradient included.
+
+        A multiplication and an addition are two. Feature maps are left out: a lower bound.
+        """
+
     def generator(self, stream: int = 0) -> torch.Generator:
         """A generator from the mechanism's seed: the same buffers on every rank and device.
 
@@ -358,13 +366,6 @@ def split_heads(u: Tensor, n_heads: int) -> Tensor:
 def row(memory: Memory, index: int) -> Memory:
     """One sequence's part of a batch's memory."""
     return tuple(None if t is None else t[index : index + 1] for t in memory)
-
-
-def _boundaries(lengths: list[int]) -> list[int]:
-    bounds = [0]
-    for length in lengths:
-        bounds.append(bounds[-1] + length)
-    return bounds
 
 
 def check_padding(mask: Tensor | None, batch: int, length: int) -> None:

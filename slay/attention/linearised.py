@@ -90,14 +90,27 @@ class FeatureAttention(Attention):
         phi_q = self.feature_map(fold(q, groups), i.repeat(1, 1, groups))
         return unfold(phi_q.scores(self.feature_map(k, j)), groups)
 
+    def _probe(self) -> Features:
+        """phi of one token."""
+        tensors = (*self.buffers(), *self.parameters(), torch.empty(0))
+        token = tensors[0].new_zeros(1, self.n_kv_heads, 1, self.head_dim)
+        position = torch.zeros(1, 1, 1, device=token.device, dtype=torch.long)
+        with torch.no_grad():
+            return self.feature_map(self.prepare(token), position)
+
     @property
     def num_features(self) -> int:
         """m, the length of phi."""
-        tensors = (*self.buffers(), *self.parameters(), torch.empty(0))
-        probe = tensors[0].new_zeros(1, self.n_kv_heads, 1, self.head_dim)
-        position = torch.zeros(1, 1, 1, device=probe.device, dtype=torch.long)
-        with torch.no_grad():
-            return self.feature_map(self.prepare(probe), position).expand().shape[-1]
+        return self._probe().expand().shape[-1]
+
+    def operations(self, length: int, *, backward: bool = False) -> int:
+        # The state is written and read; scores and their product with v take half of a chunk's
+        # pairs. On the way back there are four products for two, and five.
+        width = self.value_dim + 1
+        factors = sum(factor.shape[-1] for factor in self._probe().factors())
+        state = 4 * length * self.num_features * width
+        inside = length * min(length, self.chunk_size) * (factors + width)
+        return state * 3 + inside * 7 // 2 if backward else state + inside
 
     def empty_state(self, v: Tensor) -> Tensor:
         """S before any token, for values v: (B, K, L, e)."""

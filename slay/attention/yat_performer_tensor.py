@@ -28,4 +28,5 @@ class SketchAttention(TensorAttention):
         self.register_buffer("spectra", torch.stack(spectra))
 
     def polynomial(self, u: Tensor) -> Tensor:
-        return sketch_features(u, *self.spectra.to(u.dtype), self.poly_dim)
+        first, second = self.spectra.to(u.dtype)
+        return sketch_features(u, first, second, self.poly_dim)

@@ -59,16 +59,16 @@ def linear_attention(
     v's dtype, and the state after the last token if it is asked for.
     """
     maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1])
-    form = {"causal": causal, "final": output_final_state}
+    tensors = (q, k, v, key_padding_mask, initial_state)
     with torch.autocast(q.device.type, enabled=False):
         if torch.compiler.is_compiling():
-            y, state = chunked(maps, q, k, v, key_padding_mask, initial_state, **form)
+            y, state = chunked(maps, *tensors, causal=causal, final=output_final_state)
         elif torch.is_grad_enabled():
             y, state = _LinearAttention.apply(
-                maps, form, q, k, v, key_padding_mask, initial_state, *parameters
+                maps, causal, output_final_state, *tensors, *parameters
             )
         else:
-            y, _, state = chunked_in_place(maps, q, k, v, key_padding_mask, initial_state, **form)
+            y, _, state = chunked_in_place(maps, *tensors, causal=causal, final=output_final_state)
     return y, state if output_final_state else None
 
 
@@ -80,7 +80,8 @@ class _LinearAttention(torch.autograd.Function):
     def forward(
         ctx: Any,
         maps: Maps,
-        form: dict[str, bool],
+        causal: bool,
+        final: bool,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -100,11 +101,13 @@ class _LinearAttention(torch.autograd.Function):
             if index % per_state == 0:
                 states.append(None if state is None else state.clone())
 
-        y, z, state = chunked_in_place(maps, q, k, v, padding, initial_state, **form, keep=keep)
+        y, z, state = chunked_in_place(
+            maps, q, k, v, padding, initial_state, causal=causal, final=final, keep=keep
+        )
         ctx.maps = replace(maps, chunk_size=BACK * maps.chunk_size)
-        ctx.causal, ctx.per_state, ctx.n_parameters = form["causal"], per_state, len(parameters)
+        ctx.causal, ctx.per_state, ctx.n_parameters = causal, per_state, len(parameters)
         ctx.save_for_backward(q, k, v, padding, y, z, *parameters, *states)
-        return y, state if form["final"] else None
+        return y, state if final else None
 
     @staticmethod
     @once_differentiable
@@ -114,11 +117,11 @@ class _LinearAttention(torch.autograd.Function):
         back = _Backward(ctx.maps, (q, k, v, padding), (y, z, dy), parameters)
         with torch.autocast(q.device.type, enabled=False):
             if ctx.causal:
-                initial = ctx.needs_input_grad[6]
+                initial = ctx.needs_input_grad[7]
                 dstate = back.causal(states, ctx.per_state // BACK, dstate, initial=initial)
             else:
-                dstate = back.bidirectional(states[0])
-        return None, None, back.dq, back.dk, back.dv, None, dstate, *back.dparameters
+                back.bidirectional(states[0])
+        return None, None, None, back.dq, back.dk, back.dv, None, dstate, *back.dparameters
 
 
 class _Backward:
