@@ -18,7 +18,7 @@ MATRIX = 1024  # rows and columns of the product that gives the rate
 
 
 def run(params: ScalingParams, progress: Progress) -> Result:
-    """Metrics: latency quartiles, the ratio to the opponent, the floor, peak bytes, tokens a second.
+    """Metrics: latency quartiles, ratio to the opponent, floor, peak bytes, tokens a second.
 
     Only attention over heads is timed: the four projections cost the same under every mechanism.
     Memory is what a call holds at its peak above q, k and v, its results included. The floor is the
