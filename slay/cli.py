@@ -37,6 +37,25 @@ def main() -> None:
     """
 
 
+def _plug(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> None:
+    from slay.registry import ATTENTION
+
+    for text in values:
+        name, _, path = text.partition("=")
+        ATTENTION.plug(name, path)
+
+
+PLUGIN = click.Option(
+    ["--plugin"],
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_plug,
+    metavar="NAME=MODULE:CLASS",
+    help="A mechanism from outside this package, to be known as NAME. May be given several times.",
+)
+
+
 class Experiments(click.Group):
     """`slay run`: one command an experiment, its flags made from `slay.params`."""
 
@@ -80,6 +99,7 @@ def _experiment_command(name: str) -> click.Command:
             help="Threads to compute with.",
         ),
         click.Option(["--code"], help="Refuse to run other code than this fingerprint's."),
+        PLUGIN,
     ]
     return click.Command(
         name,
@@ -181,6 +201,9 @@ def mechanisms(names: tuple[str, ...], as_json: bool, head_dim: int) -> None:
                 row["module"],
             )
         )
+
+
+mechanisms.params.append(PLUGIN)
 
 
 @main.command()

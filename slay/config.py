@@ -33,9 +33,17 @@ class Config(BaseModel):
     title: str  # one phrase for the first page of the paper
     device: Literal["auto", "cpu", "cuda"] = "auto"
     epsilon: Positive = 1e-3
+    plugins: dict[str, str] = {}  # mechanisms from outside: a name, and module:Class
     attention: Annotated[list[str], Field(min_length=1)]
     options: dict[str, Options] = {}
     experiments: dict[str, list[Grid]]
+
+    @field_validator("plugins")
+    @classmethod
+    def _plug(cls, plugins: dict[str, str]) -> dict[str, str]:
+        for name, path in plugins.items():
+            ATTENTION.plug(name, path)
+        return plugins
 
     @field_validator("attention")
     @classmethod

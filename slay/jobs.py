@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from slay.config import Config
 from slay.errors import SlayError
 from slay.params import Option, Params
 from slay.provenance import fingerprint
+from slay.registry import ATTENTION
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,13 @@ def flags(params: Params) -> list[str]:
                 words += ["--option", f"{key}={option}"]
         else:
             words += [f"--{name.replace('_', '-')}", str(value)]
-    return words
+    return words + plugins([params.attention])
+
+
+def plugins(names: Iterable[str]) -> list[str]:
+    """The flags that make mechanisms from outside known to a command."""
+    plugged = ATTENTION.plugged(names).items()
+    return [word for name, path in plugged for word in ("--plugin", f"{name}={path}")]
 
 
 def expand(config: Config) -> dict[str, list[Job]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import os
 import platform
 import socket
@@ -39,12 +40,16 @@ def fingerprint(modules: Iterable[str], *extra: str) -> str:
 
 
 def closure(modules: Iterable[str]) -> list[str]:
-    """Modules of this package that some modules can import, themselves included, sorted.
+    """Modules that some modules can import, themselves included, sorted.
 
-    Imports inside functions and relative ones count, and so do the packages on the way to a module.
+    Only those of this package and of the packages that `modules` name themselves: what a mechanism
+    from outside shares with its neighbours counts, third parties do not. Imports inside functions
+    and relative ones count, and so do the packages on the way to a module.
     """
     seen: set[str] = set()
     waiting = list(modules)
+    for name in waiting:
+        _follow(name.partition(".")[0])
     while waiting:
         name = waiting.pop()
         parents = [name[:i] for i, c in enumerate(name) if c == "."]
@@ -61,12 +66,27 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
+_OUTSIDE: dict[str, Path] = {}  # top-level modules from outside this package, and their places
+
+
+def _follow(top: str) -> None:
+    """Let a top-level module from outside count like this package."""
+    if top == PACKAGE.name or top in _OUTSIDE:
+        return
+    spec = importlib.util.find_spec(top)
+    if spec is None or spec.origin is None:
+        raise SlayError(f"there is no module {top!r} here; PYTHONPATH can say where it is")
+    origin = Path(spec.origin)
+    _OUTSIDE[top] = origin.parent if spec.submodule_search_locations else origin.with_suffix("")
+
+
 def _source(module: str) -> Path | None:
-    """The file of a module of this package, if there is one."""
+    """The file of a module that counts, if there is one."""
     parts = module.split(".")
-    if parts[0] != PACKAGE.name:
+    root = PACKAGE if parts[0] == PACKAGE.name else _OUTSIDE.get(parts[0])
+    if root is None:
         return None
-    base = PACKAGE.joinpath(*parts[1:])
+    base = root.joinpath(*parts[1:])
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             return path
@@ -75,10 +95,10 @@ def _source(module: str) -> Path | None:
 
 @cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's normalised source, and the modules of this package that it imports."""
+    """Digest of a module's normalised source, and the modules that it imports and that count."""
     path = _source(module)
     if path is None:
-        raise SlayError(f"{module} is no module of the package {PACKAGE.name}")
+        raise SlayError(f"{module}: there is no such module")
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:

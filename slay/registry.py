@@ -8,9 +8,16 @@ invalidate what was measured with the others. A job's own entry is part of its f
 from __future__ import annotations
 
 import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from slay.errors import SlayError, unknown
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+|\.<locals>)*")
 
 
 class Registry:
@@ -21,6 +28,7 @@ class Registry:
         self._paths = dict(paths)
         self._aliases = dict(aliases or {})
         self._objects: dict[str, Any] = {}
+        self._plugs: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """Every name, without aliases, in the order of the table."""
@@ -47,15 +55,46 @@ class Registry:
         name = self.canonical(name)
         if name not in self._objects:
             module, _, attribute = self._paths[name].partition(":")
-            self._objects[name] = getattr(importlib.import_module(module), attribute)
+            try:
+                self._objects[name] = getattr(importlib.import_module(module), attribute)
+            except (ImportError, AttributeError) as error:
+                if name not in self._plugs:
+                    raise
+                raise SlayError(f"{self.kind} {name!r} at {self._paths[name]}: {error}") from error
         return self._objects[name]
 
     def add(self, name: str, obj: Any) -> None:
         """Add an object under a new name. Raises `SlayError` if the name is taken."""
-        if name in self._paths or name in self._aliases:
-            raise SlayError(f"{self.kind} {name!r} is registered already; choose another name")
-        self._paths[name] = f"{obj.__module__}:{obj.__qualname__}"
+        self._enter(name, f"{obj.__module__}:{obj.__qualname__}")
         self._objects[name] = obj
+
+    def plug(self, name: str, path: str) -> None:
+        """Add what lives at `module:attribute` under a new name, without importing it yet.
+
+        Modules beside the working directory are found too. Raises `SlayError` if the name is taken
+        or the path is none.
+        """
+        self._enter(name, path)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+
+    def _enter(self, name: str, path: str) -> None:
+        if self._plugs.get(name) == path:
+            return
+        if name in self._paths or name in self._aliases:
+            there = self._paths[self._aliases.get(name, name)]
+            raise SlayError(
+                f"{self.kind} {name!r} is registered already, as {there}; choose another name"
+            )
+        if not NAME.fullmatch(name):
+            raise SlayError(f"{self.kind} {name!r}: a name has letters, digits and . _ - only")
+        if not PATH.fullmatch(path):
+            raise SlayError(f"{self.kind} {name!r}: {path!r} should be module:Class")
+        self._paths[name] = self._plugs[name] = path
+
+    def plugged(self, names: Iterable[str]) -> dict[str, str]:
+        """The paths of those names that came from outside."""
+        return {name: self._plugs[name] for name in names if name in self._plugs}
 
 
 ATTENTION = Registry(

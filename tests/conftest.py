@@ -1,8 +1,26 @@
-"""One thread and one set of Hypothesis settings for all tests."""
+"""One thread and one set of Hypothesis settings for all tests; mechanisms from outside."""
 
 import torch
 from hypothesis import settings
 
+from slay.registry import ATTENTION
+
 torch.set_num_threads(1)
 settings.register_profile("slay", deadline=None, derandomize=True, max_examples=25, database=None)
 settings.load_profile("slay")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="NAME=MODULE:CLASS",
+        help="test a mechanism from outside this package too, known as NAME",
+    )
+
+
+def pytest_configure(config):
+    for text in config.getoption("--plugin"):
+        name, _, path = text.partition("=")
+        ATTENTION.plug(name, path)

@@ -146,7 +146,7 @@ def test_a_misspelt_task_gives_the_nearest(pair):
 
 @given(pair=misspelt(Config.model_fields))
 def test_a_misspelt_key_of_the_run_gives_the_nearest(pair):
-    data = copy.deepcopy(BASE)
+    data = {"plugins": {}, **copy.deepcopy(BASE)}
     data[pair[1]] = data.pop(pair[0])
     refused(data, repr(pair[1]), f"did you mean {pair[0]!r}")
 
@@ -221,3 +221,28 @@ def test_a_missing_key_is_named(path):
         place = place[key]
     del place[last]
     refused(data, str(last), "missing")
+
+
+def test_a_mechanism_from_outside_is_asked_for_by_its_place():
+    data = changed("plugins/unit-test.soft", "somewhere.kernels:Soft")
+    data["attention"] = ["unit-test.soft"]
+    try:
+        assert load(data).attention == ["unit-test.soft"]
+        assert ATTENTION.module("unit-test.soft") == "somewhere.kernels"
+        refused(changed("plugins/unit-test.soft", "elsewhere:Soft"), "somewhere.kernels:Soft")
+    finally:
+        del ATTENTION._paths["unit-test.soft"], ATTENTION._plugs["unit-test.soft"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "says"),
+    [
+        ("linear", "mine:Soft", "registered already, as slay.attention.linear:LinearAttention"),
+        ("so/ft", "mine:Soft", "a name has letters"),
+        ("soft", "mine.Soft", "'mine.Soft' should be module:Class"),
+    ],
+)
+def test_a_wrong_plugin_is_refused(name, path, says):
+    data = changed("run", "trial")
+    data["plugins"] = {name: path}
+    refused(data, says)

@@ -59,7 +59,7 @@ def test_a_cycle_ends(package):
 
 
 def test_a_module_that_is_not_there_is_refused(package):
-    with pytest.raises(SlayError, match=r"slay\.nowhere is no module"):
+    with pytest.raises(SlayError, match=r"slay\.nowhere: there is no such module"):
         closure(["slay.nowhere"])
 
 
@@ -135,3 +135,36 @@ def test_no_job_depends_on_commands_plans_or_reports():
         for name in ("slay.cli", "slay.config", "slay.jobs", "slay.provenance", "slay.registry"):
             assert name not in reached
         assert not [name for name in reached if name.startswith("slay.report")]
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A package from elsewhere that a mechanism may come from."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(provenance, "_OUTSIDE", {})
+    files = {
+        "__init__.py": "",
+        "kernels.py": "from neighbour import shared\nimport numpy\nimport slay.attention.layer\n",
+        "shared.py": "ONE = 1\n",
+        "other.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / "neighbour").mkdir(exist_ok=True)
+        (tmp_path / "neighbour" / name).write_text(text)
+    yield tmp_path / "neighbour"
+    provenance._read.cache_clear()
+
+
+def test_a_mechanism_from_outside_depends_on_its_neighbours_and_on_what_it_uses_here(outside):
+    found = closure(["neighbour.kernels"])
+    assert {"neighbour", "neighbour.kernels", "neighbour.shared", "slay.attention.layer"} <= set(found)
+    assert not {"neighbour.other", "numpy"} & set(found)
+    before = fingerprint(["neighbour.kernels"])
+    (outside / "shared.py").write_text("ONE = 2\n")
+    provenance._read.cache_clear()
+    assert fingerprint(["neighbour.kernels"]) != before
+
+
+def test_a_module_from_outside_that_is_not_there_is_refused():
+    with pytest.raises(SlayError, match="no module 'nowhere'"):
+        closure(["nowhere.kernels"])

@@ -45,7 +45,8 @@ def outside():
             return (-torch.cdist(q, k).square()).exp()
 
     yield Distance
-    del ATTENTION._paths["distance"], ATTENTION._objects["distance"]
+    for table in (ATTENTION._paths, ATTENTION._objects, ATTENTION._plugs):
+        del table["distance"]
 
 
 def test_a_mechanism_from_outside_is_like_any_other(outside):

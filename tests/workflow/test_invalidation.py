@@ -104,3 +104,31 @@ def test_touched_files(checkout):
 def test_results_copied_into_a_fresh_clone(checkout):
     shutil.rmtree(checkout.path / ".snakemake")
     assert checkout.planned() == set()
+
+
+PLUGIN = """
+from slay.attention.linearised import FeatureAttention
+from slay.features.forms import Dense
+
+
+class Soft(FeatureAttention):
+    kernel, nonnegative, paper = "", True, ""
+
+    def feature_map(self, u, position):
+        return Dense(u.softmax(-1))
+"""
+
+
+def test_mechanism_from_outside(checkout):
+    (checkout.path / "mine.py").write_text(PLUGIN)
+    checkout.edit("config/smoke.yaml", "linear, yat-q", "linear, soft, yat-q")
+    checkout.edit(
+        "config/smoke.yaml", "attention: [", "plugins: {soft: mine:Soft}\nattention: [soft, "
+    )
+    jobs = {f"quality soft/isotropic-d16-L128/seed{seed}" for seed in (0, 1)}
+    assert checkout.measured() == jobs
+    done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
+    assert done.returncode == 0, done.stdout
+    assert checkout.planned() == set()
+    checkout.edit("mine.py", "softmax(-1)", "softmax(-1) * 2.0")
+    assert checkout.measured() == jobs

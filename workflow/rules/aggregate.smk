@@ -70,7 +70,7 @@ rule describe_mechanisms:
         code=fingerprint(
             ["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]
         ),
-        names=" ".join(CONFIG.attention),
+        names=shlex.join([*plugins(CONFIG.attention), *CONFIG.attention]),
     message:
         "describe the mechanisms"
     shell:

@@ -18,7 +18,7 @@ shell.prefix(f"export {PREFIX}PYTHONPATH={shlex.quote(ROOT)}; ")
 
 from slay.config import load
 from slay.errors import SlayError
-from slay.jobs import digest, expand, manifest
+from slay.jobs import digest, expand, manifest, plugins
 from slay.provenance import file_digest, fingerprint
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, TABLES
