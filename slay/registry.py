@@ -65,6 +65,8 @@ class Registry:
 
     def add(self, name: str, obj: Any) -> None:
         """Add an object under a new name. Raises `SlayError` if the name is taken."""
+        if name in self._objects:
+            raise self._taken(name)
         self._enter(name, f"{obj.__module__}:{obj.__qualname__}")
         self._objects[name] = obj
 
@@ -82,15 +84,17 @@ class Registry:
         if self._plugs.get(name) == path:
             return
         if name in self._paths or name in self._aliases:
-            there = self._paths[self._aliases.get(name, name)]
-            raise SlayError(
-                f"{self.kind} {name!r} is registered already, as {there}; choose another name"
-            )
+            raise self._taken(name)
         if not NAME.fullmatch(name):
             raise SlayError(f"{self.kind} {name!r}: a name has letters, digits and . _ - only")
         if not PATH.fullmatch(path):
             raise SlayError(f"{self.kind} {name!r}: {path!r} should be module:Class")
         self._paths[name] = self._plugs[name] = path
+
+    def _taken(self, name: str) -> SlayError:
+        return SlayError(
+            f"{self.kind} {name!r} is registered already, as {self.path(name)}; choose another name"
+        )
 
     def plugged(self, names: Iterable[str]) -> dict[str, str]:
         """The paths of those names that came from outside."""
