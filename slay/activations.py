@@ -16,7 +16,7 @@ EPSILON = 1e-6
 def yat(
     x: Tensor, weight: Tensor, epsilon: float = EPSILON, *, bias: Tensor | None = None
 ) -> Tensor:
-    """y = (x·w + b)^2 / (‖x - w‖^2 + eps) for every row w of the weight (Bouhsine 2025).
+    """y = (x·w + b)^2 / (‖x - w‖^2 + eps) for every row w of the weight (Bouhsine 2026).
 
     x: (..., in), weight: (out, in), bias: (out,) or None for b = 0. Returns (..., out) in x's
     dtype, evaluated in float32, or in float64 if an argument is, whatever autocast says.

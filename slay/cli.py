@@ -176,13 +176,17 @@ def _name_and_value(text: str) -> tuple[str, bool | int | float | str]:
 
 @main.command()
 @click.argument("names", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Facts of every mechanism as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--markdown", is_flag=True, help="As a page, with definitions and options.")
 @click.option("--head-dim", default=32, show_default=True, help="Head dimension d for the sizes.")
-def mechanisms(names: tuple[str, ...], as_json: bool, head_dim: int) -> None:
+def mechanisms(names: tuple[str, ...], as_json: bool, markdown: bool, head_dim: int) -> None:
     """List the attention mechanisms with their facts: those NAMES, or all."""
-    from slay.attention.facts import facts
+    from slay.attention.facts import facts, page
 
     rows = [facts(name, head_dim) for name in names or slay.list_attention_types()]
+    if markdown:
+        click.echo(page(rows), nl=False)
+        return
     if as_json:
         import json
 

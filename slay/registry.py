@@ -34,6 +34,11 @@ class Registry:
         """Every name, without aliases, in the order of the table."""
         return list(self._paths)
 
+    def aliases(self, name: str) -> list[str]:
+        """Other names for what a name stands for."""
+        name = self.canonical(name)
+        return [alias for alias, full in self._aliases.items() if full == name]
+
     def canonical(self, name: str, where: str = "") -> str:
         """The table's name for `name`, which may be an alias. Raises `UnknownNameError`."""
         if isinstance(name, str):

@@ -28,7 +28,7 @@ class PerformerAttention(FeatureAttention):
 
     kernel = r"\tfrac1M\sum_i\mathrm{relu}(\omega_i^\top q)\,\mathrm{relu}(\omega_i^\top k)"
     nonnegative = True
-    paper = "choromanski2021performers"
+    paper = "choromanski2021rethinking"
 
     omega: Tensor  # (K, M, d)
 

@@ -14,14 +14,14 @@ from slay.errors import SlayError
 
 
 class YatAttention(ExactAttention):
-    """k(q, k) = (q·k)^2 / (‖q - k‖^2 + eps) (Bouhsine 2025).
+    """k(q, k) = (q·k)^2 / (‖q - k‖^2 + eps) (Bouhsine 2026).
 
     ‖q - k‖^2 comes from a difference of larger numbers; it is kept at their rounding error or more.
     """
 
     kernel = r"(q^\top k)^2/(\|q-k\|^2+\varepsilon)"
     nonnegative = True
-    paper = "bouhsine2025nomoredelulu"
+    paper = "bouhsine2026delulu"
 
     def __init__(
         self, embed_dim: int, n_heads: int, *, epsilon: float = DEFAULT_EPSILON, **layer: Any

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from clone import clone
 
-ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SMOKE = "config/smoke.yaml"
 
@@ -56,23 +56,11 @@ class Checkout:
         return sorted(self.path.glob("results/smoke/records/**/*.json"))
 
 
-def copy_project(to: Path) -> None:
-    """What git tracks, and what is new and not ignored, as it stands in the working tree."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
-
-
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Checkout:
     """The smoke run, from nothing to the PDF. Tests must not change it."""
     checkout = Checkout(tmp_path_factory.mktemp("built"))
-    copy_project(checkout.path)
+    clone(checkout.path)
     done = checkout.run("--cores", "2", "all", "--configfile", SMOKE)
     assert done.returncode == 0, done.stdout[-5000:]
     return checkout
