@@ -6,6 +6,7 @@ them without ever forming an m-vector. Across chunks the m-vectors themselves ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -21,6 +22,9 @@ class Features(Protocol):
 
     def factors(self) -> list[Tensor]:
         """What phi is made of, each (..., L, its width)."""
+
+    def at(self, rows: Callable[[Tensor], Tensor]) -> Self:
+        """phi of some of the tokens: `rows` cuts them out of a factor."""
 
     def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
         """<phi(q_i), phi(k_j)>: (..., Lq, Lk). What lies in a workspace has no gradient."""
@@ -46,6 +50,9 @@ class Dense:
     def factors(self) -> list[Tensor]:
         return [self.phi]
 
+    def at(self, rows: Callable[[Tensor], Tensor]) -> Dense:
+        return Dense(rows(self.phi))
+
     def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
         return product(self.phi, keys.phi.mT, work, "scores")
 
@@ -69,6 +76,9 @@ class Square:
 
     def factors(self) -> list[Tensor]:
         return [self.u]
+
+    def at(self, rows: Callable[[Tensor], Tensor]) -> Square:
+        return Square(rows(self.u))
 
     def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
         x = product(self.u, keys.u.mT, work, "squares")
@@ -96,6 +106,9 @@ class Product:
 
     def factors(self) -> list[Tensor]:
         return [*self.a.factors(), *self.b.factors()]
+
+    def at(self, rows: Callable[[Tensor], Tensor]) -> Product:
+        return Product(self.a.at(rows), self.b.at(rows))
 
     def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
         if work is None:

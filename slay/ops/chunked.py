@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from slay.ops.normalise import accumulation_dtype, normalise
 
 FeatureMap = Callable[[Tensor, Tensor], Features]
 Span = tuple[int, int]  # the first token, and the one after the last
+BLOCK = 4  # chunks whose factors, narrow as they are, are evaluated at once
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,29 @@ class Maps:
 
     def spans(self, u: Tensor) -> Iterator[Span]:
         """The chunks of u: (B, H, L, d)."""
-        length = u.shape[2]
-        for lo in range(0, length, self.chunk_size):
-            yield lo, min(lo + self.chunk_size, length)
+        return spans(0, u.shape[2], self.chunk_size)
+
+    def queries(self, q: Tensor) -> Iterator[tuple[Span, Features]]:
+        """The chunks of queries and their phi."""
+        for block, span, inside in self._blocks(q.shape[2]):
+            if span[0] == block[0]:
+                phi = self.query(q, block)
+            yield span, phi if span == block else phi.at(partial(cut, inside, self.groups))
+
+    def keys(
+        self, k: Tensor, v: Tensor, padding: Tensor | None, work: Workspace
+    ) -> Iterator[tuple[Features, Tensor]]:
+        """phi and [v, 1]^T of each chunk of keys."""
+        for block, span, inside in self._blocks(k.shape[2]):
+            if span[0] == block[0]:
+                phi, v1 = self.key(k, block), values(v, padding, block, work)
+            yield phi if span == block else phi.at(partial(cut, inside, 1)), v1[..., slice(*inside)]
+
+    def _blocks(self, length: int) -> Iterator[tuple[Span, Span, Span]]:
+        """A block, a chunk in it, and the chunk's place there."""
+        for block in spans(0, length, BLOCK * self.chunk_size):
+            for lo, hi in spans(*block, self.chunk_size):
+                yield block, (lo, hi), (lo - block[0], hi - block[0])
 
     def query(self, q: Tensor, span: Span) -> Features:
         """phi of those queries, folded: (B, K, G c, ...)."""
@@ -64,6 +86,18 @@ class Maps:
         if self.start is not None:
             position = position + self.start.view(-1, 1, 1)
         return position if copies == 1 else position.repeat(1, 1, copies)  # (B or 1, 1, n)
+
+
+def spans(first: int, end: int, size: int) -> Iterator[Span]:
+    """Pieces of that size, the last one shorter."""
+    return ((lo, min(lo + size, end)) for lo in range(first, end, size))
+
+
+def cut(span: Span, groups: int, factor: Tensor) -> Tensor:
+    """Those tokens of every group: (B, K, G n, w) -> (B, K, G c, w)."""
+    if groups == 1:
+        return factor[..., slice(*span), :]
+    return factor.unflatten(-2, (groups, -1))[..., slice(*span), :].flatten(-3, -2)
 
 
 def rows(t: Tensor, span: Span) -> Tensor:
@@ -91,12 +125,12 @@ def add(state: Tensor | None, v1: Tensor, phi: Tensor) -> Tensor:
     return update if state is None else state + update
 
 
-def add_(state: Tensor | None, v1: Tensor, phi: Tensor) -> Tensor:
-    """The same in place, for a state that is ours: it is too large to be made anew every chunk."""
-    if state is None:
+def add_(sum_: Tensor | None, v1: Tensor, phi: Tensor) -> Tensor:
+    """The same in place, for a sum that is ours: it is too large to be made anew every chunk."""
+    if sum_ is None:
         return v1 @ phi
-    state.flatten(0, 1).baddbmm_(v1.flatten(0, 1), phi.flatten(0, 1))
-    return state
+    sum_.flatten(0, 1).baddbmm_(v1.flatten(0, 1), phi.flatten(0, 1))
+    return sum_
 
 
 def chunked(
@@ -157,20 +191,18 @@ def chunked_in_place(
     y = v.new_empty(*q.shape[:3], v.shape[-1])
     z = v.new_empty(*q.shape[:3], 1, dtype=accumulation_dtype(v.dtype))
     state = None if state is None else state.clone(memory_format=torch.contiguous_format)
+    keys = maps.keys(k, v, padding, work)
     if not causal:
-        for span in maps.spans(k):
-            state = add_(state, values(v, padding, span, work), maps.key(k, span).expand(work))
-    for index, span in enumerate(maps.spans(q)):
+        for phi_k, v1 in keys:
+            state = add_(state, v1, phi_k.expand(work))
+    for index, (span, phi_q) in enumerate(maps.queries(q)):
         keep(index, state)
-        phi_q = maps.query(q, span)
         o = None  # (B, K, e + 1, G c)
         if state is not None:
             o = product(state, phi_q.expand(work).mT, work, "o")
         if causal:
-            phi_k, v1 = maps.key(k, span), values(v, padding, span, work)
-            scores = tril_(phi_q.scores(phi_k, work), maps.groups)
-            inside = product(v1, scores.mT, work, "inside")
-            o = inside if o is None else o.add_(inside)
+            phi_k, v1 = next(keys)
+            o = add_(o, v1, tril_(phi_q.scores(phi_k, work), maps.groups).mT)
             if final or span[1] < q.shape[2]:
                 state = add_(state, v1, phi_k.expand(work))
         assert o is not None  # there is a key
