@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from slay.features.workspace import Workspace, product
 
 class Features(Protocol):
     """phi of a block of tokens, given by some factors."""
+
+    by_column: ClassVar[bool]
+    """Whether `pull` likes a gradient whose tokens lie next to each other in memory."""
 
     def factors(self) -> list[Tensor]:
         """What phi is made of, each (..., L, its width)."""
@@ -46,6 +49,7 @@ class Dense:
     """phi given outright."""
 
     phi: Tensor  # (..., L, m)
+    by_column: ClassVar[bool] = False
 
     def factors(self) -> list[Tensor]:
         return [self.phi]
@@ -73,6 +77,7 @@ class Square:
     """The symmetric degree-2 monomials of u, so that <phi(q), phi(k)> = (u_q · u_k)^2."""
 
     u: Tensor  # (..., L, n)
+    by_column: ClassVar[bool] = True
 
     def factors(self) -> list[Tensor]:
         return [self.u]
@@ -103,6 +108,7 @@ class Product:
 
     a: Features  # A features
     b: Features  # B features
+    by_column: ClassVar[bool] = False
 
     def factors(self) -> list[Tensor]:
         return [*self.a.factors(), *self.b.factors()]

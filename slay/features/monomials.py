@@ -11,7 +11,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from slay.features.workspace import Workspace
 
@@ -35,26 +34,24 @@ def monomials(u: Tensor, work: Workspace | None = None) -> Tensor:
 
 
 def monomials_gradient(u: Tensor, g: Tensor, work: Workspace) -> Tensor:
-    """du_i = sum_s c_s (g[s, i] u_{i+s} + g[s, i-s] u_{i-s}), c_0 = 1, else sqrt 2.
+    """du_i = 2 g_ii u_i + sqrt 2 sum_{j != i} g_ij u_j, shift by shift, on a token a column.
 
-    u: (..., L, n); g: (..., L, n (n + 1) / 2), the gradient of `monomials(u)`.
+    u: (..., L, n); g: (..., L, n (n + 1) / 2), the gradient of `monomials(u)`, best with its tokens
+    next to each other in memory.
     """
-    n = u.shape[-1]
-    shifts = n // 2 + 1
-    if g.shape[-1] < shifts * n:
-        g = F.pad(g, (0, shifts * n - g.shape[-1]))
-    g = g.unflatten(-1, (shifts, n))
-    twice = work("twice", (*g.shape[:-1], 2 * n), u)
-    torch.mul(g, windows(u, work), out=twice[..., :n])
-    own = twice[..., :n].sum(-2)  # (..., L, n)
-    torch.mul(g, u.unsqueeze(-2), out=twice[..., :n])  # g[s, i] u_i at i and at i + n
-    twice[..., n:] = twice[..., :n]
-    skew = twice.as_strided(  # g[s, i - s] u_{i - s} at [..., s, i]
-        g.shape, (*twice.stride()[:-2], 2 * n - 1, 1), twice.storage_offset() + n
-    )
-    # As if every weight were sqrt 2; shift 0 has 1 and meets u_i twice.
-    both = math.sqrt(2.0) * (own + skew.sum(-2))
-    return both + (2.0 - 2.0 * math.sqrt(2.0)) * g[..., 0, :] * u
+    n, g = u.shape[-1], g.mT
+    shape = (*u.shape[:-2], n + n // 2, u.shape[-2])
+    w = work("columns", shape, u)
+    w[..., :n, :] = u.mT
+    w[..., n:, :] = w[..., : n // 2, :]
+    du = work("gradient", shape, u).zero_()
+    for s in range(1, n // 2 + 1):
+        pairs = g[..., s * n : (s + 1) * n, :]  # g_ij, j = i + s, for as many i as are kept
+        kept = pairs.shape[-2]
+        du[..., :kept, :].addcmul_(pairs, w[..., s : s + kept, :])
+        du[..., s : s + kept, :].addcmul_(pairs, w[..., :kept, :])
+    du[..., : n // 2, :] += du[..., n:, :]
+    return (math.sqrt(2.0) * du[..., :n, :]).addcmul_(g[..., :n, :], w[..., :n, :], value=2.0).mT
 
 
 def windows(u: Tensor, work: Workspace | None = None) -> Tensor:

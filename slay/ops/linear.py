@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.chunked import (
     FeatureMap,
@@ -178,10 +179,10 @@ class _Backward:
         dscores = tril_(product(g, v1, work, "dscores"), groups)  # (B, K, G c, c)
         of_q, of_k = phi_q.pull_scores(phi_k, dscores, work)
         if state is not None:
-            wide = phi_q.pull(product(g, state, work, "dphi"), work)
+            wide = self._pull_wide(phi_q, g, state)
             of_q = [a + b for a, b in zip(of_q, wide, strict=True)]
         if dstate is not None:
-            wide = phi_k.pull(product(v1.mT, dstate, work, "dphi"), work)
+            wide = self._pull_wide(phi_k, v1.mT, dstate)
             of_k = [a + b for a, b in zip(of_k, wide, strict=True)]
             dv1 = dv1 + dstate @ phi_k.expand(work).mT
         factors = [*phi_q.factors(), *phi_k.factors()]
@@ -199,8 +200,8 @@ class _Backward:
             q, g = _leaf(fold(rows(self.q, span), groups)), self._incoming(span)
             with torch.enable_grad():
                 phi_q = self.maps.query_of(q, span)
-            dphi_q = product(g, state, work, "dphi")
-            (dq,) = self._pull(zip(phi_q.factors(), phi_q.pull(dphi_q, work), strict=True), q)
+            wide = self._pull_wide(phi_q, g, state)
+            (dq,) = self._pull(zip(phi_q.factors(), wide, strict=True), q)
             self.dq[:, :, slice(*span)] = unfold(dq, groups)
             dstate = add_(dstate, g.mT, phi_q.expand(work))
         assert dstate is not None  # there is a query
@@ -208,8 +209,8 @@ class _Backward:
             k, v1 = _leaf(rows(self.k, span)), values(self.v, self.padding, span, work)
             with torch.enable_grad():
                 phi_k = self.maps.key_of(k, span)
-            dphi_k = product(v1.mT, dstate, work, "dphi")
-            (dk,) = self._pull(zip(phi_k.factors(), phi_k.pull(dphi_k, work), strict=True), k)
+            wide = self._pull_wide(phi_k, v1.mT, dstate)
+            (dk,) = self._pull(zip(phi_k.factors(), wide, strict=True), k)
             self.dk[:, :, slice(*span)] = dk
             self._put_values(span, dstate @ phi_k.expand(work).mT)
 
@@ -219,6 +220,14 @@ class _Backward:
         dy, y = rows(self.dy, span), rows(self.y, span)
         dz = -(dy * y).sum(-1, keepdim=True).masked_fill(z.abs() < DELTA, 0.0)
         return fold(torch.cat((dy, dz), dim=-1) / divisor(z), self.maps.groups)
+
+    def _pull_wide(self, phi: Features, g: Tensor, state: Tensor) -> list[Tensor]:
+        """The factors' gradients from dphi = g S: (B, K, c, e + 1), (B, K, e + 1, m)."""
+        if phi.by_column:
+            dphi = product(state.mT, g.mT, self.work, "dphi").mT
+        else:
+            dphi = product(g, state, self.work, "dphi")
+        return phi.pull(dphi, self.work)
 
     def _pull(self, known: Iterable[tuple[Tensor, Tensor]], *leaves: Tensor) -> Sequence[Tensor]:
         """Gradients of the leaves from those of some features; the parameters' are added up."""
