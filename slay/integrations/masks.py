@@ -1,7 +1,7 @@
 """What transformers' masks come down to: real tokens, or the boundaries of packed sequences.
 
 transformers describes a mask by a function m(b, h, i, j) of a query's and a key's position, and
-builds L x L booleans of it. Here it is asked about O(L) pairs alone.
+builds L x L booleans of it. Here it is asked about a few pairs alone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def mask(
     kv_offset: int = 0,
     mask_function: MaskFunction = causal_mask_function,
     attention_mask: Tensor | None = None,
+    allow_is_bidirectional_skip: bool | None = None,
     use_vmap: bool = False,
     device: torch.device | str = "cpu",
     **unused: Any,
@@ -39,20 +40,22 @@ def mask(
 
     Raises `SlayError` for any other pattern, such as a window shorter than the sequence.
     """
+    causal = allow_is_bidirectional_skip is None  # given where all may see all, and only there
     queries = range(int(q_offset), int(q_offset) + q_length)
     keys = range(kv_offset, kv_offset + kv_length)
     real = attention_mask
-    if mask_function is not bidirectional_mask_function and keys.stop > queries.stop:
+    if causal and keys.stop > queries.stop:
         keys = range(kv_offset, queries.stop)
         if real is None:
             real = torch.ones(batch_size, keys.stop, dtype=torch.bool, device=device)
     if real is not None:
         real = _real(real, keys, kv_length)
-    if mask_function in (causal_mask_function, bidirectional_mask_function):
+    if mask_function is (causal_mask_function if causal else bidirectional_mask_function):
         return real
     if use_vmap:
         raise SlayError("the model lays a mask of its own over attention; slay has no such")
-    boundaries = _boundaries(_sees(mask_function, batch_size, device), queries, keys, device)
+    sees = _sees(mask_function, batch_size, device)
+    boundaries = _boundaries(sees, queries, keys, causal, device)
     if boundaries is None:
         return real
     if real is not None:
@@ -84,27 +87,28 @@ def _boundaries(
     sees: Callable[[Tensor, Tensor], Tensor],
     queries: range,
     keys: range,
+    causal: bool,
     device: torch.device | str,
 ) -> Tensor | None:
-    """Where packed sequences begin and end; None if all queries see all keys, or all before."""
+    """Where packed sequences begin and end; None if all queries see all keys, or all before.
+
+    Asks each query about its sequence's ends and neighbours at powers of two: O(L log L) pairs.
+    """
     i = torch.arange(queries.start, queries.stop, device=device).unsqueeze(0)  # (1, L)
-    first, last = torch.full_like(i, keys.start), torch.full_like(i, keys.stop - 1)
-    seen = sees(i, first)
-    if (seen & sees(i, last)).all():
-        return None
-    here, before = i[:, 1:], i[:, :-1]
-    begins = torch.cat((torch.ones_like(seen[:, :1]), ~sees(here, before)), dim=1)  # (B, L)
-    start = first
+    begins, start = i == queries.start, torch.full_like(i, keys.start)
     if queries == keys:
-        start = torch.where(begins, i, first).cummax(dim=-1).values  # (B, L), of i's sequence
-        others = sees(i, (start - 1).clamp(min=keys.start)) & (start > keys.start)
-    else:
-        others = begins[:, 1:]
-    ordered = sees(i, i).all() and not sees(before, here).any()
-    if not ordered or not sees(i, start).all() or others.any():
+        begins = begins | ~sees(i, (i - 1).clamp(min=keys.start))  # (B, L)
+        start = torch.where(begins, i, start).cummax(dim=-1).values  # of i's own sequence
+    shifts = [2**n for n in range(len(keys).bit_length())]
+    other = torch.zeros((), dtype=torch.bool, device=device)
+    for j in (start, start - 1, *(i + n for n in shifts), *(i - n for n in shifts)):
+        j = j.clamp(keys.start, keys.stop - 1)
+        expected = (start <= j) & (j <= i) if causal else torch.ones_like(i, dtype=torch.bool)
+        other = other | (sees(i, j) != expected).any()
+    if other:
         raise SlayError(
-            f"the mask over {len(keys)} tokens is neither causal nor of packed sequences (a "
-            "sliding window or the like); slay has no such"
+            f"the mask over {len(keys)} tokens is neither causal nor of packed sequences; slay has "
+            "no such (a sliding window is turned off by sliding_window=None in the configuration)"
         )
     if not begins[:, 1:].any():
         return None

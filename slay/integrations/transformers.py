@@ -7,9 +7,10 @@ makes every mechanism known as `slay:<name>`, with its default options. `registe
 and mechanisms that were added with `slay.register_attention`.
 
 - Padding, grouped keys, packed sequences, non-causal and cross-attention work as they do with
-  PyTorch's own attention. What a mechanism cannot honour raises `SlayError`: windows, soft caps,
-  sinks, biases of positions, 4-D masks, weights as an output, and dropout of attention weights
-  that are never formed (all but the mechanisms with a `dropout` option).
+  PyTorch's own attention. What a mechanism cannot honour raises `SlayError`: windows shorter than
+  what is read at once, soft caps, sinks, biases of positions, 4-D masks, weights as an output, and
+  dropout of attention weights that are never formed (all but the mechanisms with a `dropout`
+  option).
 - `scaling` multiplies queries by scaling sqrt(d), 1 in most models, so that the exp(q·k / sqrt d)
   of `slay:standard` is the model's exp(scaling q·k). A kernel on the sphere has no scale, and
   takes no notice.
@@ -58,6 +59,7 @@ OF_NO_EFFECT = {
     "output_router_logits",
     "position_ids",
     "return_dict",
+    "sliding_window",
     "use_cache",
 }
 
@@ -99,7 +101,6 @@ def _attention(cls: type[Attention], options: dict[str, Any]) -> Callable[..., t
         scaling: float | None = None,
         dropout: float = 0.0,
         is_causal: bool | None = None,
-        sliding_window: int | None = None,
         cu_seq_lens_q: Tensor | None = None,
         **keywords: Any,
     ) -> tuple[Tensor, None]:
@@ -107,7 +108,7 @@ def _attention(cls: type[Attention], options: dict[str, Any]) -> Callable[..., t
 
         Where L < Lk and `is_causal`, the queries are the last L of Lk tokens.
         """
-        _refuse(keywords, sliding_window, key.shape[2])
+        _refuse(keywords)
         query, key, value = _in_one_dtype(_scaled(query, scaling), key, value)
         sizes = (query.shape[3], query.shape[1], key.shape[1])
         layer = getattr(module, "layer_idx", None) or 0
@@ -122,16 +123,11 @@ def _attention(cls: type[Attention], options: dict[str, Any]) -> Callable[..., t
     return forward
 
 
-def _refuse(keywords: dict[str, Any], window: int | None, length: int) -> None:
+def _refuse(keywords: dict[str, Any]) -> None:
     """Raise `SlayError` for what no mechanism can honour."""
     for name, value in keywords.items():
         if name not in OF_NO_EFFECT and value is not None and value is not False:
             raise SlayError(f"slay's attention cannot honour {name}; leave it out of the model")
-    if window is not None and window < length:
-        raise SlayError(
-            f"slay's attention has no sliding window ({window} of {length} tokens); set "
-            "sliding_window=None in the model's configuration"
-        )
 
 
 def _in_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:

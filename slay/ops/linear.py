@@ -61,10 +61,11 @@ def linear_attention(
     """
     maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1])
     tensors = (q, k, v, key_padding_mask, initial_state)
+    wanted = [t for t in (*tensors, *parameters) if t is not None and t.requires_grad]
     with torch.autocast(q.device.type, enabled=False):
         if torch.compiler.is_compiling():
             y, state = chunked(maps, *tensors, causal=causal, final=output_final_state)
-        elif torch.is_grad_enabled():
+        elif wanted and torch.is_grad_enabled():
             y, state = _LinearAttention.apply(
                 maps, causal, output_final_state, *tensors, *parameters
             )
