@@ -18,6 +18,7 @@ if not workflow.config_settings.configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/warm.smk"
 include: "workflow/rules/quality.smk"
 include: "workflow/rules/scaling.smk"
 include: "workflow/rules/tasks.smk"

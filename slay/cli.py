@@ -80,6 +80,11 @@ def run() -> None:
     \b
     slay run tasks --attention linear --task copy --seq-len 32 --out record.json
     """
+    from slay.warm import forward
+
+    status = forward(sys.argv[1:])
+    if status is not None:
+        sys.exit(status)
 
 
 def _experiment_command(name: str) -> click.Command:

@@ -1,0 +1,119 @@
+"""Importing torch once for many jobs: a process that has it forks a child for each `slay run`.
+
+`slay run` with SLAY_WARM=<socket> in its environment hands its arguments, folder, environment and
+streams to the server there, and ends as the child ends; without a server it runs by itself. The
+server has imported libraries only: each child imports slay afresh. This file is run by its path, so
+that the server itself has nothing of the package.
+
+A child dies with its client, the server with whoever holds the other end of its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+VARIABLE = "SLAY_WARM"
+STREAMS = 3  # standard input, output and error
+LIBRARIES = ("click", "numpy", "pydantic", "torch", "torch.profiler")
+
+
+def forward(arguments: list[str]) -> int | None:
+    """Have the server run `slay` with these arguments; None if there is no server.
+
+    Returns the exit status.
+    """
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return None
+    with socket.socket(socket.AF_UNIX) as server:
+        try:
+            server.connect(path)
+        except OSError:
+            return None
+        request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
+        server.sendall(len(request).to_bytes(4, "big"))
+        socket.send_fds(server, [request[:1]], range(STREAMS))  # they travel with a byte
+        server.sendall(request[1:])
+        status = server.recv(1)
+    if not status:
+        print("Error: the job's process died", file=sys.stderr)
+        return 1
+    return status[0]
+
+
+def serve(path: str) -> None:
+    """Fork a child for each request, until standard input ends."""
+    for name in LIBRARIES:
+        __import__(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(256)
+        while listener in select.select([listener, sys.stdin], [], [])[0]:
+            client, _ = listener.accept()
+            if not os.fork():
+                listener.close()
+                _run(client)
+            client.close()
+    Path(path).unlink(missing_ok=True)
+
+
+def _run(client: socket.socket) -> None:
+    """One job, in a child of the server; never returns."""
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        size = int.from_bytes(_receive(client, 4), "big")
+        first, streams, *_ = socket.recv_fds(client, 1, STREAMS)
+        arguments, folder, environment = json.loads(first + _receive(client, size - 1))
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.chdir(folder)
+        environment.pop(VARIABLE)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = [*_paths(environment), *(p for p in sys.path if p)]
+        threading.Thread(target=_die_with, args=[client], daemon=True).start()
+        from slay.cli import main
+
+        main(arguments, prog_name="slay")
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        client.sendall(bytes([status & 0xFF]))
+        os._exit(status)
+
+
+def _receive(client: socket.socket, size: int) -> bytes:
+    data = client.recv(size, socket.MSG_WAITALL)
+    if len(data) < size:
+        raise ConnectionError("the client went away")
+    return data
+
+
+def _paths(environment: dict[str, str]) -> list[str]:
+    """Where PYTHONPATH says that modules are."""
+    return [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def _die_with(client: socket.socket) -> None:
+    """End this process when its client is gone."""
+    if not client.recv(1):
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # this folder: its modules are the package's, not top level
+    serve(sys.argv[1])

@@ -1,0 +1,22 @@
+"""One process that has imported torch, for the jobs of this machine to fork from (slay/warm.py)."""
+
+import subprocess
+import tempfile
+
+WARM = []  # the folder of its socket, which goes when this process ends
+
+
+def keep_warm():
+    """Start it where jobs run on this machine, with this interpreter. It ends with this process."""
+    if workflow.local_exec and not workflow.deployment_settings.deployment_method:
+        WARM.append(tempfile.TemporaryDirectory(prefix="slay-"))
+        path = os.path.join(WARM[0].name, "socket")
+        subprocess.Popen(
+            [sys.executable, os.path.join(ROOT, "slay", "warm.py"), path],
+            stdin=subprocess.PIPE,
+        )
+        os.environ.update(SLAY_WARM=path)
+
+
+onstart:
+    keep_warm()
