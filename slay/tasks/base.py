@@ -22,16 +22,14 @@ class Task(ABC):
 
     name: ClassVar[str]
     category: ClassVar[str]
-    attention_critical: ClassVar[bool]
-    lengths: ClassVar[str]  # which sequence lengths the task allows, in words
+    attention_critical: ClassVar[bool] = False
+    minimum: ClassVar[int]  # the shortest sequence
+    multiple: ClassVar[int] = 1  # lengths are multiples of this
+    ceiling: ClassVar[float] = 1.0  # the best accuracy there can be
 
     @abstractmethod
-    def allows(self, seq_len: int) -> bool:
-        """Whether the task exists at this sequence length."""
-
-    @abstractmethod
-    def vocab_size(self, seq_len: int) -> int:
-        """Number of different tokens, inputs and answers together."""
+    def vocabulary(self, seq_len: int) -> list[str]:
+        """The names of all tokens, inputs and answers together; a token is an index into them."""
 
     @abstractmethod
     def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
@@ -52,12 +50,70 @@ class Task(ABC):
             )
         return self.draw(generator, batch, seq_len)
 
+    def vocab_size(self, seq_len: int) -> int:
+        """Number of different tokens."""
+        return len(self.vocabulary(seq_len))
+
+    def allows(self, seq_len: int) -> bool:
+        """Whether the task exists at this sequence length."""
+        return seq_len >= self.minimum and seq_len % self.multiple == 0
+
+    @property
+    def lengths(self) -> str:
+        """Which sequence lengths the task allows, in words."""
+        kind = {1: "any number", 2: "even numbers"}.get(
+            self.multiple, f"multiples of {self.multiple}"
+        )
+        return f"{kind} from {self.minimum}"
+
+
+def symbols(count: int, prefix: str = "") -> list[str]:
+    """Names of `count` tokens: letters where they suffice, else the prefix and a number."""
+    if not prefix and count <= 26:
+        return [chr(ord("a") + i) for i in range(count)]
+    return [f"{prefix or 'x'}{i}" for i in range(count)]
+
 
 def distinct(generator: torch.Generator, batch: int, count: int, among: int) -> Tensor:
     """`count` different numbers below `among` in random order a row: (batch, count)."""
     return torch.rand(batch, among, generator=generator).argsort(dim=-1)[:, :count]
 
 
+def places(generator: torch.Generator, batch: int, count: int, among: int) -> Tensor:
+    """`count` different numbers below `among` in rising order a row: (batch, count)."""
+    return distinct(generator, batch, count, among).sort(dim=-1).values
+
+
+def integers(generator: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
+    """Numbers in [low, high), all as likely."""
+    return torch.randint(low, high, shape, generator=generator)
+
+
+def column(batch: int, token: int) -> Tensor:
+    """The same token in every row: (batch, 1)."""
+    return torch.full((batch, 1), token)
+
+
 def nothing_asked(inputs: Tensor) -> Tensor:
     """Targets that ask nothing yet, shaped like the inputs."""
     return torch.full_like(inputs, IGNORE)
+
+
+def then(context: Tensor, separator: int, answer: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of: context, separator, answer, where each answer sees those before it.
+
+    context: (B, n); answer: (B, k). Returns (B, n + k) twice, the answer asked from the separator
+    on.
+    """
+    inputs = torch.cat((context, column(len(context), separator), answer[:, :-1]), dim=1)
+    targets = nothing_asked(inputs)
+    targets[:, context.shape[1] :] = answer
+    return inputs, targets
+
+
+def ask(context: Tensor, questions: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of: context, then questions, each with its answer asked at it."""
+    inputs = torch.cat((context, questions), dim=1)
+    targets = nothing_asked(inputs)
+    targets[:, context.shape[1] :] = answers
+    return inputs, targets

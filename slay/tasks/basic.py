@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slay.tasks.base import Task, nothing_asked
+from slay.tasks.base import Task, distinct, integers, symbols, then
 
 SEP = 0
 SYMBOLS = 16
@@ -19,21 +19,55 @@ class Copy(Task):
     name = "copy"
     category = "basic"
     attention_critical = True
-    lengths = "even numbers from 4"
+    minimum, multiple = 4, 2
 
-    def allows(self, seq_len: int) -> bool:
-        return seq_len >= 4 and seq_len % 2 == 0
-
-    def vocab_size(self, seq_len: int) -> int:
-        return 1 + SYMBOLS
+    def vocabulary(self, seq_len: int) -> list[str]:
+        return ["SEP", *symbols(SYMBOLS)]
 
     def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
-        n = seq_len // 2
-        x = torch.randint(1, 1 + SYMBOLS, (batch, n), generator=generator)  # (B, n)
-        inputs = torch.cat((x, torch.full((batch, 1), SEP), x[:, :-1]), dim=1)
-        targets = nothing_asked(inputs)
-        targets[:, n:] = x
-        return inputs, targets
+        x = integers(generator, 1, 1 + SYMBOLS, batch, seq_len // 2)  # (B, n)
+        return then(x, SEP, x)
 
     def oracle(self, prefix: Sequence[int], position: int) -> int:
         return prefix[position - list(prefix).index(SEP)]
+
+
+class Reverse(Task):
+    """x_1 ... x_n SEP x_n ... x_2: from SEP on, the next symbol of x backwards."""
+
+    name = "reverse"
+    category = "basic"
+    minimum, multiple = 4, 2
+
+    def vocabulary(self, seq_len: int) -> list[str]:
+        return ["SEP", *symbols(SYMBOLS)]
+
+    def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
+        x = integers(generator, 1, 1 + SYMBOLS, batch, seq_len // 2)  # (B, n)
+        return then(x, SEP, x.flip(-1))
+
+    def oracle(self, prefix: Sequence[int], position: int) -> int:
+        n = list(prefix).index(SEP)
+        return prefix[2 * n - 1 - position]
+
+
+class Sort(Task):
+    """n different numbers of 4 n in random order, SEP, then the same in rising order.
+
+    With few symbols, the next of a long sorted list would mostly be the last once more.
+    """
+
+    name = "sort"
+    category = "basic"
+    minimum, multiple = 4, 2
+
+    def vocabulary(self, seq_len: int) -> list[str]:
+        return ["SEP", *map(str, range(2 * seq_len))]
+
+    def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
+        x = 1 + distinct(generator, batch, seq_len // 2, 2 * seq_len)  # (B, n)
+        return then(x, SEP, x.sort(dim=-1).values)
+
+    def oracle(self, prefix: Sequence[int], position: int) -> int:
+        n = list(prefix).index(SEP)
+        return sorted(prefix[:n])[position - n]

@@ -10,7 +10,7 @@ from slay.errors import SlayError
 from slay.tasks.base import IGNORE
 from slay.tasks.nulls import null_accuracies
 
-LENGTHS = (16, 24, 64)
+LENGTHS = (16, 32, 64)
 every_task = pytest.mark.parametrize("name", slay.list_tasks())
 
 
