@@ -46,8 +46,8 @@ class Majority(Task):
 class Bigram(Task):
     """A Markov chain drawn anew for every sequence: what followed this symbol most often so far?
 
-    Each symbol has a favourite successor, another symbol, taken seven times out of ten. Asked where one successor
-    leads and was seen twice.
+    Each symbol has a favourite successor, another symbol, taken seven times out of ten. Asked where
+    one successor leads and was seen twice.
     """
 
     name = "bigram"
