@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from slay.errors import SlayError, unknown
 from slay.params import PARAMS, Option, Options, Params, Positive
-from slay.registry import ATTENTION
+from slay.registry import ATTENTION, expand_tasks
 
 Grid = dict[str, Any]
 
@@ -37,6 +37,7 @@ class Config(BaseModel):
     attention: Annotated[list[str], Field(min_length=1)]
     options: dict[str, Options] = {}
     experiments: dict[str, list[Grid]]
+    only: dict[str, list[Any]] = {}  # a part of the run: jobs with one of these values
 
     @field_validator("plugins")
     @classmethod
@@ -63,13 +64,39 @@ class Config(BaseModel):
                 raise unknown("experiment", name, PARAMS)
         return experiments
 
+    @field_validator("only", mode="before")
+    @classmethod
+    def _known_parts(cls, only: Any) -> Any:
+        if not isinstance(only, dict):
+            raise ValueError("should be a table of parameters and values")
+        known = {"experiment"}.union(*(params.model_fields for params in PARAMS.values()))
+        parts = {}
+        for key, value in only.items():
+            if key not in known:
+                raise unknown("key", key, sorted(known))
+            values = value if isinstance(value, list) else [value]
+            if key == "attention":
+                values = [ATTENTION.canonical(name) for name in values]
+            if key == "task":
+                values = expand_tasks(values)
+            if key == "experiment" and not set(values) <= set(PARAMS):
+                raise unknown("experiment", (set(values) - set(PARAMS)).pop(), PARAMS)
+            parts[key] = values
+        return parts
+
     def jobs(self, experiment: str) -> list[tuple[Params, dict[str, Option]]]:
         """Every job of an experiment: its parameters, and the options its grid asked for."""
         jobs = []
         for index, grid in enumerate(self.experiments.get(experiment, [])):
             where = f"experiments.{experiment}[{index}]"
-            jobs += [self._job(experiment, point, where) for point in _points(grid, where)]
-        return jobs
+            points = _points(_with_tasks(grid, where), where)
+            jobs += [self._job(experiment, point, where) for point in points]
+        return [job for job in jobs if self._wanted(job[0])]
+
+    def _wanted(self, params: Params) -> bool:
+        """Whether `only` lets a job through."""
+        facts = {"experiment": params.experiment, **params.model_dump()}
+        return all(facts.get(key) in values for key, values in self.only.items() if key in facts)
 
     def _job(self, experiment: str, point: Grid, where: str) -> tuple[Params, dict[str, Option]]:
         """One combination of a grid, over what the run says for all."""
@@ -112,6 +139,17 @@ def load(data: Mapping[str, Any], where: str = "config") -> Config:
     except SlayError as error:
         raise ConfigError(f"{where}: {error}") from error
     return config
+
+
+def _with_tasks(grid: Grid, where: str) -> Grid:
+    """A grid with groups of tasks, such as "memory/*", spelt out."""
+    if "task" not in grid or grid["task"] == []:
+        return grid
+    asked = grid["task"] if isinstance(grid["task"], list) else [grid["task"]]
+    try:
+        return {**grid, "task": expand_tasks(asked)}
+    except SlayError as error:
+        raise ConfigError(f"{where}.task: {error}") from error
 
 
 def _points(grid: Grid, where: str) -> list[Grid]:

@@ -177,16 +177,31 @@ ATTENTION_CRITICAL += ["long_copy", "distant_match", "multihop", "induction"]
 
 
 def task_groups() -> dict[str, list[str]]:
-    """Groups of tasks that can be asked for by one name: the categories, and some of all.
+    """Groups of tasks that can be asked for by one name: a category as "memory/*", and some of all.
 
-    "core" are the 22 of the study, "attention_critical" those of them that cannot be solved
-    without looking tokens up.
+    "core" are the 22 of the study; "attention_critical" those of them that cannot be solved without
+    looking tokens up.
     """
     groups: dict[str, list[str]] = {}
     for name in TASKS.names():
-        groups.setdefault(TASKS.module(name).rpartition(".")[2], []).append(name)
-    core = [name for name in TASKS.names() if name not in (*groups["recall"], *groups["mad"])]
+        groups.setdefault(f"{TASKS.module(name).rpartition('.')[2]}/*", []).append(name)
+    beyond = groups["recall/*"] + groups["mad/*"]
+    core = [name for name in TASKS.names() if name not in beyond]
     return {**groups, "attention_critical": ATTENTION_CRITICAL, "core": core, "all": TASKS.names()}
+
+
+def expand_tasks(asked: list[str]) -> list[str]:
+    """The tasks that names and groups stand for; a group adds those that are not yet there.
+
+    Raises `UnknownNameError`.
+    """
+    groups = task_groups()
+    tasks: list[str] = []
+    for name in asked:
+        if not isinstance(name, str) or (name not in groups and name not in TASKS.names()):
+            raise unknown("task or group of tasks", name, [*TASKS.names(), *groups])
+        tasks += [task for task in groups.get(name, [name]) if name == task or task not in tasks]
+    return tasks
 
 
 EXPERIMENTS = Registry(

@@ -54,7 +54,10 @@ def serve(path: str) -> None:
         __import__(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        try:
+            listener.bind(path)
+        except FileNotFoundError:
+            return  # whoever wanted it has gone, and the folder too
         listener.listen(256)
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             client, _ = listener.accept()

@@ -15,7 +15,7 @@ from slay.config import Config, load
 from slay.errors import SlayError
 from slay.jobs import expand
 from slay.params import PARAMS
-from slay.registry import ATTENTION, TASKS
+from slay.registry import ATTENTION, TASKS, task_groups
 
 ROOT = Path(__file__).parents[1]
 BASE = {
@@ -246,3 +246,38 @@ def test_a_wrong_plugin_is_refused(name, path, says):
     data = changed("run", "trial")
     data["plugins"] = {name: path}
     refused(data, says)
+
+
+@pytest.mark.parametrize("asked", ["memory/*", ["memory/*", "attention_critical"], "core", "all"])
+def test_a_group_of_tasks_is_all_of_its_tasks_once(asked):
+    found = expand(load(changed("experiments/tasks/0/task", asked)))["tasks"]
+    tasks = [job.params.task for job in found]
+    groups = [asked] if isinstance(asked, str) else asked
+    assert set(tasks) == {task for group in groups for task in task_groups()[group]}
+    assert len({job.path for job in found}) == len(found)
+
+
+def test_only_leaves_a_part_of_the_run():
+    whole = expand(load(changed("experiments/tasks/0/task", "core")))
+    part = changed("experiments/tasks/0/task", "core")
+    part["only"] = {"experiment": "tasks", "task": ["memory/*", "sort"]}
+    found = expand(load(part))
+    wanted = {*task_groups()["memory/*"], "sort"}
+    assert not any(found[name] for name in found if name != "tasks")
+    assert found["tasks"] == [job for job in whole["tasks"] if job.params.task in wanted]
+
+
+@pytest.mark.parametrize(
+    ("only", "told"),
+    [
+        ({"tsak": "copy"}, "'task'"),
+        ({"task": "memroy/*"}, "'memory/*'"),
+        ({"attention": "lineer"}, "'linear'"),
+        ({"experiment": "taks"}, "'tasks'"),
+        ("copy", "table"),
+    ],
+)
+def test_a_part_that_cannot_be_meant_is_refused(only, told):
+    with pytest.raises(SlayError, match="only") as caught:
+        load(changed("only", only))
+    assert told in str(caught.value)

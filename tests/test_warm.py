@@ -107,3 +107,9 @@ def test_a_job_that_dies_is_an_error_of_its_client(warm, tmp_path):
     os.kill(children(server.pid)[0], signal.SIGKILL)
     assert "died" in client.communicate(timeout=10)[1]
     assert client.returncode == 1
+
+
+def test_a_server_that_comes_too_late_says_nothing(tmp_path):
+    late = [sys.executable, slay.warm.__file__, tmp_path / "gone" / "socket"]
+    done = subprocess.run(late, stdin=subprocess.DEVNULL, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
