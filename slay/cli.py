@@ -216,24 +216,43 @@ mechanisms.params.append(PLUGIN)
 
 
 @main.command()
+@click.argument("names", nargs=-1)
 @click.option("--show", metavar="NAME", help="Draw an example of one task.")
 @click.option("--seq-len", default=16, show_default=True, help="Length of the example.")
-def tasks(show: str | None, seq_len: int) -> None:
-    """List the synthetic tasks, or look at an example of one."""
-    if show is None:
-        for name in slay.list_tasks():
-            task = slay.get_task(name)
-            summary = (type(task).__doc__ or "").splitlines()[0]
-            click.echo(f"{name:12} {task.category:10} {summary}")
-        return
-    import torch
+@click.option("--seed", default=0, show_default=True, help="Seed of the example.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--markdown", is_flag=True, help="As a page, with an example of each.")
+def tasks(
+    names: tuple[str, ...], show: str | None, seq_len: int, seed: int, as_json: bool, markdown: bool
+) -> None:
+    """List the synthetic tasks, or look at an example of one.
 
-    task = slay.get_task(show)
-    inputs, targets = task.sample(torch.Generator().manual_seed(0), 1, seq_len)
-    click.echo((type(task).__doc__ or "").strip())
-    for label, row in (("input", inputs[0]), ("target", targets[0])):
-        cells = (f"{value:3d}" if value >= 0 else "  ." for value in row.tolist())
-        click.echo(f"{label:8}{' '.join(cells)}")
+    NAMES are tasks or groups of tasks: a category as 'memory/*', attention_critical, core, all.
+    """
+    from slay.registry import expand_tasks
+    from slay.tasks import page
+
+    if show is not None:
+        import shutil
+
+        task = slay.get_task(show)
+        width = min(shutil.get_terminal_size((page.WIDTH, 24)).columns, 160)
+        drawn = page.drawing(task, seq_len, seed=seed, width=width)
+        click.echo(f"{page.definition(task)}\n\n{drawn}")
+        return
+    if markdown:
+        click.echo(page.page(), nl=False)
+        return
+    rows = [page.facts(name) for name in expand_tasks(list(names) or ["all"])]
+    if as_json:
+        import json
+
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        needs = "*" if row["attention_critical"] else " "
+        click.echo(f"{row['name']:22}{needs} {row['category']:12} {row['summary']}")
+    click.echo("\n* needs attention: no average solves it")
 
 
 OUT = click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")

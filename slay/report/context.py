@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from slay.report import scores
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex
 from slay.report.results import Results
@@ -31,6 +32,8 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
         "machine": results.machine,
         "mechanisms": results.mechanisms,
         "longest": max(results.axis("scaling", "seq_len"), default=0),
+        "solved": lambda name, group: scores.solved(results, name, group),
+        "task_names": list(dict.fromkeys(task for task, _ in scores.lengths(results))),
         "task_len": next(iter(results.axis("tasks", "seq_len")), 0),
         "table": lambda name: Latex(f"\\input{{../tables/{name}}}"),
         "figure": lambda name: Latex(f"../figures/{name}.pdf"),

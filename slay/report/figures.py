@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from slay.errors import unknown
 from slay.report import sources
 from slay.report.results import Estimate, Results
+from slay.report.scores import lengths
 from slay.report.style import COLUMN, PAGE, look, save, styled
 
 
@@ -113,11 +114,7 @@ def scaling(results: Results) -> Figure:
 
 def tasks(results: Results) -> Figure:
     """Normalised score by mechanism and task."""
-    frame = results.summary("tasks")
-    columns: list[tuple[str, int]] = []
-    if not frame.empty:
-        pairs = frame[["task", "seq_len"]].drop_duplicates()
-        columns = list(pairs.itertuples(index=False, name=None))
+    columns = lengths(results)
     names = [name for name in results.names if name in results.axis("tasks", "attention")]
     scores = np.full((len(names), len(columns)), np.nan)
     for i, name in enumerate(names):
@@ -125,20 +122,21 @@ def tasks(results: Results) -> Figure:
             score = results.value("tasks", "score", attention=name, task=task, seq_len=length)
             if isinstance(score, Estimate):
                 scores[i, j] = score.mean
-    figure, panel = plt.subplots(figsize=(COLUMN, 0.9 + 0.27 * len(names)))
+    figure, panel = plt.subplots(figsize=(PAGE, 1.0 + 0.2 * len(names)))
     image = panel.imshow(scores, vmin=0, vmax=1, cmap="cividis", aspect="auto")
     for i, j in np.argwhere(~np.isnan(scores)):
         dark = scores[i, j] < 0.55
         panel.text(
-            j, i, f"{scores[i, j]:.2f}", ha="center", va="center", fontsize=7,
+            j, i, f"{scores[i, j]:.2f}", ha="center", va="center", fontsize=5.5,
             color="white" if dark else "black",
         )  # fmt: skip
-    labels = [f"{task}\n$L={length}$" for task, length in columns]
-    panel.set_xticks(range(len(columns)), labels, fontsize=6)
+    usual = columns[0][1] if columns else 0
+    labels = [task if length == usual else f"{task}, $L={length}$" for task, length in columns]
+    panel.set_xticks(range(len(columns)), labels, fontsize=6.5, rotation=40, ha="right")
     panel.set_yticks(range(len(names)), names)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=panel, fraction=0.05, pad=0.02)
+    bar = figure.colorbar(image, ax=panel, fraction=0.02, pad=0.01)
     bar.outline.set_visible(False)
     bar.set_ticks([0, 0.5, 1])
     bar.set_label("normalised score")

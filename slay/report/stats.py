@@ -24,3 +24,24 @@ def growth_exponent(lengths: NDArray[np.float64], values: NDArray[np.float64]) -
     if len(lengths) < 2:
         return np.nan
     return float(stats.linregress(np.log(lengths), np.log(values)).slope)
+
+
+def paired(values: NDArray[np.float64], against: NDArray[np.float64]) -> float:
+    """p of a paired t test that two means are equal; 1 if all pairs are, NaN for fewer than two."""
+    if len(values) < 2:
+        return np.nan
+    if np.array_equal(values, against):
+        return 1.0
+    return float(stats.ttest_rel(values, against).pvalue)
+
+
+def corrected(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p values corrected for their number, whatever their dependence; NaN stays NaN.
+
+    Benjamini and Yekutieli (2001): a threshold on these bounds the false discovery rate.
+    """
+    known = ~np.isnan(p)
+    adjusted = np.full(len(p), np.nan)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(p[known], method="by")
+    return adjusted

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from slay.errors import unknown
-from slay.report import sources
+from slay.report import scores, sources
 from slay.report.context import basic, whole
 from slay.report.latex import environment, render
 from slay.report.results import Estimate, Missing, Results
@@ -110,24 +110,43 @@ def _growth(results: Results, name: str, metric: str) -> float | None:
 
 
 def tasks(results: Results) -> dict[str, Any]:
-    """Accuracy and normalised score by task and length, with each task's null."""
-    frame = results.summary("tasks")
-    columns = []
-    if not frame.empty:
-        pairs = frame[["task", "seq_len"]].drop_duplicates()
-        columns = list(pairs.itertuples(index=False, name=None))
+    """Mean normalised score by group of tasks, and how many that need attention are solved."""
+    groups = scores.groups(results)
+    rows = [
+        {
+            "name": name,
+            "cells": [scores.mean_score(results, name, tasks) for tasks in groups.values()],
+            "solved": scores.solved(results, name, "attention_critical"),
+        }
+        for name in _measured(results, "tasks")
+    ]
+    sizes = {name: len(tasks) for name, tasks in groups.items()}
+    return {"groups": sizes, "rows": rows}
+
+
+def tasks_full(results: Results) -> dict[str, Any]:
+    """Accuracy by task and mechanism, with the null, and what does not differ from softmax."""
+    names = _measured(results, "tasks")
+    alike = scores.like_opponent(results)
     rows = []
-    for name in results.names:
+    for task, length in scores.lengths(results):
+        where = {"task": task, "seq_len": length}
         cells = [
             {
-                metric: results.value("tasks", metric, attention=name, task=task, seq_len=length)
-                for metric in ("accuracy", "score", "steps")
+                "accuracy": results.value("tasks", "accuracy", attention=name, **where),
+                "alike": (name, task, length) in alike,
             }
-            for task, length in columns
+            for name in names
         ]
-        rows.append({"name": name, "cells": cells})
-    nulls = [results.value("tasks", "null", task=task, seq_len=length) for task, length in columns]
-    return {"columns": columns, "rows": rows, "nulls": nulls}
+        null = results.value("tasks", "null", **where)
+        rows.append({"task": task, "length": length, "null": null, "cells": cells})
+    return {"names": names, "rows": rows}
+
+
+def _measured(results: Results, experiment: str) -> list[str]:
+    """The mechanisms that an experiment has, in the order of all tables."""
+    there = results.axis(experiment, "attention")
+    return [name for name in results.names if name in there]
 
 
 TABLES: dict[str, Callable[[Results], dict[str, Any]]] = {
@@ -135,4 +154,5 @@ TABLES: dict[str, Callable[[Results], dict[str, Any]]] = {
     "quality": quality,
     "scaling": scaling,
     "tasks": tasks,
+    "tasks_full": tasks_full,
 }

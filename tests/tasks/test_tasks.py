@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import slay
 from slay.errors import SlayError
+from slay.registry import task_groups
 from slay.tasks.base import IGNORE
 from slay.tasks.nulls import null_accuracies
+from slay.tasks.page import drawing, page
 
 LENGTHS = (16, 32, 64)
 every_task = pytest.mark.parametrize("name", slay.list_tasks())
@@ -82,3 +88,45 @@ def test_majority_has_one_winner(seq_len):
     top = counts.topk(2, dim=-1)
     assert (top.values[:, 0] > top.values[:, 1]).all()
     assert torch.equal(top.indices[:, 0], targets[:, -1])
+
+
+def test_groups_say_what_the_classes_say():
+    groups = task_groups()
+    tasks = {name: slay.get_task(name) for name in slay.list_tasks()}
+    for name, task in tasks.items():
+        assert task.name == name
+        assert name in groups[f"{task.category}/*"]
+    assert len(groups["core"]) == 22
+    assert groups["attention_critical"] == [
+        name for name in groups["core"] if tasks[name].attention_critical
+    ]
+
+
+@every_task
+@given(data=st.data())
+def test_any_length_and_seed_gives_questions_that_the_oracle_answers(name, data):
+    task = slay.get_task(name)
+    seq_len = data.draw(st.integers(task.minimum, 80).filter(task.allows))
+    inputs, targets = sample(name, seq_len, batch=3, seed=data.draw(st.integers(0, 2**32)))
+    for row, position in (targets != IGNORE).nonzero().tolist():
+        assert task.oracle(inputs[row, : position + 1].tolist(), position) == targets[row, position]
+
+
+@every_task
+def test_a_drawing_shows_every_token_and_answer_by_name(name):
+    task = slay.get_task(name)
+    inputs, targets = sample(name, 32, batch=1, seed=5)
+    names = task.vocabulary(32)
+    drawn = drawing(task, 32, seed=5, width=60)
+    assert max(map(len, drawn.splitlines())) <= 60
+    shown = {"input": [], "asked": []}
+    for line in filter(None, drawn.splitlines()):
+        label, *cells = line.split()
+        shown[label] += cells
+    assert shown["input"] == [names[token] for token in inputs[0]]
+    assert shown["asked"] == ["." if t == IGNORE else names[t] for t in targets[0]]
+
+
+def test_the_page_of_tasks_is_up_to_date():
+    text = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
+    assert text == page(), "write it again: slay tasks --markdown > docs/tasks.md"

@@ -1,0 +1,88 @@
+"""Scores of the synthetic tasks: by group, tasks solved, and what differs from softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from slay.registry import task_groups
+from slay.report.results import Estimate, Missing, Results
+from slay.report.stats import corrected, interval, paired
+
+OPPONENT = "standard"
+LEVEL = 0.05
+SOLVED = 0.9
+
+
+def answers(results: Results) -> pd.DataFrame:
+    """A row a trained model: attention, task, seq_len, seed, accuracy, score."""
+    frame = results.records("tasks")
+    if frame.empty or "metric.accuracy" not in frame:
+        return pd.DataFrame(columns=["attention", "task", "seq_len", "seed", "accuracy", "score"])
+    frame = frame[(frame["variant"] == "") & frame["metric.accuracy"].notna()]
+    frame = frame.rename(columns=lambda name: name.removeprefix("metric."))
+    return frame[["attention", "task", "seq_len", "seed", "accuracy", "score"]]
+
+
+def lengths(results: Results) -> list[tuple[str, int]]:
+    """Every task with every length, in the order of the configuration."""
+    frame = results.summary("tasks")
+    if frame.empty:
+        return []
+    return list(frame[["task", "seq_len"]].drop_duplicates().itertuples(index=False, name=None))
+
+
+def groups(results: Results) -> dict[str, list[str]]:
+    """The groups of which this run has all tasks, without those that are made of others."""
+    there = {task for task, _ in lengths(results)}
+    return {
+        name.removesuffix("/*"): tasks
+        for name, tasks in task_groups().items()
+        if name not in ("core", "all") and there.issuperset(tasks)
+    }
+
+
+def mean_score(results: Results, attention: str, tasks: list[str]) -> Estimate | Missing:
+    """Mean normalised score over some tasks, each at its first length, over the common seeds."""
+    frame = answers(results)
+    first = dict(reversed(lengths(results)))
+    frame = frame[(frame["attention"] == attention) & frame["task"].isin(tasks)]
+    frame = frame[frame["seq_len"] == frame["task"].map(first)]
+    table = frame.pivot_table(index="task", columns="seed", values="score").dropna(axis=1)
+    if set(table.index) != set(tasks) or table.empty:
+        return Missing(f"tasks: scores of {attention} on {', '.join(tasks)}")
+    found = interval(table.mean(axis=0).to_numpy(float))
+    return Estimate(found["mean"], found["sd"], int(found["n"]), found["low"], found["high"])
+
+
+def solved(results: Results, attention: str, group: str) -> int | Missing:
+    """How many tasks of a group have a mean accuracy of 0.9 or more, each at its first length."""
+    first = dict(reversed(lengths(results)))
+    count = 0
+    for task in task_groups()[group]:
+        where = {"attention": attention, "task": task, "seq_len": first.get(task)}
+        accuracy = results.value("tasks", "accuracy", **where)
+        if isinstance(accuracy, Missing):
+            return accuracy
+        count += accuracy.mean >= SOLVED
+    return count
+
+
+def like_opponent(results: Results) -> set[tuple[str, str, int]]:
+    """(attention, task, seq_len) whose accuracy does not differ from softmax's significantly.
+
+    Paired t tests across seeds, all of them corrected together (Benjamini and Yekutieli 2001).
+    """
+    frame = answers(results)
+    cells: list[tuple[str, str, int]] = []
+    p: list[float] = []
+    for task, length in lengths(results):
+        group = frame[(frame["task"] == task) & (frame["seq_len"] == length)]
+        table = group.pivot_table(index="seed", columns="attention", values="accuracy")
+        for name in table.columns.difference([OPPONENT]):
+            if OPPONENT in table:
+                both = table[[name, OPPONENT]].dropna().to_numpy(float)
+                cells.append((str(name), task, length))
+                p.append(paired(both[:, 0], both[:, 1]))
+    alike = ~(corrected(np.array(p)) < LEVEL)
+    return {cell for cell, same in zip(cells, alike, strict=True) if same}
