@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from slay.attention.layer import Attention
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.features.elementwise import unit
+from slay.ops.normalise import divisor
 from slay.params import QualityParams
 from slay.record import Number
 from slay.theory import sphere_rule, yat_kernel
@@ -23,7 +24,8 @@ def run(params: QualityParams, progress: Progress) -> Result:
     """Metrics: relative l2, cosine, MSE and largest error of the causal output; kernel error; m.
 
     The target is evaluated in float64, the mechanism in float32 as it is used. `target_mse` is the
-    mean square of the target: the MSE of answering zero.
+    mean square of the target: the MSE of answering zero. `row_tv` and what is said of the
+    normalisers: see `row_metrics`; the curve is a histogram of the normalisers.
     """
     device = choose_device(params.device)
     q, k, v = (t.to(device) for t in draw_inputs(params))
@@ -46,7 +48,39 @@ def run(params: QualityParams, progress: Progress) -> Result:
             "kernel_error": kernel_error(mechanism, params),
             "num_features": getattr(mechanism, "num_features", None),
         }
-    return Result(metrics)
+        scores = mechanism.scores(q, k).tril()  # (1, H, L, L)
+        z = scores.sum(-1)  # (1, H, L)
+        weights = scores.double() / divisor(z).double().unsqueeze(-1)
+        exact_scores = exact.scores(q.double(), k.double()).tril()
+        exact_weights = exact_scores / exact_scores.sum(-1, keepdim=True)
+    return Result(metrics | row_metrics(weights, exact_weights, z), histogram(relative(z)))
+
+
+def row_metrics(weights: Tensor, exact: Tensor, z: Tensor) -> dict[str, Number]:
+    """What can go wrong in a row. weights, exact: (..., L, L), rows that sum to 1; z: (..., L).
+
+    `row_tv`: the mean over rows of the total variation sum_j |p~_ij - p_ij| / 2, which exceeds 1
+    where signed scores make weights negative. `nonpositive_share`: rows with z_i <= 0.
+    `min_normaliser`: the smallest normaliser, as `relative` gives them.
+    """
+    return {
+        "row_tv": float((weights - exact).abs().sum(-1).mean() / 2),
+        "nonpositive_share": float((z <= 0).double().mean()),
+        "min_normaliser": float(relative(z).min()),
+    }
+
+
+def relative(z: Tensor) -> Tensor:
+    """z_i / i over its mean magnitude: (..., L) -> (..., L). 1 is usual, 0 is a vanishing row."""
+    mean = z.double() / torch.arange(1, z.shape[-1] + 1, device=z.device)
+    return mean / mean.abs().mean()
+
+
+def histogram(values: Tensor, bins: int = 40) -> list[dict[str, Number]]:
+    """Counts in equal bins from the smallest to the largest value."""
+    counts, edges = torch.histogram(values.flatten().cpu(), bins)
+    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
+    return [{"low": low, "high": high, "count": int(count)} for low, high, count in rows]
 
 
 def draw_inputs(params: QualityParams) -> tuple[Tensor, Tensor, Tensor]:

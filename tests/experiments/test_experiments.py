@@ -179,7 +179,8 @@ def test_a_job_loads_nothing_outside_its_fingerprint():
         for name in slay.list_attention_types()
     ]
     jobs += [
-        TaskParams(**params("tasks").model_dump() | {"task": task}) for task in slay.list_tasks()
+        TaskParams(**params("tasks").model_dump() | {"task": task, "seq_len": 16})
+        for task in slay.list_tasks()
     ]
     asked = json.dumps([{"experiment": job.experiment, **job.model_dump()} for job in jobs])
     done = subprocess.run(
