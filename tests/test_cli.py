@@ -154,9 +154,11 @@ def test_tasks_lists_all_and_shows_one():
     text = call("tasks").output
     for name in slay.list_tasks():
         assert name in text
-        example = call("tasks", "--show", name, "--seq-len", 8).output.splitlines()
-        assert [len(line.split()) for line in example[-2:]] == [9, 9]
+        example = call("tasks", "--show", name, "--seq-len", 16).output.splitlines()
+        assert [len(line.split()) for line in example[-2:]] == [17, 17]
     assert "." in example[-1]
+    rows = json.loads(call("tasks", "memory/*", "--json").output)
+    assert {row["category"] for row in rows} == {"memory"}
 
 
 def test_starting_loads_neither_torch_nor_tables():
