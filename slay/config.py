@@ -94,9 +94,11 @@ class Config(BaseModel):
         return [job for job in jobs if self._wanted(job[0])]
 
     def _wanted(self, params: Params) -> bool:
-        """Whether `only` lets a job through."""
+        """Whether `only` lets a job through; Snakemake's command line gives its numbers as text."""
         facts = {"experiment": params.experiment, **params.model_dump()}
-        return all(facts.get(key) in values for key, values in self.only.items() if key in facts)
+        return all(
+            str(facts[key]) in map(str, values) for key, values in self.only.items() if key in facts
+        )
 
     def _job(self, experiment: str, point: Grid, where: str) -> tuple[Params, dict[str, Option]]:
         """One combination of a grid, over what the run says for all."""
@@ -133,6 +135,8 @@ def load(data: Mapping[str, Any], where: str = "config") -> Config:
     """
     try:
         config = Config.model_validate(dict(data))._with_attention()
+        if config.only and not any(config.grids().values()):
+            raise ConfigError(f"only: no job of this run has {config.only}; leave something in")
         config.grids()
     except ValidationError as error:
         raise ConfigError(f"{where}: {error_line(error, Config)}") from error

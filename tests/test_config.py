@@ -257,6 +257,12 @@ def test_a_group_of_tasks_is_all_of_its_tasks_once(asked):
     assert len({job.path for job in found}) == len(found)
 
 
+def test_only_takes_numbers_as_text_too():
+    parts = [expand(load(changed("only", {"head_dim": value}))) for value in (8, "8", ["8"])]
+    assert {job.params.head_dim for job in parts[0]["quality"]} == {8}
+    assert parts[0] == parts[1] == parts[2]
+
+
 def test_only_leaves_a_part_of_the_run():
     whole = expand(load(changed("experiments/tasks/0/task", "core")))
     part = changed("experiments/tasks/0/task", "core")
@@ -273,6 +279,7 @@ def test_only_leaves_a_part_of_the_run():
         ({"tsak": "copy"}, "'task'"),
         ({"task": "memroy/*"}, "'memory/*'"),
         ({"attention": "lineer"}, "'linear'"),
+        ({"attention": "rff"}, "no job"),
         ({"experiment": "taks"}, "'tasks'"),
         ("copy", "table"),
     ],
