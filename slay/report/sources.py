@@ -5,7 +5,7 @@ TABLES: dict[str, list[str]] = {
     "quality": ["quality"],
     "scaling": ["scaling"],
     "tasks": ["tasks"],
-    "tasks_full": ["tasks"],
+    "tasks-full": ["tasks"],
     "claims": ["quality", "scaling", "tasks"],
 }
 FIGURES: dict[str, list[str]] = {

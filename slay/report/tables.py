@@ -154,5 +154,5 @@ TABLES: dict[str, Callable[[Results], dict[str, Any]]] = {
     "quality": quality,
     "scaling": scaling,
     "tasks": tasks,
-    "tasks_full": tasks_full,
+    "tasks-full": tasks_full,
 }
