@@ -219,7 +219,7 @@ mechanisms.params.append(PLUGIN)
 @click.argument("names", nargs=-1)
 @click.option("--show", metavar="NAME", help="Draw an example of one task.")
 @click.option("--seq-len", default=16, show_default=True, help="Length of the example.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the example.")
+@click.option("--seed", type=click.IntRange(0, 2**32), default=0, help="Seed of the example.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--markdown", is_flag=True, help="As a page, with an example of each.")
 def tasks(
@@ -229,6 +229,8 @@ def tasks(
 
     NAMES are tasks or groups of tasks: a category as 'memory/*', attention_critical, core, all.
     """
+    from itertools import groupby
+
     from slay.registry import expand_tasks
     from slay.tasks import page
 
@@ -243,15 +245,18 @@ def tasks(
     if markdown:
         click.echo(page.page(), nl=False)
         return
-    rows = [page.facts(name) for name in expand_tasks(list(names) or ["all"])]
+    wanted = expand_tasks(list(names) or ["all"])
+    rows = [page.facts(name) for name in slay.list_tasks() if name in wanted]
     if as_json:
         import json
 
         click.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
-        needs = "*" if row["attention_critical"] else " "
-        click.echo(f"{row['name']:22}{needs} {row['category']:12} {row['summary']}")
+    for category, members in groupby(rows, lambda row: row["category"]):
+        click.echo(category)
+        for row in members:
+            needs = "*" if row["attention_critical"] else " "
+            click.echo(f"  {row['name']:22}{needs} {row['lengths']:22}  {row['summary']}")
     click.echo("\n* needs attention: no average solves it")
 
 

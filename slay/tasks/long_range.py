@@ -70,7 +70,8 @@ class MultiHop(Task):
 
     A node asks for its successor, a node with a prime for its successor's successor. Half of the
     L / 4 questions are of each kind. Two steps take three layers: one ties each node to the one
-    that points to it, two follow the pointers.
+    that points to it, two follow the pointers. Two layers learn the questions of one step, and
+    guess at the others.
     """
 
     name = "multihop"

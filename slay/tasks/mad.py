@@ -6,6 +6,8 @@ Mended: filler is drawn from the caller's generator, and every answer follows fr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby, permutations
+from math import perm
 
 import torch
 from torch import Tensor
@@ -16,6 +18,12 @@ KEYS = 8
 VALUES = 8
 NOISE = 8
 WORDS = 16
+
+# Every sequence of one to three different tokens out of 8, in the first columns, and its
+# probability: each length is as likely.
+_MOTIFS = [motif for size in (1, 2, 3) for motif in permutations(range(KEYS), size)]
+MOTIFS = torch.tensor([(*motif, *[IGNORE] * (3 - len(motif))) for motif in _MOTIFS])  # (400, 3)
+MOTIF_CHANCE = torch.tensor([1 / (3 * perm(KEYS, len(motif))) for motif in _MOTIFS])
 
 
 class InContextRecall(Task):
@@ -69,9 +77,10 @@ class NoisyRecall(Task):
 
 
 class FuzzyRecall(Task):
-    """In-context recall of keys that are two tokens long; the second one asks for the value.
+    """In-context recall of keys and values of one to three tokens each, and L / 8 keys in all.
 
-    A key's second token alone says little: two keys in a sequence may share it.
+    A value is asked token by token, from the last token of its key on. A key can be the beginning
+    or a part of another.
     """
 
     name = "mad_fuzzy_recall"
@@ -80,26 +89,26 @@ class FuzzyRecall(Task):
     minimum = 16
 
     def vocabulary(self, seq_len: int) -> list[str]:
-        return [*symbols(KEYS, "k"), *symbols(VALUES), "PAD"]
+        return [*symbols(KEYS, "k"), *symbols(VALUES)]
 
     def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
-        triples, pad = divmod(seq_len, 3)
-        # Few different keys, so that they come back: 4 of the 64 pairs of tokens.
-        table = distinct(generator, batch, 4, KEYS * KEYS)  # (B, 4)
-        meaning = integers(generator, 0, VALUES, batch, 4)
-        which = integers(generator, 0, 4, batch, triples)
-        which[:, -1] = which[:, 0]  # something is asked
-        keys, values = table.gather(1, which), KEYS + meaning.gather(1, which)
-        inputs = torch.stack((keys // KEYS, keys % KEYS, values), dim=-1).flatten(1)
-        targets = torch.full_like(inputs, IGNORE)
-        targets[:, 1::3] = torch.where(_seen(which), values, IGNORE)
-        ends = torch.full((batch, pad), KEYS + VALUES)
-        return torch.cat((ends, inputs), 1), torch.cat((torch.full_like(ends, IGNORE), targets), 1)
+        # With C keys, one of the first C + 1 pairs is a repetition: something is asked.
+        count, pairs = seq_len // 8, seq_len // 2 + 1  # C, and enough for L + 1 tokens
+        chance = MOTIF_CHANCE.expand(batch, -1)
+        keys = torch.multinomial(chance, count, generator=generator)  # (B, C), different
+        values = torch.multinomial(chance, count, replacement=True, generator=generator)
+        table = torch.cat((MOTIFS[keys], KEYS + MOTIFS[values]), dim=-1)  # (B, C, 6)
+        which = integers(generator, 0, count, batch, pairs)
+        text = table[torch.arange(batch)[:, None], which].flatten(1)  # with gaps, below 0
+        asked = (text >= KEYS) & _seen(which).repeat_interleave(table.shape[-1], dim=1)
+        where = (text < 0).int().argsort(dim=-1, stable=True)[:, : seq_len + 1]  # without
+        text, asked = text.gather(1, where), asked.gather(1, where)
+        return text[:, :-1], torch.where(asked[:, 1:], text[:, 1:], IGNORE)
 
     def oracle(self, prefix: Sequence[int], position: int) -> int:
-        text = [token for token in prefix[: position + 1] if token != KEYS + VALUES]
-        key = text[-2:]
-        return next(text[i + 2] for i in range(0, len(text), 3) if text[i : i + 2] == key)
+        runs = [list(run) for _, run in groupby(prefix[: position + 1], lambda t: t >= KEYS)]
+        said = len(runs.pop()) if len(runs) % 2 == 0 else 0
+        return runs[runs.index(runs[-1]) + 1][said]
 
 
 class Memorisation(Task):

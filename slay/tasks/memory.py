@@ -96,7 +96,7 @@ class FirstToken(Task):
 class SelectiveCopy(Task):
     """Noise in which k = L / 8 tokens follow a MARK; after SEP, the marked tokens in their order.
 
-    A mark never follows a marked token's mark: each stands before a token of the noise's kind.
+    Two marks are never next to each other, so that each marks a symbol.
     """
 
     name = "selective_copy"

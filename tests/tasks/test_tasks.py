@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 import slay
+from slay.cli import main
 from slay.errors import SlayError
 from slay.registry import task_groups
 from slay.tasks.base import IGNORE
@@ -125,6 +128,48 @@ def test_a_drawing_shows_every_token_and_answer_by_name(name):
         shown[label] += cells
     assert shown["input"] == [names[token] for token in inputs[0]]
     assert shown["asked"] == ["." if t == IGNORE else names[t] for t in targets[0]]
+
+
+def test_the_list_of_tasks_is_by_category_and_has_each_once():
+    lines = CliRunner().invoke(main, ["tasks", "memory/*", "sort", "kv_recall"]).output.splitlines()
+    assert [line for line in lines if line and line[0] not in " *"] == ["basic", "memory"]
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert listed == ["sort", *task_groups()["memory/*"]]
+    for name, line in zip(listed, (line for line in lines if line.startswith("  ")), strict=True):
+        assert slay.get_task(name).lengths in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--show", "copi"],
+        ["--show", "copy", "--seq-len", "17"],
+        ["--show", "copy", "--seed", "-1"],
+        ["no_such_category/*"],
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_is_allowed(words):
+    done = CliRunner().invoke(main, ["tasks", *words])
+    errors = [line for line in done.output.splitlines() if line.startswith("Error: ")]
+    assert done.exit_code != 0
+    assert len(errors) == 1
+    assert any(word in errors[0] for word in ("there are", "allowed", "range"))
+
+
+@given(seq_len=st.integers(16, 96), seed=st.integers(0, 2**32))
+def test_pieces_of_fuzzy_recall_are_pairs_and_values_come_back(seq_len, seed):
+    inputs, targets = sample("mad_fuzzy_recall", seq_len, batch=4, seed=seed)
+    for text, asked in zip(inputs.tolist(), targets.tolist(), strict=True):
+        assert any(answer != IGNORE for answer in asked)
+        runs = [tuple(run) for _, run in groupby(text, lambda token: token >= 8)]
+        assert max(map(len, runs)) <= 3
+        for run in runs:
+            assert len(set(run)) == len(run)
+        meanings = {}
+        whole = runs[: (len(runs) - 1) // 2 * 2]  # the last pair may be cut off
+        for key, value in zip(whole[::2], whole[1::2], strict=True):
+            assert meanings.setdefault(key, value) == value
+        assert len(meanings) <= seq_len // 8
 
 
 def test_the_page_of_tasks_is_up_to_date():
