@@ -199,6 +199,6 @@ def error_line(error: ValidationError, model: type[BaseModel], where: str = "") 
     if first["type"] == "missing":
         return f"{place}: this key is missing"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if "unknown" in message:  # one of our own lines, which names the value
-        return f"{place}: {message}"
+    if "unknown" in message or not keys:  # one of our own lines, which names the value
+        return f"{place}: {message}" if place else message
     return f"{place}: {first['input']!r} {message}"

@@ -15,6 +15,7 @@ from pydantic import (
     FiniteFloat,
     Strict,
     field_validator,
+    model_validator,
 )
 
 from slay.registry import ATTENTION, TASKS
@@ -33,6 +34,15 @@ Seed = Annotated[int, Strict(), Field(ge=0)]
 Positive = Annotated[FiniteFloat, BeforeValidator(_no_bool), Field(gt=0)]
 Option = bool | int | FiniteFloat | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
 Options = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Option]
+
+
+def _heads_divide(params: Any) -> Any:
+    """`params`, if its heads share its width evenly."""
+    if params.embed_dim % params.n_heads:
+        raise ValueError(
+            f"embed_dim = {params.embed_dim} does not divide into n_heads = {params.n_heads} heads"
+        )
+    return params
 
 
 class Params(BaseModel):
@@ -96,20 +106,52 @@ class ScalingParams(Params):
     experiment = "scaling"
 
     seq_len: Whole = Field(4096, description="Sequence length L.")
-    mode: Literal["forward", "forward_backward"] = Field(
-        "forward", description="What is timed: the output alone, or its gradients too."
+    mode: Literal["forward", "forward_backward", "decode"] = Field(
+        "forward",
+        description="What is timed: the output, its gradients too, or one token after L others.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision.")
     batch_size: Whole = Field(1, description="Sequences a batch.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
     repeats: Rounds = Field(10, description="Timed rounds, after two or more to warm up.")
+    max_seconds: Positive = Field(120.0, description="Give up where the rounds would take longer.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ScalingParams:
+        return _heads_divide(self)
 
     def place(self) -> str:
         return f"{self.attention}/{self.mode}-{self.dtype}/L{self.seq_len}"
 
     def modules(self) -> list[str]:
         return [*super().modules(), ATTENTION.module("standard")]
+
+
+class MaxContextParams(Params):
+    """Find the longest context that fits into a memory budget, by running it."""
+
+    experiment = "max_context"
+
+    memory_mb: Whole = Field(64, description="Budget in MiB: inputs, temporaries and result.")
+    mode: Literal["forward", "forward_backward"] = Field(
+        "forward", description="What has to fit: the output alone, or its gradients too."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision.")
+    batch_size: Whole = Field(1, description="Sequences a batch.")
+    embed_dim: Whole = Field(256, description="Width of all heads together.")
+    n_heads: Whole = Field(8, description="Number of heads.")
+    max_len: Annotated[int, Strict(), Field(ge=64, multiple_of=64)] = Field(
+        131072, description="Longest length to try, a multiple of 64."
+    )
+    max_seconds: Positive = Field(5.0, description="Do not try what would take a probe longer.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> MaxContextParams:
+        return _heads_divide(self)
+
+    def place(self) -> str:
+        return f"{self.attention}/{self.mode}-{self.dtype}/{self.memory_mb}MiB"
 
 
 class TaskParams(Params):
@@ -141,5 +183,5 @@ class TaskParams(Params):
 
 
 PARAMS: dict[str, type[Params]] = {
-    cls.experiment: cls for cls in (QualityParams, ScalingParams, TaskParams)
+    cls.experiment: cls for cls in (QualityParams, ScalingParams, MaxContextParams, TaskParams)
 }

@@ -209,6 +209,7 @@ EXPERIMENTS = Registry(
     {
         "quality": "slay.experiments.quality:run",
         "scaling": "slay.experiments.scaling:run",
+        "max_context": "slay.experiments.max_context:run",
         "tasks": "slay.experiments.tasks:run",
     },
 )

@@ -26,6 +26,7 @@ from slay.registry import EXPERIMENTS
 TOY = {
     "quality": {"head_dim": 4, "seq_len": 9, "n_heads": 2},
     "scaling": {"seq_len": 9, "embed_dim": 8, "n_heads": 2, "repeats": 10},
+    "max_context": {"embed_dim": 8, "n_heads": 2, "max_len": 256},
     "tasks": {
         "task": "copy",
         "seq_len": 8,

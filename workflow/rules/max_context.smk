@@ -1,0 +1,24 @@
+"""The longest context in a memory budget. How far it is sought depends on the clock: alone, too."""
+
+
+rule run_max_context:
+    output:
+        f"{RUN}/records/max_context/{{job}}.json",
+    log:
+        f"{RUN}/logs/max_context/{{job}}.log",
+    conda:
+        "../../envs/run.yaml"
+    threads: workflow.resource_settings.cores or 8
+    resources:
+        mem_mb=megabytes,
+        runtime=60,
+        gpu=GPU,
+        timing=1,
+    params:
+        code=code("max_context"),
+        arguments=arguments("max_context"),
+    message:
+        "max_context {wildcards.job}"
+    shell:
+        "slay run {params.arguments} --code {params.code}"
+        " --threads {threads} --out {output:q} > {log:q} 2>&1"
