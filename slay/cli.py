@@ -282,14 +282,17 @@ TEMPLATES = click.option(
 @click.argument("manifest", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--table", type=click.Path(path_type=Path), required=True, help="A row a record.")
 @click.option("--summary", type=click.Path(path_type=Path), required=True, help="A row a setting.")
+@click.option("--curves", type=click.Path(path_type=Path), help="A row a point of a curve.")
 @DRAFT
-def collect(manifest: Path, table: Path, summary: Path, draft: bool) -> None:
+def collect(manifest: Path, table: Path, summary: Path, curves: Path | None, draft: bool) -> None:
     """Read the records that MANIFEST lists into tidy CSV files."""
-    from slay.report.aggregate import collect, summarise
+    from slay.report.aggregate import collect, points, summarise
 
     rows = collect(manifest, draft=draft)
     rows.to_csv(table, index=False)
     summarise(rows).to_csv(summary, index=False)
+    if curves is not None:
+        points(rows).to_csv(curves, index=False)
 
 
 @main.command()

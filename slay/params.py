@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from slay.registry import ATTENTION, TASKS
+from slay.registry import ATTENTION, INPUTS, TASKS
 
 
 def _no_bool(value: Any) -> Any:
@@ -83,9 +83,9 @@ class QualityParams(Params):
 
     experiment = "quality"
 
-    inputs: Literal["isotropic", "planted"] = Field(
+    inputs: Literal["isotropic", "planted", "trained"] = Field(
         "isotropic",
-        description="Queries independent of the keys, or each at cosine 0.8 with an earlier key.",
+        description="Queries independent of keys, each at cosine 0.8 with one, or of a model.",
     )
     head_dim: HeadDim = Field(32, description="Dimension d of a head.")
     seq_len: Whole = Field(1024, description="Sequence length L.")
@@ -97,7 +97,21 @@ class QualityParams(Params):
         return f"{self.attention}/{setting}/seed{self.seed}"
 
     def modules(self) -> list[str]:
-        return [*super().modules(), ATTENTION.module("yat-spherical")]
+        modules = [*super().modules(), ATTENTION.module("yat-spherical")]
+        if self.inputs == "trained":
+            modules += [INPUTS.module("trained"), TASKS.module("induction")]
+        return modules
+
+
+class AblationParams(QualityParams):
+    """Error beside latency: what a budget of features buys."""
+
+    experiment = "ablation"
+
+    repeats: Rounds = Field(10, description="Timed rounds, after two or more to warm up.")
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), ATTENTION.module("standard")]
 
 
 class ScalingParams(Params):
@@ -182,6 +196,34 @@ class TaskParams(Params):
         return [*super().modules(), TASKS.module(self.task)]
 
 
+class AnalysisParams(Params):
+    """A picture of a mechanism: the numbers behind it, as the record's curve."""
+
+    experiment = "analysis"
+
+    kind: Literal[
+        "profile", "quadrature", "reconstruction", "entropy", "maps", "sphere", "decision"
+    ] = Field("profile", description="What to look at.")
+    head_dim: HeadDim = Field(32, description="Dimension d of a head, where it is free.")
+    seq_len: Whole = Field(48, description="Tokens of a map, keys of a row.")
+    n_heads: Whole = Field(8, description="Number of heads, each with its own draw.")
+    seed: Seed = Field(0, description="Seed of the inputs and of the random features.")
+
+    def place(self) -> str:
+        return f"{self.attention}/{self.kind}-d{self.head_dim}-L{self.seq_len}/seed{self.seed}"
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), ATTENTION.module("yat-spherical")]
+
+
 PARAMS: dict[str, type[Params]] = {
-    cls.experiment: cls for cls in (QualityParams, ScalingParams, MaxContextParams, TaskParams)
+    cls.experiment: cls
+    for cls in (
+        QualityParams,
+        ScalingParams,
+        AblationParams,
+        MaxContextParams,
+        TaskParams,
+        AnalysisParams,
+    )
 }

@@ -209,8 +209,19 @@ EXPERIMENTS = Registry(
     {
         "quality": "slay.experiments.quality:run",
         "scaling": "slay.experiments.scaling:run",
+        "ablation": "slay.experiments.ablation:run",
         "max_context": "slay.experiments.max_context:run",
         "tasks": "slay.experiments.tasks:run",
+        "analysis": "slay.experiments.analysis:run",
+    },
+)
+
+INPUTS = Registry(
+    "inputs",
+    {
+        "isotropic": "slay.experiments.inputs:isotropic",
+        "planted": "slay.experiments.inputs:planted",
+        "trained": "slay.experiments.trained:trained",
     },
 )
 

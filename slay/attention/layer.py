@@ -277,6 +277,14 @@ class Attention(nn.Module, ABC):
         """
         return torch.Generator().manual_seed(self.seed + (stream << 32))
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q: (B, H, L, d), k: (B, K, L, d), v: (B, K, L, e), as `attend` takes them; x: (B, L, E).
+
+        Without rotary positions, which `forward` applies after the projection.
+        """
+        q, k, v, _ = self._project(x, None, None, None, None)
+        return q, k, v
+
     def _project(
         self,
         x: Tensor,

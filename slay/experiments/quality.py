@@ -9,14 +9,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slay.attention.layer import Attention
+from slay.experiments.inputs import at_cosine
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.features.elementwise import unit
 from slay.ops.normalise import divisor
 from slay.params import QualityParams
 from slay.record import Number
+from slay.registry import INPUTS
 from slay.theory import sphere_rule, yat_kernel
 
-PLANTED_COSINE = 0.8
 TARGET = "yat-spherical"
 
 
@@ -28,7 +29,7 @@ def run(params: QualityParams, progress: Progress) -> Result:
     normalisers: see `row_metrics`; the curve is a histogram of the normalisers.
     """
     device = choose_device(params.device)
-    q, k, v = (t.to(device) for t in draw_inputs(params))
+    q, k, v = draw_inputs(params, progress)
     with torch.no_grad():
         progress(f"exact {TARGET} at d = {params.head_dim}, L = {params.seq_len}")
         shape = (params.head_dim, params.n_heads)
@@ -48,12 +49,19 @@ def run(params: QualityParams, progress: Progress) -> Result:
             "kernel_error": kernel_error(mechanism, params),
             "num_features": getattr(mechanism, "num_features", None),
         }
-        scores = mechanism.scores(q, k).tril()  # (1, H, L, L)
-        z = scores.sum(-1)  # (1, H, L)
+        scores = mechanism.scores(q, k).tril()  # (B, H, L, L)
+        z = scores.sum(-1)  # (B, H, L)
         weights = scores.double() / divisor(z).double().unsqueeze(-1)
         exact_scores = exact.scores(q.double(), k.double()).tril()
         exact_weights = exact_scores / exact_scores.sum(-1, keepdim=True)
     return Result(metrics | row_metrics(weights, exact_weights, z), histogram(relative(z)))
+
+
+def draw_inputs(params: QualityParams, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of the kind that is asked for: (B, H, L, d) each."""
+    device = choose_device(params.device)
+    q, k, v = INPUTS.load(params.inputs)(params, progress)
+    return q.to(device), k.to(device), v.to(device)
 
 
 def row_metrics(weights: Tensor, exact: Tensor, z: Tensor) -> dict[str, Number]:
@@ -81,28 +89,6 @@ def histogram(values: Tensor, bins: int = 40) -> list[dict[str, Number]]:
     counts, edges = torch.histogram(values.flatten().cpu(), bins)
     rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
     return [{"low": low, "high": high, "count": int(count)} for low, high, count in rows]
-
-
-def draw_inputs(params: QualityParams) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, each (1, H, L, d), standard normal.
-
-    "planted": each query has cosine 0.8 with one key drawn from those at or before it.
-    """
-    draw = stream(params.seed, "quality")
-    shape = (1, params.n_heads, params.seq_len, params.head_dim)
-    q, k, v = (torch.randn(shape, generator=draw) for _ in range(3))
-    if params.inputs == "planted":
-        share = torch.rand(shape[:3], generator=draw)  # (1, H, L)
-        chosen = (share * torch.arange(1, params.seq_len + 1)).long()  # in [0, i]
-        near = unit(k.gather(2, chosen.unsqueeze(-1).expand(shape)))
-        q = q.norm(dim=-1, keepdim=True) * at_cosine(near, q, torch.tensor(PLANTED_COSINE))
-    return q, k, v
-
-
-def at_cosine(near: Tensor, towards: Tensor, x: Tensor) -> Tensor:
-    """Unit vectors at cosine x with the unit vectors `near`, turned in the direction `towards`."""
-    off = unit(towards - (towards * near).sum(-1, keepdim=True) * near)
-    return x * near + (1.0 - x.square()).sqrt() * off
 
 
 def kernel_error(mechanism: Attention, params: QualityParams, pairs: int = 8) -> float:

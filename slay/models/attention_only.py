@@ -39,7 +39,12 @@ class AttentionOnly(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens: (B, L), int64. Returns logits: (B, L, V)."""
-        h = self.token(tokens) + self.position(torch.arange(tokens.shape[1], device=tokens.device))
+        h = self.embed(tokens)
         for attention in self.layers:
             h = h + attention(h)  # (B, L, E)
         return self.head(h)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token and position: (B, L) -> (B, L, E)."""
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return self.token(tokens) + self.position(places)

@@ -67,6 +67,19 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def points(table: pd.DataFrame) -> pd.DataFrame:
+    """The curves of collected records: a row a point, with its record's parameters before it.
+
+    A job that is not "ok" keeps the curve that it came to.
+    """
+    setting = list(table.columns[: table.columns.get_loc("status")])
+    rows = []
+    for row in table[setting].to_dict("records"):
+        curve = read_record(Path(row["path"])).curve
+        rows += [{**row, **{f"curve.{k}": v for k, v in point.items()}} for point in curve]
+    return pd.DataFrame(rows, columns=None if rows else setting)
+
+
 def _stale(record: Record, job: dict[str, Any]) -> str:
     """Why a record is not the one that a manifest asks for; "" if it is."""
     for name in {**job["params"], **record.params}:

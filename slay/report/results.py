@@ -92,6 +92,10 @@ class Results:
         """One row a record; empty if not run."""
         return self._read(f"{experiment}.csv")
 
+    def curves(self, experiment: str) -> pd.DataFrame:
+        """One row a point of a record's curve; empty if not run."""
+        return self._read(f"{experiment}.curves.csv")
+
     def _json(self, name: str) -> Any:
         """A file of the run's folder that the workflow writes."""
         path = self.folder / name

@@ -1,0 +1,68 @@
+"""Queries, keys and values of a small model that is trained in the job."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from slay.attention.layer import Attention
+from slay.errors import SlayError
+from slay.experiments.inputs import Inputs
+from slay.experiments.result import Progress, stream
+from slay.models.attention_only import AttentionOnly
+from slay.params import QualityParams
+from slay.tasks import get_task
+from slay.tasks.base import IGNORE
+from slay.training.loop import train
+
+TARGET = "yat-spherical"
+TASK = "induction"  # its answers lie at other places in every sequence
+STEPS, BATCH, SEQUENCES = 200, 32, 8
+LEARNT = 0.5  # accuracy on new sequences from which a model counts as trained
+
+
+def trained(params: QualityParams, progress: Progress) -> Inputs:
+    """q, k, v of the last layer on sequences of their own: (8, H, L, d) each.
+
+    The model has two layers of exact spherical Yat attention and learns induction. Raises
+    `SlayError` where it answers less than half of the questions: its queries would mean nothing.
+    """
+    task = get_task(TASK)
+    length = params.seq_len
+    train_stream = stream(params.seed, "train")
+    torch.manual_seed(params.seed)
+    model = AttentionOnly(
+        task.vocab_size(length),
+        length,
+        attention=TARGET,
+        embed_dim=params.n_heads * params.head_dim,
+        n_heads=params.n_heads,
+        epsilon=params.epsilon,
+        seed=params.seed,
+    )
+    asked = int((task.sample(stream(0, "count"), 1, length)[1] != IGNORE).sum())
+    validation = task.sample(stream(params.seed, "validation"), -(-1024 // asked), length)
+    outcome = train(
+        model,
+        lambda: task.sample(train_stream, BATCH, length),
+        validation,
+        steps=STEPS,
+        lr=3e-3,
+        warmup=50,
+        progress=progress,
+    )
+    reached = 0.0 if outcome.diverged else outcome.curve[-1]["accuracy"] or 0.0
+    if reached < LEARNT:
+        raise SlayError(
+            f"inputs = trained: the model reached an accuracy of {reached:.2f} on {TASK} at "
+            f"seq_len = {length}, {LEARNT} is asked; use a shorter seq_len or a larger head_dim"
+        )
+    tokens, _ = task.sample(stream(params.seed, "test"), SEQUENCES, length)
+    with torch.no_grad():
+        *before, last = model.layers
+        h: Tensor = model.embed(tokens)
+        for layer in before:
+            h = h + layer(h)
+        return cast(Attention, last).project(h)
