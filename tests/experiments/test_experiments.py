@@ -26,6 +26,8 @@ from slay.registry import EXPERIMENTS
 TOY = {
     "quality": {"head_dim": 4, "seq_len": 9, "n_heads": 2},
     "scaling": {"seq_len": 9, "embed_dim": 8, "n_heads": 2, "repeats": 10},
+    "ablation": {"head_dim": 4, "seq_len": 9, "n_heads": 2, "repeats": 10},
+    "analysis": {"head_dim": 4, "seq_len": 9, "n_heads": 2},
     "max_context": {"embed_dim": 8, "n_heads": 2, "max_len": 256},
     "tasks": {
         "task": "copy",
@@ -98,7 +100,7 @@ def test_quality_tells_a_good_approximation_from_none():
 
 
 def test_planted_queries_are_near_a_key_they_can_see():
-    q, k, _ = draw_inputs(params("quality", inputs="planted", head_dim=16, seq_len=40))
+    q, k, _ = draw_inputs(params("quality", inputs="planted", head_dim=16, seq_len=40), print)
     off = (unit(q) @ unit(k).mT - 0.8).abs()
     future = torch.ones(40, 40).triu(1).bool()
     assert off.masked_fill(future, math.inf).min(-1).values.max() < 1e-5

@@ -38,7 +38,7 @@ def test_total_variation_of_the_average_by_hand():
     asked = QualityParams(attention="uniform", head_dim=8, seq_len=40, n_heads=2, device="cpu")
     from slay.experiments.quality import draw_inputs
 
-    q, k, _ = (t.double() for t in draw_inputs(asked))
+    q, k, _ = (t.double() for t in draw_inputs(asked, print))
     x = torch.nn.functional.normalize(q, dim=-1) @ torch.nn.functional.normalize(k, dim=-1).mT
     kernel = x**2 / (2 + asked.epsilon - 2 * x)
     total = 0.0

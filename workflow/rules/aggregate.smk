@@ -40,6 +40,7 @@ rule collect_records:
     output:
         table=f"{RUN}/{{draft}}data/{{experiment}}.csv",
         summary=f"{RUN}/{{draft}}data/{{experiment}}.summary.csv",
+        curves=f"{RUN}/{{draft}}data/{{experiment}}.curves.csv",
     log:
         f"{RUN}/{{draft}}logs/collect/{{experiment}}.log",
     localrule: True
@@ -55,7 +56,7 @@ rule collect_records:
         "{wildcards.experiment}: collect the records"
     shell:
         "slay collect {input.manifest:q} --table {output.table:q}"
-        " --summary {output.summary:q} {params.draft} 2> >(tee {log:q} >&2)"
+        " --summary {output.summary:q} --curves {output.curves:q} {params.draft} 2> >(tee {log:q} >&2)"
 
 
 rule describe_mechanisms:

@@ -1,0 +1,24 @@
+"""Error beside latency, by budget. A timing job, which has the machine to itself."""
+
+
+rule run_ablation:
+    output:
+        f"{RUN}/records/ablation/{{job}}.json",
+    log:
+        f"{RUN}/logs/ablation/{{job}}.log",
+    conda:
+        "../../envs/run.yaml"
+    threads: workflow.resource_settings.cores or 8
+    resources:
+        mem_mb=megabytes,
+        runtime=60,
+        gpu=GPU,
+        timing=1,
+    params:
+        code=code("ablation"),
+        arguments=arguments("ablation"),
+    message:
+        "ablation {wildcards.job}"
+    shell:
+        "slay run {params.arguments} --code {params.code}"
+        " --threads {threads} --out {output:q} > {log:q} 2>&1"

@@ -1,0 +1,23 @@
+"""The points of the pictures of kernels."""
+
+
+rule run_analysis:
+    output:
+        f"{RUN}/records/analysis/{{job}}.json",
+    log:
+        f"{RUN}/logs/analysis/{{job}}.log",
+    conda:
+        "../../envs/run.yaml"
+    threads: 1
+    resources:
+        mem_mb=megabytes,
+        runtime=30,
+        gpu=GPU,
+    params:
+        code=code("analysis"),
+        arguments=arguments("analysis"),
+    message:
+        "analysis {wildcards.job}"
+    shell:
+        "slay run {params.arguments} --code {params.code}"
+        " --threads {threads} --out {output:q} > {log:q} 2>&1"
