@@ -85,6 +85,8 @@ def test_a_jobs_command_gives_its_parameters(experiment, attention, task, option
     cls = PARAMS[experiment]
     whole = {name: number for name, field in cls.model_fields.items() if type(field.default) is int}
     extra = {"task": task} if "task" in cls.model_fields else {}
+    if "max_len" in whole:
+        whole["max_len"] = 64 * number
     params = cls(attention=attention, options=options, epsilon=epsilon, **whole, **extra)
     found = asked_by("run", *Job(params, "record.json").argv, "--out", "record.json")
     assert type(found) is cls

@@ -156,7 +156,7 @@ def test_a_misspelt_key_of_the_run_gives_the_nearest(pair):
 def test_a_misspelt_key_of_a_grid_gives_the_nearest(experiment, data):
     name, wrong = data.draw(misspelt(PARAMS[experiment].model_fields))
     refused(
-        changed(f"experiments/{experiment}/0/{wrong}", 1),
+        changed(f"experiments/{experiment}", [{wrong: 1}]),
         f"experiments.{experiment}[0]",
         repr(wrong),
         f"did you mean {name!r}",

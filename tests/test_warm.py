@@ -81,13 +81,18 @@ def children(pid):
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def hears_interrupts():
+    """Even where the tests run in the background, whose children ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_a_job_dies_with_its_client(warm, tmp_path, how):
     server, env = warm
     out = tmp_path / "r.json"
     client = subprocess.Popen(
         [*SLAY, "--attention", "linear", "--seq-len", "100000", "--device", "cpu", "--out", out],
-        env=env, stderr=subprocess.DEVNULL,
+        env=env, stderr=subprocess.DEVNULL, preexec_fn=hears_interrupts,
     )  # fmt: skip
     until(lambda: children(server.pid))
     (child,) = children(server.pid)
