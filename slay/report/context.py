@@ -31,7 +31,7 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
     context: dict[str, Any] = basic(results) | {
         "machine": results.machine,
         "mechanisms": results.mechanisms,
-        "longest": max(results.axis("scaling", "seq_len"), default=0),
+        "longest": max(results.axis("scaling", "seq_len", mode="forward"), default=0),
         "solved": lambda name, group: scores.solved(results, name, group),
         "task_names": list(dict.fromkeys(task for task, _ in scores.lengths(results))),
         "task_len": next(iter(results.axis("tasks", "seq_len")), 0),

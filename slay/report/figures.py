@@ -15,7 +15,7 @@ from slay.errors import unknown
 from slay.report import sources
 from slay.report.results import Estimate, Results
 from slay.report.scores import lengths
-from slay.report.style import COLUMN, PAGE, look, save, styled
+from slay.report.style import BOUND, COLUMN, PAGE, look, save, styled
 
 
 def draw_figure(name: str, results: Results, path: Path) -> None:
@@ -55,8 +55,8 @@ def quality(results: Results) -> Figure:
             )
         m = np.unique(np.geomspace(1, 2 * top, 200).astype(int))
         bound = [results.bound(dim, n) for n in m]
-        panel.plot(m, bound, color="#009E73", linestyle="--", label="Mercer bound")
-        panel.fill_between(m, bound, color="#009E73", alpha=0.10, linewidth=0)
+        panel.plot(m, bound, color=BOUND, linestyle="--", linewidth=1.0, label="Mercer bound")
+        panel.fill_between(m, bound, color=BOUND, alpha=0.10, linewidth=0)
         panel.set(xscale="log", ylim=(0, 1.05), xlabel="features $m$", title=f"$d={dim}$")
     axes[0][0].set_ylabel("relative kernel error")
     _legend_below(figure, axes[0], results.names)
@@ -85,7 +85,8 @@ def scaling(results: Results) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(PAGE, 2.4))
     for panel, (metric, label, unit) in zip(axes, panels, strict=True):
         for name in results.names:
-            frame = results.select("scaling", metric, attention=name).drop_duplicates("seq_len")
+            where = {"attention": name, "mode": "forward"}
+            frame = results.select("scaling", metric, **where).drop_duplicates("seq_len")
             frame = frame.sort_values("seq_len")
             if frame.empty:
                 continue
@@ -94,8 +95,8 @@ def scaling(results: Results) -> Figure:
                 frame["seq_len"], frame["mean"] / unit, color=colour, marker=marker, label=name
             )
             if metric != "peak_memory_bytes":
-                low = results.select("scaling", f"{metric}_q1", attention=name)
-                high = results.select("scaling", f"{metric}_q3", attention=name)
+                low = results.select("scaling", f"{metric}_q1", **where)
+                high = results.select("scaling", f"{metric}_q3", **where)
                 low, high = (
                     f.drop_duplicates("seq_len").sort_values("seq_len") for f in (low, high)
                 )
@@ -103,7 +104,7 @@ def scaling(results: Results) -> Figure:
                     frame["seq_len"], low["mean"] / unit, high["mean"] / unit, color=colour,
                     alpha=0.15, linewidth=0,
                 )  # fmt: skip
-        lengths = sorted(results.axis("scaling", "seq_len"))
+        lengths = sorted(results.axis("scaling", "seq_len", mode="forward"))
         panel.set(xscale="log", yscale="log", xlabel="sequence length $L$", ylabel=label)
         panel.set_xticks(lengths, [str(length) for length in lengths])
         panel.minorticks_off()

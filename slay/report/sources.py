@@ -6,6 +6,10 @@ TABLES: dict[str, list[str]] = {
     "scaling": ["scaling"],
     "tasks": ["tasks"],
     "tasks-full": ["tasks"],
+    "passes": ["scaling"],
+    "longest-context": ["max_context"],
+    "budget": ["ablation"],
+    "denominators": ["quality"],
     "claims": ["quality", "scaling", "tasks"],
 }
 FIGURES: dict[str, list[str]] = {

@@ -16,16 +16,28 @@ from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.35, 7.0  # widths in inches: one column, the text of a page
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; markers differ for grey print.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, for the mechanisms that most
+# pictures show; the others take shades that are apart from these. Markers differ for grey print.
 LOOKS = {
     "standard": ("#000000", "o"),
+    "yat": ("#AA4499", "d"),
+    "yat-spherical": ("#CC79A7", "D"),
     "uniform": ("#7f7f7f", "x"),
     "linear": ("#E69F00", "s"),
-    "yat-spherical": ("#CC79A7", "D"),
+    "performer": ("#B8860B", "P"),
+    "cosformer": ("#8C6D31", "h"),
+    "rff": ("#999933", "X"),
+    "yat-performer": ("#56B4E9", "<"),
+    "yat-performer-laplace": ("#332288", ">"),
+    "yat-performer-nystrom": ("#44AA99", "p"),
+    "yat-performer-tensor": ("#117733", "*"),
+    "yat-performer-rm": ("#009E73", "H"),
     "yat-performer-anchor": ("#0072B2", "^"),
     "yat-quadratic": ("#D55E00", "v"),
+    "yat-cubic": ("#882255", "8"),
 }
-SPARE = [("#009E73", "P"), ("#56B4E9", "X"), ("#A6761D", "*"), ("#666666", "h")]
+SPARE = [("#CC6677", "$1$"), ("#6699CC", "$2$"), ("#997700", "$3$"), ("#666666", "$4$")]
+BOUND = "#555555"  # what no mechanism can be below
 
 RC: dict[str, Any] = {
     "font.family": "serif",

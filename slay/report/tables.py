@@ -39,6 +39,7 @@ def quality(results: Results) -> dict[str, Any]:
     """A block a head dimension; first what needs no mechanism: answering zero."""
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["readme"]["quality"]
     length = next(iter(results.axis("quality", "seq_len")), None)
+    trained = {"seq_len": next(iter(results.axis("quality", "seq_len", inputs="trained")), None)}
     blocks: list[dict[str, Any]] = []
     dims = sorted(results.axis("quality", "head_dim"))
     for dim in dims:
@@ -55,6 +56,7 @@ def quality(results: Results) -> dict[str, Any]:
                         "bound": _bound(results, dim, m),
                         "isotropic": _by_metric(results, inputs="isotropic", **where),
                         "planted": _by_metric(results, inputs="planted", **where),
+                        "trained": _by_metric(results, inputs="trained", **(where | trained)),
                         "published": published.get(name, {}) if not variant else {},
                     }
                 )
@@ -65,7 +67,7 @@ def quality(results: Results) -> dict[str, Any]:
         blocks.append({"dim": dim, "rows": rows, "zeros": zeros})
     widest = max((len(block["rows"]) for block in blocks), default=0)
     blocks.sort(key=lambda block: len(block["rows"]) != widest)  # the fullest first
-    return {"blocks": blocks, "length": length}
+    return {"blocks": blocks, "length": length, "trained_length": trained["seq_len"]}
 
 
 def _bound(results: Results, dim: int, m: Estimate | Missing) -> float | None:
@@ -79,10 +81,10 @@ def _by_metric(results: Results, **where: Any) -> dict[str, Estimate | Missing]:
 
 def scaling(results: Results) -> dict[str, Any]:
     """Latency, ratio to `standard` and memory at each length, with fitted growth."""
-    lengths = sorted(results.axis("scaling", "seq_len"))
+    lengths = sorted(results.axis("scaling", "seq_len", mode="forward"))
     rows = []
-    for name in results.names:
-        where = {"attention": name}
+    for name in _measured(results, "scaling"):
+        where = {"attention": name, "mode": "forward"}
         rows.append(
             {
                 "name": name,
@@ -102,11 +104,105 @@ def scaling(results: Results) -> dict[str, Any]:
 
 def _growth(results: Results, name: str, metric: str) -> float | None:
     """Exponent over the longer half of the lengths, where start-up costs no longer show."""
-    frame = results.select("scaling", metric, attention=name).drop_duplicates("seq_len")
+    where = {"attention": name, "mode": "forward"}
+    frame = results.select("scaling", metric, **where).drop_duplicates("seq_len")
     frame = frame.sort_values("seq_len").tail(max(2, (len(frame) + 1) // 2))
     if len(frame) < 2:
         return None
     return growth_exponent(frame["seq_len"].to_numpy(float), frame["mean"].to_numpy(float))
+
+
+def passes(results: Results) -> dict[str, Any]:
+    """Latency and ratio of what else is timed than the forward pass, by mode and length."""
+    columns = [
+        (mode, length)
+        for mode in results.axis("scaling", "mode")
+        if mode != "forward"
+        for length in sorted(results.axis("scaling", "seq_len", mode=mode))
+    ]
+    rows = []
+    for name in results.names:
+        cells = [
+            {
+                metric: results.value("scaling", metric, attention=name, mode=mode, seq_len=length)
+                for metric in ("latency_ms", "ratio", "tokens_per_second")
+            }
+            for mode, length in columns
+        ]
+        if any(isinstance(cell["latency_ms"], Estimate) for cell in cells):
+            rows.append({"name": name, "cells": cells})
+    return {"columns": columns, "rows": rows}
+
+
+def longest_context(results: Results) -> dict[str, Any]:
+    """The longest context in each memory budget, and the number of lengths tried for it."""
+    budgets = sorted(results.axis("max_context", "memory_mb"))
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                {
+                    metric: results.value("max_context", metric, attention=name, memory_mb=budget)
+                    for metric in ("longest", "capped", "probes")
+                }
+                for budget in budgets
+            ],
+        }
+        for name in _measured(results, "max_context")
+    ]
+    return {"budgets": budgets, "rows": rows}
+
+
+def budget(results: Results) -> dict[str, Any]:
+    """Error beside latency for every budget of features, by number of features."""
+    metrics = ("num_features", "rel_l2", "kernel_error", "latency_ms", "ratio", "ratio_standard")
+    rows = []
+    for name in _measured(results, "ablation"):
+        of_name = []
+        for variant in results.axis("ablation", "variant", attention=name):
+            where = {"attention": name, "variant": variant}
+            cells = {metric: results.value("ablation", metric, **where) for metric in metrics}
+            of_name.append({"name": name, "variant": _letters(variant), **cells})
+        rows += sorted(of_name, key=_size)
+    return {"rows": rows}
+
+
+LETTERS = {"num_quadrature_nodes": "R", "num_prf_features": "M", "poly_dim": "P"}
+
+
+def _letters(variant: str) -> str:
+    """The options of a variant with the letters of the text, in their order there."""
+    pairs = [part.split("=") for part in variant.split("+") if part]
+    order = list(LETTERS)
+    pairs.sort(key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
+    return ", ".join(f"{LETTERS.get(name, name)} = {value}" for name, value in pairs)
+
+
+def _size(row: dict[str, Any]) -> float:
+    m = row["num_features"]
+    return m.mean if isinstance(m, Estimate) else 0.0
+
+
+def denominators(results: Results) -> dict[str, Any]:
+    """Sign and size of the normaliser by mechanism and inputs, with the distance of the rows."""
+    kinds = results.axis("quality", "inputs")
+    metrics = ("nonpositive_share", "min_normaliser", "row_tv")
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                {
+                    metric: results.value(
+                        "quality", metric, attention=name, inputs=inputs, head_dim=32
+                    )
+                    for metric in metrics
+                }
+                for inputs in kinds
+            ],
+        }
+        for name in _measured(results, "quality")
+    ]
+    return {"kinds": kinds, "rows": rows}
 
 
 def tasks(results: Results) -> dict[str, Any]:
@@ -155,4 +251,8 @@ TABLES: dict[str, Callable[[Results], dict[str, Any]]] = {
     "scaling": scaling,
     "tasks": tasks,
     "tasks-full": tasks_full,
+    "passes": passes,
+    "longest-context": longest_context,
+    "budget": budget,
+    "denominators": denominators,
 }
