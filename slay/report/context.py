@@ -11,7 +11,7 @@ from slay.report import scores
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex
 from slay.report.results import Results
-from slay.report.sources import TABLES
+from slay.report.sources import FIGURES, TABLES
 
 
 def basic(results: Results) -> dict[str, Any]:
@@ -48,15 +48,20 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
 
 
 def _provenance(results: Results) -> list[dict[str, Any]]:
-    """A row a table or figure: how many records, how to make it again, which code."""
+    """A row a table or figure: how many records, how to make it again, which code.
+
+    A figure with the name of a table shows the same records, and has no row of its own.
+    """
     run = results.folder.name
+    files = {name: f"figures/{name}.pdf" for name in FIGURES}
+    files |= {name: f"tables/{name}.tex" for name in TABLES}
     return [
         {
             "name": name,
             "records": sum(len(results.records(experiment)) for experiment in experiments),
-            "command": f"snakemake results/{run}/tables/{name}.tex",
+            "command": f"snakemake results/{run}/{files[name]}",
             "code": results.code(experiments),
         }
-        for name, experiments in TABLES.items()
+        for name, experiments in (TABLES | FIGURES).items()
         if experiments
     ]

@@ -17,8 +17,10 @@ def test_deleted_record(checkout):
         "quality linear/isotropic-d16-L128/seed0",
         "quality: collect the records",
         "table quality",
+        "table denominators",
         "table claims",
         "figure quality",
+        "figure normalisers",
         "the paper",
     }
 
@@ -75,9 +77,8 @@ def test_prose(checkout):
 
 
 def test_figure_code(checkout):
-    checkout.edit("slay/report/figures.py", "figsize=(PAGE, 2.3)", "figsize=(PAGE, 2.2)")
-    figures = {f"figure {name}" for name in ("quality", "scaling", "tasks")}
-    assert checkout.planned() == figures | {"the paper"}
+    checkout.edit("slay/report/figures/scaling.py", "figsize=(PAGE, 2.2)", "figsize=(PAGE, 2.1)")
+    assert checkout.planned() == {"figure scaling", "the paper"}
 
 
 def test_added_seed(checkout):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from pypdf import PdfReader
 
+from slay.report.sources import FIGURES
+
 pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
 
 
@@ -25,7 +27,7 @@ def test_latex_is_content(built):
 
 def test_report_holds_every_figure(built):
     report = (built.path / "results/smoke/report.html").read_text()
-    for name in ("quality", "scaling", "tasks"):
+    for name in FIGURES:
         assert f"figures/{name}.png" in report
 
 

@@ -45,7 +45,7 @@ rule draw_figure:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=fingerprint(["slay.report.figures"]),
+        code=lambda wildcards: fingerprint([f"slay.report.figures.{wildcards.figure}"]),
         draft=draft_flag,
         run=lambda wildcards: RUN,
     message:

@@ -1,0 +1,26 @@
+"""How sharp a row is: its entropy, and the weight of one key, against that key's cosine."""
+
+from __future__ import annotations
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from slay.report.figures.parts import legend_below, pictures
+from slay.report.results import Results
+from slay.report.style import PAGE, look
+
+
+def draw(results: Results) -> Figure:
+    """All other keys are independent of the query."""
+    figure, (entropy, weight) = plt.subplots(1, 2, figsize=(PAGE, 2.1))
+    points = pictures(results, "entropy")
+    for name, p in points.items():
+        colour, _ = look(name)
+        entropy.plot(p["x"], p["entropy"], color=colour, label=name)
+        weight.plot(p["x"], p["weight"], color=colour, label=name)
+    length = int(next(iter(points.values()))["seq_len"].iloc[0])
+    weight.axhline(1 / length, color="black", linewidth=0.4, linestyle=":")
+    entropy.set(xlabel="cosine of one key", ylabel=r"entropy / $\log L$")
+    weight.set(xlabel="cosine of one key", ylabel="its weight", yscale="log")
+    legend_below(figure, (entropy, weight), results.names)
+    return figure

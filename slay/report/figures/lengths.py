@@ -1,0 +1,45 @@
+"""Accuracy against the length, for tasks that were trained at more than one."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from slay.report.figures.parts import grid, legend_below
+from slay.report.results import Estimate, MissingError, Results
+from slay.report.scores import lengths
+from slay.report.style import BOUND, look
+
+
+def draw(results: Results) -> Figure:
+    """A panel a task: mean and interval over seeds, and the null."""
+    by_task: dict[str, list[int]] = {}
+    for task, length in lengths(results):
+        by_task.setdefault(task, []).append(length)
+    by_task = {task: sorted(found) for task, found in by_task.items() if len(found) > 1}
+    if not by_task:
+        raise MissingError("tasks: more than one length")
+    figure, panels = grid(len(by_task), 4, 1.9, sharey=True)
+    for panel, (task, of_task) in zip(panels, by_task.items(), strict=True):
+        for name in results.names:
+            where = {"attention": name, "task": task}
+            found = [
+                (n, accuracy)
+                for n in of_task
+                if isinstance(
+                    accuracy := results.value("tasks", "accuracy", seq_len=n, **where), Estimate
+                )
+            ]
+            if found:
+                colour, marker = look(name)
+                x, y = [n for n, _ in found], [accuracy.mean for _, accuracy in found]
+                panel.plot(x, y, color=colour, marker=marker, label=name)
+        null = [results.value("tasks", "null", task=task, seq_len=n) for n in of_task]
+        if all(isinstance(value, Estimate) for value in null):
+            heights = [value.mean for value in null]
+            panel.plot(of_task, heights, color=BOUND, linestyle="--", linewidth=1.0, label="null")
+        panel.set(title=task, xscale="log", xlabel="length $L$", ylim=(0, 1.05))
+        panel.set_xticks(of_task, [str(n) for n in of_task])
+        panel.minorticks_off()
+    panels[0].set_ylabel("accuracy")
+    legend_below(figure, panels, results.names)
+    return figure

@@ -1,0 +1,103 @@
+"""What the figures share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+from typing import Any
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from slay.report.results import MissingError, Results
+from slay.report.style import COLUMN, PAGE
+
+TARGET = "yat-spherical"
+OVER = 1.13  # where an error above 1 is drawn
+
+
+def grid(number: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """`number` panels in rows of `columns`, each row `height` inches high, over the page."""
+    columns = min(number, columns)
+    rows = ceil(number / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(PAGE, rows * height), squeeze=False, **options
+    )
+    panels = list(axes.flat)
+    for panel in panels[number:]:
+        panel.set_axis_off()
+    return figure, panels[:number]
+
+
+def legend_below(figure: Figure, axes: Iterable[Axes], names: Sequence[str]) -> None:
+    """One legend for all panels, each label once: the mechanisms in their order, then the rest.
+
+    The figure grows by the height of the legend.
+    """
+    handles: dict[str, Artist] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if not handles:
+        return
+    order = {name: place for place, name in enumerate(names)}
+    handles = dict(sorted(handles.items(), key=lambda item: order.get(item[0], len(order))))
+    width = 0.045 * max(map(len, handles)) + 0.4  # inches of an entry
+    columns = max(1, int(figure.get_figwidth() / width))
+    figure.set_figheight(figure.get_figheight() + 0.14 * ceil(len(handles) / columns))
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns,
+        fontsize=6.5, handlelength=1.5, columnspacing=1.0, handletextpad=0.5,
+    )  # fmt: skip
+
+
+def error_axis(panel: Axes) -> None:
+    """A vertical axis of relative errors: 0 to 1, and a place for all that is above."""
+    panel.axhline(1.0, color="black", linewidth=0.4, linestyle=":")
+    panel.set_ylim(0, OVER + 0.07)
+    panel.set_yticks([0, 0.25, 0.5, 0.75, 1, OVER], ["0", "0.25", "0.5", "0.75", "1", "> 1"])
+
+
+def shown_error(error: float) -> float:
+    """Where an error is drawn on an `error_axis`."""
+    return error if error <= 1.05 else OVER
+
+
+def curves(results: Results, experiment: str, **where: Any) -> dict[str, pd.DataFrame]:
+    """Points by mechanism, in the order of the run; the columns of the curve by their names.
+
+    Only records without options. Raises `MissingError` where there is no point.
+    """
+    frame = results.curves(experiment)
+    for column, value in {"variant": "", **where}.items():
+        frame = frame[frame[column] == value] if column in frame else frame.iloc[:0]
+    found = {}
+    for name in results.names:
+        points = frame[frame["attention"] == name] if "attention" in frame else frame
+        if not points.empty:
+            found[name] = points.rename(columns=lambda c: c.removeprefix("curve."))
+    if not found:
+        raise MissingError(f"{experiment}: curves")
+    return found
+
+
+def pictures(results: Results, kind: str) -> dict[str, pd.DataFrame]:
+    """Points of one kind of analysis by mechanism: of the first record of each."""
+    found = curves(results, "analysis", kind=kind)
+    return {name: p[p["path"] == p["path"].iloc[0]] for name, p in found.items()}
+
+
+def square(points: pd.DataFrame, values: str) -> pd.DataFrame:
+    """A column of points as a matrix over i and j; NaN where there is no point."""
+    return points.pivot_table(index="i", columns="j", values=values)
+
+
+def not_measured() -> Figure:
+    """What is drawn where the run has nothing to draw."""
+    figure, panel = plt.subplots(figsize=(COLUMN, 1.0))
+    panel.text(0.5, 0.5, "not measured in this run", ha="center", va="center")
+    panel.set_axis_off()
+    return figure

@@ -1,0 +1,41 @@
+"""The kernels that mechanisms use: by cosine, by angle, and their slope."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from slay.report.figures.parts import TARGET, legend_below, pictures
+from slay.report.results import Results
+from slay.report.style import BOUND, PAGE, look
+
+
+def draw(results: Results) -> Figure:
+    """Mean over heads and pairs, with the deciles between which draws spread."""
+    points = pictures(results, "profile")
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.2))
+    by_cosine, by_angle, slope = axes
+    target = next(iter(points.values()))
+    for name, p in points.items():
+        if name == TARGET:
+            continue
+        colour, _ = look(name)
+        for panel, x in ((by_cosine, p["x"]), (by_angle, np.degrees(p["angle"]))):
+            panel.plot(x, p["kernel"], color=colour, label=name)
+            panel.fill_between(x, p["low"], p["high"], color=colour, alpha=0.15, linewidth=0)
+        slope.plot(p["x"], p["slope"], color=colour, label=name)
+    form = {"color": BOUND, "linestyle": "--", "linewidth": 1.0, "label": f"{TARGET} (target)"}
+    by_cosine.plot(target["x"], target["exact"], **form)
+    by_angle.plot(np.degrees(target["angle"]), target["exact"], **form)
+    slope.plot(target["x"], target["exact_slope"], **form)
+    for panel in (by_cosine, by_angle):
+        panel.set_yscale("asinh", linear_width=0.1)
+        panel.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
+    slope.set_yscale("asinh", linear_width=1)
+    slope.set_yticks([-10, -1, 0, 1, 10, 100], ["-10", "-1", "0", "1", "10", "100"])
+    by_cosine.set(xlabel="cosine $x$", ylabel="kernel $k(x)$")
+    by_angle.set(xlabel="angle (degrees)", xticks=range(0, 181, 45))
+    slope.set(xlabel="cosine $x$", ylabel="slope $dk/dx$")
+    legend_below(figure, axes, results.names)
+    return figure

@@ -1,0 +1,29 @@
+"""Gauss-Laguerre quadrature: error against the nodes, and what each node gives at each cosine."""
+
+from __future__ import annotations
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from slay.report.figures.parts import pictures
+from slay.report.results import Results
+from slay.report.style import BOUND, PAGE, look
+
+
+def draw(results: Results) -> Figure:
+    """Left the error of R nodes over all pairs, right the share of the kernel by node."""
+    name, points = next(iter(pictures(results, "quadrature").items()))
+    figure, (convergence, nodes) = plt.subplots(1, 2, figsize=(PAGE, 2.1))
+    errors = points.dropna(subset=["error"])
+    colour, marker = look(name)
+    convergence.plot(errors["nodes"], errors["error"], color=colour, marker=marker)
+    convergence.set(yscale="log", xlabel="nodes $R$", ylabel="relative error of the kernel")
+    shares = points.dropna(subset=["share"])
+    for node, share in shares.groupby("node"):
+        nodes.plot(share["x"], share["share"], label=f"node {int(node)}")
+    total = shares.groupby("x")["share"].sum()
+    nodes.plot(total.index, total, color=BOUND, linestyle="--", linewidth=1.0, label="sum")
+    nodes.axhline(1.0, color="black", linewidth=0.4, linestyle=":")
+    nodes.set(xlabel="cosine $x$", ylabel="share of the kernel")
+    nodes.legend(fontsize=6.5)
+    return figure

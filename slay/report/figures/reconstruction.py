@@ -1,0 +1,28 @@
+"""The kernel's matrix over points of a great circle: the target, then each mechanism's."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from slay.report.figures.parts import TARGET, grid, pictures, square
+from slay.report.results import Results
+
+
+def draw(results: Results) -> Figure:
+    """Each scaled to the target by least squares; one scale of colours."""
+    points = pictures(results, "reconstruction")
+    exact = square(next(iter(points.values())), "exact")
+    matrices = {f"{TARGET} (target)": exact} | {
+        name: square(p, "kernel") for name, p in points.items() if name != TARGET
+    }
+    figure, panels = grid(len(matrices), 4, 2.0)
+    top = float(exact.max().max())
+    for panel, (name, matrix) in zip(panels, matrices.items(), strict=True):
+        image = panel.imshow(matrix, norm="asinh", vmin=0, vmax=top, cmap="cividis")
+        degrees = [0, len(matrix) / 2, len(matrix) - 1]
+        panel.set_xticks(degrees, ["0°", "180°", "360°"])
+        panel.set_yticks(degrees, ["0°", "180°", "360°"])
+        panel.set_title(name)
+    bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.01)
+    bar.outline.set_visible(False)
+    return figure

@@ -1,0 +1,48 @@
+"""The kernel of a fixed key over the sphere in three dimensions, and its polar profile."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.projections.polar import PolarAxes
+
+from slay.report.figures.parts import pictures
+from slay.report.results import Results
+from slay.report.style import PAGE, look
+
+
+def draw(results: Results) -> Figure:
+    """Maps with the key at the north pole; the profile is the great circle through the pole."""
+    points = pictures(results, "sphere")
+    rows = -(-(len(points) + 1) // 4)
+    columns = min(4, len(points) + 1)
+    figure = plt.figure(figsize=(PAGE, 1.6 * rows))
+    for place, (name, p) in enumerate(points.items(), 1):
+        panel = figure.add_subplot(rows, columns, place, projection="mollweide")
+        kernel = p.pivot_table(index="theta", columns="phi", values="kernel")
+        latitude = np.pi / 2 - kernel.index.to_numpy()
+        image = panel.pcolormesh(
+            kernel.columns.to_numpy() - np.pi, latitude, kernel.to_numpy(), norm="asinh",
+            vmin=0, vmax=1, cmap="cividis", shading="gouraud", rasterized=True,
+        )  # fmt: skip
+        panel.set_xticks([])
+        panel.set_yticks([])
+        panel.set_title(name)
+    figure.colorbar(image, ax=figure.axes, fraction=0.02, pad=0.01, location="left")
+    polar = figure.add_subplot(rows, columns, len(points) + 1, projection="polar")
+    assert isinstance(polar, PolarAxes)
+    for name, p in points.items():
+        near = p[np.isclose(p["phi"], 0)].sort_values("theta")
+        far = p[np.isclose(p["phi"], np.pi, atol=1e-4)].sort_values("theta", ascending=False)
+        angle = np.r_[near["theta"], 2 * np.pi - far["theta"]]
+        polar.plot(
+            angle, np.sqrt(np.r_[near["kernel"], far["kernel"]].clip(0)), color=look(name)[0],
+            linewidth=0.9,
+        )  # fmt: skip
+    polar.set_theta_zero_location("N")
+    polar.set_rticks([0.5, 1], ["", ""])
+    polar.set_xticks(np.radians([0, 90, 180, 270]), ["0°", "90°", "180°", "270°"])
+    polar.tick_params(labelsize=6, pad=-2)
+    polar.set_title(r"profile, $\sqrt{k}$")
+    return figure
