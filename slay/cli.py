@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -80,6 +81,7 @@ def run() -> None:
     \b
     slay run tasks --attention linear --task copy --seq-len 32 --out record.json
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
     from slay.warm import forward
 
     status = forward(sys.argv[1:])

@@ -179,6 +179,9 @@ class TaskParams(Params):
     steps: Whole = Field(400, description="Most optimiser steps.")
     batch_size: Whole = Field(64, description="Sequences a step.")
     lr: Positive = Field(3e-3, description="Highest learning rate.")
+    sweep: Whole = Field(
+        1, description="Rates to try around lr, each 3 times the last; validation chooses."
+    )
     warmup: Whole = Field(50, description="Steps of linear warm-up.")
     n_layers: Whole = Field(2, description="Layers.")
     embed_dim: Whole = Field(64, description="Width.")

@@ -50,6 +50,7 @@ def forward(arguments: list[str]) -> int | None:
 
 def serve(path: str) -> None:
     """Fork a child for each request, until standard input ends."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read once, when torch is imported
     for name in LIBRARIES:
         __import__(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies

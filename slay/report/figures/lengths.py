@@ -34,8 +34,8 @@ def draw(results: Results) -> Figure:
                 x, y = [n for n, _ in found], [accuracy.mean for _, accuracy in found]
                 panel.plot(x, y, color=colour, marker=marker, label=name)
         null = [results.value("tasks", "null", task=task, seq_len=n) for n in of_task]
-        if all(isinstance(value, Estimate) for value in null):
-            heights = [value.mean for value in null]
+        heights = [value.mean for value in null if isinstance(value, Estimate)]
+        if len(heights) == len(of_task):
             panel.plot(of_task, heights, color=BOUND, linestyle="--", linewidth=1.0, label="null")
         panel.set(title=task, xscale="log", xlabel="length $L$", ylim=(0, 1.05))
         panel.set_xticks(of_task, [str(n) for n in of_task])

@@ -20,7 +20,7 @@ def draw(results: Results) -> Figure:
     convergence.set(yscale="log", xlabel="nodes $R$", ylabel="relative error of the kernel")
     shares = points.dropna(subset=["share"])
     for node, share in shares.groupby("node"):
-        nodes.plot(share["x"], share["share"], label=f"node {int(node)}")
+        nodes.plot(share["x"], share["share"], label=f"node {node:.0f}")
     total = shares.groupby("x")["share"].sum()
     nodes.plot(total.index, total, color=BOUND, linestyle="--", linewidth=1.0, label="sum")
     nodes.axhline(1.0, color="black", linewidth=0.4, linestyle=":")

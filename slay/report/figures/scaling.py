@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -44,6 +45,6 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _by_length(results: Results, metric: str, name: str):
+def _by_length(results: Results, metric: str, name: str) -> pd.Series:
     frame = results.select("scaling", metric, attention=name, mode="forward")
     return frame.drop_duplicates("seq_len").set_index("seq_len")["mean"].sort_index()
