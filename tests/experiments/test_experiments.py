@@ -193,3 +193,17 @@ def test_a_job_loads_nothing_outside_its_fingerprint():
     for job, line in zip(jobs, done.stdout.splitlines(), strict=True):
         reached = {*closure(job.modules()), *LEFT_OUT}
         assert set(json.loads(line)) <= reached, job
+
+
+def test_a_sweep_keeps_the_rate_that_validation_prefers():
+    asked = {"steps": 30, "warmup": 5, "batch_size": 32}
+    alone = measure(params("tasks", **asked))
+    swept = measure(params("tasks", sweep=3, **asked))
+    assert any(swept.metrics["lr"] == pytest.approx(lr) for lr in (1e-3, 3e-3, 9e-3))
+    assert swept.curve[-1]["accuracy"] >= alone.curve[-1]["accuracy"]
+
+
+def test_a_sweep_survives_the_rates_that_diverge():
+    swept = measure(params("tasks", lr=1e14, sweep=61, steps=20, warmup=1))
+    assert swept.status == "ok"
+    assert swept.metrics["lr"] < 1e14

@@ -6,6 +6,7 @@ rule run_scaling:
         f"{RUN}/records/scaling/{{job}}.json",
     log:
         f"{RUN}/logs/scaling/{{job}}.log",
+    priority: 1  # before what any machine can do at any time
     conda:
         "../../envs/run.yaml"
     threads: workflow.resource_settings.cores or 8
