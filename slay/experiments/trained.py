@@ -10,16 +10,16 @@ from torch import Tensor
 from slay.attention.layer import Attention
 from slay.errors import SlayError
 from slay.experiments.inputs import Inputs
-from slay.experiments.result import Progress, stream
+from slay.experiments.result import Progress, choose_device, stream
 from slay.models.attention_only import AttentionOnly
 from slay.params import QualityParams
 from slay.tasks import get_task
 from slay.tasks.base import IGNORE
-from slay.training.loop import train
+from slay.training.loop import Batch, train
 
 TARGET = "yat-spherical"
 TASK = "induction"  # its answers lie at other places in every sequence
-STEPS, BATCH, SEQUENCES = 200, 32, 8
+STEPS, BATCH, SEQUENCES = 25, 32, 8  # steps at most, for each token of the length
 LEARNT = 0.5  # accuracy on new sequences from which a model counts as trained
 
 
@@ -29,8 +29,14 @@ def trained(params: QualityParams, progress: Progress) -> Inputs:
     The model has two layers of exact spherical Yat attention and learns induction. Raises
     `SlayError` where it answers less than half of the questions: its queries would mean nothing.
     """
+    device = choose_device(params.device)
     task = get_task(TASK)
     length = params.seq_len
+
+    def draw(generator: torch.Generator, batch: int) -> Batch:
+        inputs, targets = task.sample(generator, batch, length)
+        return inputs.to(device), targets.to(device)
+
     train_stream = stream(params.seed, "train")
     torch.manual_seed(params.seed)
     model = AttentionOnly(
@@ -41,14 +47,14 @@ def trained(params: QualityParams, progress: Progress) -> Inputs:
         n_heads=params.n_heads,
         epsilon=params.epsilon,
         seed=params.seed,
-    )
+    ).to(device)
     asked = int((task.sample(stream(0, "count"), 1, length)[1] != IGNORE).sum())
-    validation = task.sample(stream(params.seed, "validation"), -(-1024 // asked), length)
+    validation = draw(stream(params.seed, "validation"), -(-1024 // asked))
     outcome = train(
         model,
-        lambda: task.sample(train_stream, BATCH, length),
+        lambda: draw(train_stream, BATCH),
         validation,
-        steps=STEPS,
+        steps=STEPS * length,
         lr=3e-3,
         warmup=50,
         progress=progress,
@@ -59,7 +65,7 @@ def trained(params: QualityParams, progress: Progress) -> Inputs:
             f"inputs = trained: the model reached an accuracy of {reached:.2f} on {TASK} at "
             f"seq_len = {length}, {LEARNT} is asked; use a shorter seq_len or a larger head_dim"
         )
-    tokens, _ = task.sample(stream(params.seed, "test"), SEQUENCES, length)
+    tokens, _ = draw(stream(params.seed, "test"), SEQUENCES)
     with torch.no_grad():
         *before, last = model.layers
         h: Tensor = model.embed(tokens)

@@ -33,6 +33,8 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
         "mechanisms": results.mechanisms,
         "longest": max(results.axis("scaling", "seq_len", mode="forward"), default=0),
         "solved": lambda name, group: scores.solved(results, name, group),
+        "dims": sorted(results.axis("quality", "head_dim")),
+        "trained_len": next(iter(results.axis("quality", "seq_len", inputs="trained")), None),
         "task_names": list(dict.fromkeys(task for task, _ in scores.lengths(results))),
         "task_len": next(iter(results.axis("tasks", "seq_len")), 0),
         "table": lambda name: Latex(f"\\input{{../tables/{name}}}"),

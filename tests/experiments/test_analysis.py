@@ -77,7 +77,8 @@ def test_queries_of_a_trained_model_find_their_keys():
     assert found > noise[..., -4:].mean()
 
 
-def test_a_model_that_learnt_nothing_is_refused():
+def test_a_model_that_learnt_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr("slay.experiments.trained.STEPS", 1)
     asked = QualityParams(
         attention="linear", inputs="trained", seq_len=64, head_dim=2, n_heads=1, device="cpu"
     )
