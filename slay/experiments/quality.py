@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,7 +27,7 @@ def run(params: QualityParams, progress: Progress) -> Result:
 
     The target is evaluated in float64, the mechanism in float32 as it is used. `target_mse` is the
     mean square of the target: the MSE of answering zero. `row_tv` and what is said of the
-    normalisers: see `row_metrics`; the curve is a histogram of the normalisers.
+    normalisers: see `row_metrics`; the curve has the quantiles of the normalisers.
     """
     device = choose_device(params.device)
     q, k, v = draw_inputs(params, progress)
@@ -54,7 +55,7 @@ def run(params: QualityParams, progress: Progress) -> Result:
         weights = scores.double() / divisor(z).double().unsqueeze(-1)
         exact_scores = exact.scores(q.double(), k.double()).tril()
         exact_weights = exact_scores / exact_scores.sum(-1, keepdim=True)
-    return Result(metrics | row_metrics(weights, exact_weights, z), histogram(relative(z)))
+    return Result(metrics | row_metrics(weights, exact_weights, z), distribution(relative(z)))
 
 
 def draw_inputs(params: QualityParams, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,11 +85,13 @@ def relative(z: Tensor) -> Tensor:
     return mean / mean.abs().mean()
 
 
-def histogram(values: Tensor, bins: int = 40) -> list[dict[str, Number]]:
-    """Counts in equal bins from the smallest to the largest value."""
-    counts, edges = torch.histogram(values.flatten().cpu(), bins)
-    rows = zip(edges[:-1].tolist(), edges[1:].tolist(), counts.tolist(), strict=True)
-    return [{"low": low, "high": high, "count": int(count)} for low, high, count in rows]
+def distribution(values: Tensor, steps: int = 50) -> list[dict[str, Number]]:
+    """Quantiles of all values: a point for every share of them in even steps from 0 to 1."""
+    shares = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
+    found = np.quantile(values.flatten().double().cpu().numpy(), shares.numpy())
+    return [
+        {"share": s, "normaliser": z} for s, z in zip(shares.tolist(), found.tolist(), strict=True)
+    ]
 
 
 def kernel_error(mechanism: Attention, params: QualityParams, pairs: int = 8) -> float:

@@ -20,11 +20,18 @@ OVER = 1.13  # where an error above 1 is drawn
 
 
 def grid(number: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """`number` panels in rows of `columns`, each row `height` inches high, over the page."""
+    """`number` panels in rows of `columns`, each row `height` inches high.
+
+    As wide as the page; a single one as a column.
+    """
     columns = min(number, columns)
     rows = ceil(number / columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(PAGE, rows * height), squeeze=False, **options
+        rows,
+        columns,
+        figsize=(PAGE if number > 1 else COLUMN, rows * height),
+        squeeze=False,
+        **options,
     )
     panels = list(axes.flat)
     for panel in panels[number:]:
@@ -45,7 +52,7 @@ def legend_below(figure: Figure, axes: Iterable[Axes], names: Sequence[str]) -> 
         return
     order = {name: place for place, name in enumerate(names)}
     handles = dict(sorted(handles.items(), key=lambda item: order.get(item[0], len(order))))
-    width = 0.045 * max(map(len, handles)) + 0.4  # inches of an entry
+    width = 0.037 * max(map(len, handles)) + 0.35  # inches of an entry
     columns = max(1, int(figure.get_figwidth() / width))
     figure.set_figheight(figure.get_figheight() + 0.14 * ceil(len(handles) / columns))
     figure.legend(

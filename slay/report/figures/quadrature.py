@@ -19,8 +19,13 @@ def draw(results: Results) -> Figure:
     convergence.plot(errors["nodes"], errors["error"], color=colour, marker=marker)
     convergence.set(yscale="log", xlabel="nodes $R$", ylabel="relative error of the kernel")
     shares = points.dropna(subset=["share"])
+    shares = shares[shares["x"] != 0]  # where the kernel is zero
+    shades = plt.get_cmap("viridis")
+    number = shares["node"].max()
     for node, share in shares.groupby("node"):
-        nodes.plot(share["x"], share["share"], label=f"node {node:.0f}")
+        nodes.plot(
+            share["x"], share["share"], color=shades(0.8 * node / number), label=f"node {node:.0f}"
+        )
     total = shares.groupby("x")["share"].sum()
     nodes.plot(total.index, total, color=BOUND, linestyle="--", linewidth=1.0, label="sum")
     nodes.axhline(1.0, color="black", linewidth=0.4, linestyle=":")

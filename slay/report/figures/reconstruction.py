@@ -24,5 +24,6 @@ def draw(results: Results) -> Figure:
         panel.set_yticks(degrees, ["0°", "180°", "360°"])
         panel.set_title(name)
     bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.01)
+    bar.set_ticks([tick for tick in (0, 1, 10, 100, 1000) if tick <= top])
     bar.outline.set_visible(False)
     return figure

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
 from slay.report.figures.parts import pictures
 from slay.report.results import Results
 from slay.report.style import PAGE, look
+
+FLOOR = 1e-4  # where the scales begin
 
 
 def draw(results: Results) -> Figure:
@@ -23,8 +26,7 @@ def draw(results: Results) -> Figure:
         kernel = p.pivot_table(index="theta", columns="phi", values="kernel")
         latitude = np.pi / 2 - kernel.index.to_numpy()
         image = panel.pcolormesh(
-            kernel.columns.to_numpy() - np.pi, latitude, kernel.to_numpy(), norm="asinh",
-            vmin=0, vmax=1, cmap="cividis", shading="gouraud", rasterized=True,
+            kernel.columns.to_numpy() - np.pi, latitude, kernel.clip(lower=FLOOR).to_numpy(), norm=LogNorm(FLOOR, 1), cmap="cividis", shading="gouraud", rasterized=True,
         )  # fmt: skip
         panel.set_xticks([])
         panel.set_yticks([])
@@ -36,13 +38,11 @@ def draw(results: Results) -> Figure:
         near = p[np.isclose(p["phi"], 0)].sort_values("theta")
         far = p[np.isclose(p["phi"], np.pi, atol=1e-4)].sort_values("theta", ascending=False)
         angle = np.r_[near["theta"], 2 * np.pi - far["theta"]]
-        polar.plot(
-            angle, np.sqrt(np.r_[near["kernel"], far["kernel"]].clip(0)), color=look(name)[0],
-            linewidth=0.9,
-        )  # fmt: skip
+        kernel = np.r_[near["kernel"], far["kernel"]].clip(FLOOR)
+        polar.plot(angle, np.log10(kernel / FLOOR), color=look(name)[0], linewidth=0.9)
     polar.set_theta_zero_location("N")
-    polar.set_rticks([0.5, 1], ["", ""])
+    polar.set_rticks([1, 2, 3, 4], [""] * 4)
     polar.set_xticks(np.radians([0, 90, 180, 270]), ["0°", "90°", "180°", "270°"])
     polar.tick_params(labelsize=6, pad=-2)
-    polar.set_title(r"profile, $\sqrt{k}$")
+    polar.set_title(r"profile, $\log k$")
     return figure

@@ -25,7 +25,7 @@ def draw(results: Results) -> Figure:
             if not of_task.empty:
                 mean = _mean(of_task)
                 panel.plot(mean.index, mean, color=look(name)[0], linewidth=1.0, label=name)
-        panel.set(title=task, ylim=(0, 1.05))
+        panel.set(title=task, xlim=(0, None), ylim=(0, 1.05))
     for panel in panels[-3:]:
         panel.set_xlabel("step")
     for panel in panels[::3]:
