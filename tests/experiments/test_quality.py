@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import slay
-from slay.experiments.quality import histogram, relative, row_metrics, run
+from slay.experiments.quality import distribution, relative, row_metrics, run
 from slay.params import QualityParams
 
 SIGNED = [
@@ -68,9 +68,11 @@ def test_some_signed_map_has_nonpositive_normalisers():
     assert max(shares) > 0
 
 
-def test_a_histogram_has_every_value():
-    values = relative(torch.rand(3, 50))
-    bins = histogram(values, 7)
-    assert sum(row["count"] for row in bins) == 150
-    assert bins[0]["low"] == pytest.approx(values.min().item())
-    assert bins[-1]["high"] == pytest.approx(values.max().item())
+def test_a_distribution_goes_from_the_least_to_the_greatest():
+    values = torch.randn(4, 300)
+    points = distribution(values, 4)
+    assert [point["share"] for point in points] == [0, 0.25, 0.5, 0.75, 1]
+    found = [point["normaliser"] for point in points]
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (values.min(), values.max())
+    assert (values <= found[2]).float().mean() == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
@@ -20,12 +21,11 @@ def draw(results: Results) -> Figure:
     convergence.set(yscale="log", xlabel="nodes $R$", ylabel="relative error of the kernel")
     shares = points.dropna(subset=["share"])
     shares = shares[shares["x"] != 0]  # where the kernel is zero
-    shades = plt.get_cmap("viridis")
-    number = shares["node"].max()
-    for node, share in shares.groupby("node"):
-        nodes.plot(
-            share["x"], share["share"], color=shades(0.8 * node / number), label=f"node {node:.0f}"
-        )
+    numbers = sorted(shares["node"].unique())
+    shades = plt.get_cmap("viridis")(np.linspace(0.2, 0.8, len(numbers)))
+    for node, shade in zip(numbers, shades, strict=True):
+        share = shares[shares["node"] == node]
+        nodes.plot(share["x"], share["share"], color=shade, label=f"node {node:.0f}")
     total = shares.groupby("x")["share"].sum()
     nodes.plot(total.index, total, color=BOUND, linestyle="--", linewidth=1.0, label="sum")
     nodes.axhline(1.0, color="black", linewidth=0.4, linestyle=":")

@@ -24,10 +24,15 @@ def draw(results: Results) -> Figure:
     for place, (name, p) in enumerate(points.items(), 1):
         panel = figure.add_subplot(rows, columns, place, projection="mollweide")
         kernel = p.pivot_table(index="theta", columns="phi", values="kernel")
-        latitude = np.pi / 2 - kernel.index.to_numpy()
         image = panel.pcolormesh(
-            kernel.columns.to_numpy() - np.pi, latitude, kernel.clip(lower=FLOOR).to_numpy(), norm=LogNorm(FLOOR, 1), cmap="cividis", shading="gouraud", rasterized=True,
-        )  # fmt: skip
+            kernel.columns.to_numpy() - np.pi,
+            np.pi / 2 - kernel.index.to_numpy(),  # latitude
+            kernel.clip(lower=FLOOR).to_numpy(),
+            norm=LogNorm(FLOOR, 1),
+            cmap="cividis",
+            shading="gouraud",
+            rasterized=True,
+        )
         panel.set_xticks([])
         panel.set_yticks([])
         panel.set_title(name)
