@@ -12,11 +12,12 @@ from slay.report.results import Results
 def draw(results: Results) -> Figure:
     """A panel a mechanism, the first head, on the same queries and keys."""
     points = pictures(results, "maps")
-    figure, panels = grid(len(points), 4, 2.0)
+    figure, panels = grid(len(points), 6, 1.7)
     for panel, (name, p) in zip(panels, points.items(), strict=True):
         lower = p[p["j"] <= p["i"]]
         image = panel.imshow(square(lower, "weight"), norm=PowerNorm(0.5, 0, 1), cmap="cividis")
-        panel.set(title=name, xlabel="key")
+        panel.set_title(name, fontsize=7)
+        panel.set_xlabel("key")
         panel.spines[:].set_visible(False)
     panels[0].set_ylabel("query")
     bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.01)

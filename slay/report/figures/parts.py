@@ -20,12 +20,12 @@ OVER = 1.13  # where an error above 1 is drawn
 
 
 def grid(number: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """`number` panels in rows of `columns`, each row `height` inches high.
+    """`number` panels in even rows of at most `columns`, each row `height` inches high.
 
     As wide as the page; a single one as a column.
     """
-    columns = min(number, columns)
     rows = ceil(number / columns)
+    columns = ceil(number / rows)
     figure, axes = plt.subplots(
         rows,
         columns,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
@@ -18,8 +20,8 @@ FLOOR = 1e-4  # where the scales begin
 def draw(results: Results) -> Figure:
     """Maps with the key at the north pole; the profile is the great circle through the pole."""
     points = pictures(results, "sphere")
-    rows = -(-(len(points) + 1) // 4)
-    columns = min(4, len(points) + 1)
+    rows = ceil((len(points) + 1) / 4)
+    columns = ceil((len(points) + 1) / rows)
     figure = plt.figure(figsize=(PAGE, 1.6 * rows))
     for place, (name, p) in enumerate(points.items(), 1):
         panel = figure.add_subplot(rows, columns, place, projection="mollweide")
