@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 
@@ -90,11 +90,11 @@ def run() -> None:
 
 
 def _experiment_command(name: str) -> click.Command:
+    from slay.flags import flags_of
     from slay.params import PARAMS
 
-    cls = PARAMS[name]
-    options = [_option(key, field) for key, field in cls.model_fields.items()]
-    options += [
+    options = [
+        *flags_of(PARAMS[name]),
         click.Option(
             ["--out"], type=click.Path(path_type=Path), required=True, help="The record to write."
         ),
@@ -111,47 +111,17 @@ def _experiment_command(name: str) -> click.Command:
     return click.Command(
         name,
         params=options,  # type: ignore[arg-type]
-        help=cls.__doc__,
+        help=PARAMS[name].__doc__,
         callback=lambda **values: _run(name, values),
     )
 
 
-def _option(key: str, field: Any) -> click.Option:
-    """The flag of one parameter."""
-    if key == "options":
-        return click.Option(
-            ["--option", "options"],
-            multiple=True,
-            metavar="NAME=VALUE",
-            help=f"{field.description} May be given several times.",
-        )
-    flag = f"--{key.replace('_', '-')}"
-    kind = _click_type(field.annotation)
-    if field.is_required():
-        return click.Option([flag, key], type=kind, required=True, help=field.description)
-    return click.Option(
-        [flag, key], type=kind, default=field.default, show_default=True, help=field.description
-    )
-
-
-def _click_type(annotation: Any) -> Any:
-    if get_origin(annotation) is Literal:
-        return click.Choice(get_args(annotation))
-    return {int: click.INT, float: click.FLOAT}.get(annotation, click.STRING)
-
-
 def _run(name: str, values: dict[str, Any]) -> None:
-    from pydantic import ValidationError
-
-    from slay.config import error_line
+    from slay.flags import parsed
     from slay.params import PARAMS
 
     out, threads, code = (values.pop(key) for key in ("out", "threads", "code"))
-    values["options"] = dict(_name_and_value(text) for text in values["options"])
-    try:
-        params = PARAMS[name](**values)
-    except ValidationError as error:
-        raise SlayError(error_line(error, PARAMS[name])) from error
+    params = parsed(PARAMS[name], values)
 
     from slay.experiments.run import run_job
 
@@ -164,21 +134,6 @@ def _run(name: str, values: dict[str, Any]) -> None:
     )
     shown = (f"{key} {value:.4g}" for key, value in record.metrics.items() if value is not None)
     click.echo(f"{out}: {record.status}  {'  '.join(shown) or record.message}")
-
-
-def _name_and_value(text: str) -> tuple[str, bool | int | float | str]:
-    """An option of a mechanism from the command line: NAME=VALUE, numbers and booleans as such."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise SlayError(f"--option {text!r}: write NAME=VALUE")
-    if value in ("True", "False"):
-        return name, value == "True"
-    for number in (int, float):
-        try:
-            return name, number(value)
-        except ValueError:
-            continue
-    return name, value
 
 
 @main.command()

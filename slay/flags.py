@@ -1,0 +1,75 @@
+"""Command-line flags made from a typed class: its fields' names, types, defaults, descriptions."""
+
+from __future__ import annotations
+
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+
+from slay.config import error_line
+from slay.errors import SlayError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def flags_of(cls: type[BaseModel]) -> list[click.Option]:
+    """A flag for every field."""
+    return [_flag(name, field) for name, field in cls.model_fields.items()]
+
+
+def parsed(cls: type[Model], values: dict[str, Any]) -> Model:
+    """An object of the class from what its flags gave. A mistake is one line, a `SlayError`."""
+    if "options" in values:
+        values = values | {"options": dict(_name_and_value(text) for text in values["options"])}
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        raise SlayError(error_line(error, cls)) from error
+
+
+def _flag(name: str, field: Any) -> click.Option:
+    if name == "options":
+        return click.Option(
+            ["--option", "options"],
+            multiple=True,
+            metavar="NAME=VALUE",
+            help=f"{field.description} May be given several times.",
+        )
+    flag = f"--{name.replace('_', '-')}"
+    kind, default = _click_type(field.annotation), field.default
+    if kind is click.BOOL:
+        return click.Option([flag, name], is_flag=True, default=default, help=field.description)
+    if field.is_required():
+        return click.Option([flag, name], type=kind, required=True, help=field.description)
+    return click.Option(
+        [flag, name],
+        type=kind,
+        default=default,
+        show_default=default is not None and default != "",
+        help=field.description,
+    )
+
+
+def _click_type(annotation: Any) -> Any:
+    if get_origin(annotation) in (Union, UnionType):  # one type or none
+        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    return {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(annotation, click.STRING)
+
+
+def _name_and_value(text: str) -> tuple[str, bool | int | float | str]:
+    """An option of a mechanism from the command line: NAME=VALUE, numbers and booleans as such."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise SlayError(f"--option {text!r}: write NAME=VALUE")
+    if value in ("True", "False"):
+        return name, value == "True"
+    for number in (int, float):
+        try:
+            return name, number(value)
+        except ValueError:
+            continue
+    return name, value
