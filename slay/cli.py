@@ -12,9 +12,21 @@ import click
 import slay
 from slay.errors import SlayError
 
+LANGUAGE = ("train", "export", "generate", "data")  # of slay.training.language.commands
+
 
 class Group(click.Group):
     """A command group that shows a mistake of the user's as one line, without a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *LANGUAGE])
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in LANGUAGE:
+            from slay.training.language import commands
+
+            return getattr(commands, name)
+        return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -385,3 +387,43 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
 def _at_least(least: int, name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SlayError(f"{name} = {value!r}: must be a whole number, at least {least}")
+
+
+def save(model: GPT, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write model.safetensors and config.json to a folder; `weights` if not the model's own."""
+    from safetensors.torch import save_file
+
+    tensors, seen = {}, set()
+    for name, tensor in (weights or model.state_dict()).items():
+        if name == "head.weight" and model.config.tie_head:
+            continue  # it is token.weight
+        tensor = tensor.detach().contiguous().cpu()
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    save_file(tensors, folder / "model.safetensors")
+    config = {**asdict(model.config), "options": dict(model.config.options)}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
+    """The model that `save` or `slay export` wrote; nothing in the files is executed.
+
+    Raises `SlayError` for a folder without a model, and for weights that do not fit it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    try:
+        model = GPT(GPTConfig(**json.loads((folder / "config.json").read_text(encoding="utf-8"))))
+        weights = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise SlayError(f"{folder}: has no model that can be read ({error})") from error
+    if model.config.tie_head:
+        weights["head.weight"] = weights["token.weight"]
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        line = " ".join(str(error).split())
+        raise SlayError(f"{folder}: the weights do not fit the model ({line})") from error
+    return model.to(device).eval()

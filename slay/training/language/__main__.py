@@ -1,0 +1,42 @@
+"""`deepspeed --module slay.training.language …`: each process that the launcher starts."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from slay.errors import SlayError
+from slay.flags import flags_of, parsed
+from slay.training.language.engine import processes
+from slay.training.language.settings import Settings
+
+
+def main(**values: Any) -> None:
+    """Train a GPT with any attention mechanism through DeepSpeed."""
+    values.pop("local_rank")
+    rank, _ = processes()
+    try:
+        settings = parsed(Settings, values)
+        import deepspeed
+
+        from slay.training.language.train import command
+
+        deepspeed.init_distributed()
+        command(settings, distributed=True)
+    except SlayError as error:
+        if rank == 0:
+            print(f"Error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    local_rank = click.Option(["--local_rank", "--local-rank"], type=int, hidden=True)
+    click.Command(
+        "slay.training.language",
+        params=[*flags_of(Settings), local_rank],
+        callback=main,
+        help=main.__doc__,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )()

@@ -1,0 +1,131 @@
+"""What a training leaves behind to go on from: whole or not there at all.
+
+<checkpoint_dir>/<run>/step-00001000/
+    model.safetensors, config.json    the model, for `slay export` and `slay generate`
+    run.json                          step, settings, number and kind of processes
+    process-0.pt, ...                 where the data and the random numbers of a process are
+    optimiser.pt or deepspeed/        the optimiser
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slay.errors import SlayError
+from slay.training.language.settings import Settings
+
+STEP = re.compile(r"step-(\d{8})")
+# What a checkpoint's weights fit to.
+MODEL = (
+    "attention", "options", "context_len", "embed_dim", "n_layers", "n_heads", "short_conv",
+    "positions", "mlp", "untied",
+)  # fmt: skip
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where a run's checkpoints lie."""
+    return Path(settings.checkpoint_dir) / settings.name
+
+
+def complete(folder: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first; what was being written when it died is none."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if STEP.fullmatch(path.name))
+
+
+def find(settings: Settings, kind: str, world: int) -> Path | None:
+    """The checkpoint to go on from, if any: the run's own last one, or what it is to start from.
+
+    Raises `SlayError` for one that is missing, of another model, of other settings if it is the
+    run's own, or of another number or kind of processes.
+    """
+    own = complete(folder_of(settings))
+    path = own[-1] if own else None
+    if path is None:
+        if not settings.resume_from:
+            return None
+        path = Path(settings.resume_from)
+        path = next(reversed(complete(path)), path)
+    facts = facts_of(path)
+    there, here = facts["settings"], settings.model_dump()
+    names = list(settings.identity()) if own else MODEL
+    for name in names:
+        if there.get(name) != here[name]:
+            advice = "; give another --run-name, or the same settings" if own else ""
+            raise SlayError(
+                f"{path}: made with {name} = {there.get(name)}, not {here[name]}{advice}"
+            )
+    if (facts["kind"], facts["world"]) != (kind, world):
+        raise SlayError(
+            f"{path}: made by {facts['world']} {facts['kind']} process(es), these are {world} "
+            f"{kind}; start as many of the same kind"
+        )
+    return path
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """run.json of a checkpoint."""
+    try:
+        return json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SlayError(f"{path}: is no checkpoint (there is no readable run.json)") from error
+
+
+def write(
+    settings: Settings,
+    step: int,
+    facts: dict[str, Any],
+    mine: dict[str, Any],
+    rank: int,
+    save: Callable[[Path], None],
+    barrier: Callable[[], None],
+) -> Path:
+    """Save a checkpoint from all processes, under another name until it is whole; drop old ones.
+
+    `mine`: what this process has to remember. `save`: writes model and optimiser to a folder.
+    """
+    final = folder_of(settings) / f"step-{step:08d}"
+    partial = final.with_name(f".{final.name}.partial")
+    if rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    barrier()
+    torch.save(mine, partial / f"process-{rank}.pt")
+    save(partial)
+    barrier()
+    if rank == 0:
+        known = {"step": step, "settings": settings.model_dump(), **facts}
+        (partial / "run.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        _sync(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        _sync(final.parent, deep=False)
+        for old in complete(final.parent)[: -settings.keep]:
+            shutil.rmtree(old)
+    barrier()
+    return final
+
+
+def remembered(path: Path, rank: int) -> dict[str, Any]:
+    """What a process saved of itself."""
+    return torch.load(path / f"process-{rank}.pt", weights_only=True)
+
+
+def _sync(folder: Path, deep: bool = True) -> None:
+    """Have the disk hold a folder, and all that is in it, before going on."""
+    paths = [folder, *(folder.rglob("*") if deep else ())]
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,119 @@
+"""`slay train`, `slay export`, `slay generate` and `slay data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slay.errors import SlayError
+from slay.flags import flags_of, parsed
+from slay.training.language.settings import Settings
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def _train(threads: int, **values: Any) -> None:
+    """Train a GPT with any attention mechanism, in one plain process.
+
+    A training that was stopped goes on when the same command is given again. For many processes:
+    deepspeed --module slay.training.language, with the same flags.
+
+    \b
+    slay train --attention linear --embed-dim 128 --n-layers 4 --n-heads 4 \\
+        --context-len 128 --batch-size 16 --lr 2e-3 --warmup-steps 50 --total-steps 600
+    """
+    settings = parsed(Settings, values)
+    import torch
+
+    from slay.training.language.train import command
+
+    if threads:
+        torch.set_num_threads(threads)
+    command(settings, distributed=False)
+
+
+train = click.Command(
+    "train",
+    params=[
+        *flags_of(Settings),
+        click.Option(
+            ["--threads"], type=click.IntRange(min=0), default=0, help="Threads; 0: all cores."
+        ),
+    ],
+    callback=_train,
+    help=_train.__doc__,
+)
+
+
+@click.command()
+@click.argument("checkpoint", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+def export(checkpoint: Path, out: Path) -> None:
+    """Write the model of CHECKPOINT for use elsewhere: safetensors, configuration, tokenizer.
+
+    CHECKPOINT is a step's folder, or a run's, whose last step is taken. `slay.models.gpt.load`
+    and `slay generate` read what is written.
+    """
+    from slay.training.language.export import export_model
+
+    facts = export_model(checkpoint, out)
+    click.echo(f"{out}: {facts['attention']} after step {facts['step']}")
+
+
+@click.command()
+@click.argument("model", type=FOLDER)
+@click.option("--prompt", default="def ", show_default=True, help="Text to continue.")
+@click.option("--max-new-tokens", default=200, show_default=True, help="Tokens to add at most.")
+@click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest.")
+@click.option("--top-k", type=int, help="Draw from the k likeliest tokens only.")
+@click.option("--top-p", type=float, help="Draw from the likeliest that add up to this much.")
+@click.option("--seed", default=0, show_default=True, help="Of the draws.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+def generate(model: Path, prompt: str, **how: Any) -> None:
+    """Continue a text by the model in folder MODEL, which `slay export` wrote."""
+    from slay.training.language.export import continuations
+
+    for piece in continuations(model, prompt, **how):
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@click.group()
+def data() -> None:
+    """Text for training: files of tokens."""
+
+
+@data.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+@click.option(
+    "--tokenizer",
+    default="bytes",
+    show_default=True,
+    help="bytes, a tokenizer.json, or a name on the Hugging Face hub such as gpt2.",
+)
+@click.option(
+    "--held-out", type=click.FloatRange(0, 0.5), default=0.05, show_default=True,
+    help="Share of the documents for validation, and as much again for testing.",
+)  # fmt: skip
+def prepare(files: tuple[str, ...], out: Path, tokenizer: str, held_out: float) -> None:
+    """Turn text into train.bin, validation.bin and test.bin for `slay train --data OUT`.
+
+    FILES are .txt (a document each), .jsonl or .parquet (a document a row, in a column `text`), or
+    fineweb.
+    """
+    from slay.training.language.prepare import prepare_tokens
+
+    for facts in prepare_tokens(files, out, tokenizer, held_out, click.echo):
+        click.echo(
+            f"{facts.name}: {facts.documents:,} documents, {facts.tokens:,} tokens, "
+            f"{facts.bytes:,} bytes"
+        )
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise `SlayError` where something lies already."""
+    if out.exists() and any(out.iterdir()):
+        raise SlayError(f"{out}: is not empty; give another folder, or remove it")

@@ -1,0 +1,87 @@
+"""The text of a training: what to train on, what to evaluate on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slay.errors import SlayError
+from slay.training.language.corpus import stdlib
+from slay.training.language.feed import Stream
+from slay.training.language.settings import Settings
+from slay.training.language.stream import Tokenizer, source, whole
+from slay.training.language.tokens import Tokens, read
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a training reads."""
+
+    train: Tokens | Stream
+    validation: Tokens
+    vocab_size: int
+    tokenizer: str
+
+    @property
+    def unigram_entropy(self) -> float | None:
+        """Nats a token of the validation text by the frequencies of the training text.
+
+        Unknown (None) of text that is streamed.
+        """
+        if not isinstance(self.train, Tokens):
+            return None
+        seen, asked = (
+            np.bincount(np.asarray(text.row), minlength=self.vocab_size).astype(float)
+            for text in (self.train, self.validation)
+        )
+        p = (seen + 1) / (seen + 1).sum()
+        return float(-(asked / asked.sum()) @ np.log(p))
+
+
+def open_text(settings: Settings) -> Text:
+    """The text that some settings name. Raises `SlayError` for what cannot be read or is short."""
+    folder = Path(settings.data)
+    if settings.data == "stdlib":
+        train, validation = stdlib("train"), stdlib("validation")
+    elif folder.is_dir() or folder.suffix == ".bin":
+        train = read(folder / "train.bin" if folder.is_dir() else folder)
+        held_out = folder if folder.is_dir() else folder.parent
+        validation = read(Path(settings.eval_data or held_out / "validation.bin"))
+    else:
+        given = source(settings.data)
+        default = "gpt2" if settings.data == "fineweb" else ""
+        if not (settings.tokenizer or default):
+            raise SlayError(f"data {settings.data!r}: text that is streamed needs --tokenizer")
+        tokenizer = Tokenizer(settings.tokenizer or default)
+        held_out_name = settings.eval_data or ("wikitext-2" if settings.data == "fineweb" else "")
+        if not held_out_name:
+            raise SlayError(f"data {settings.data!r}: text that is streamed needs --eval-data")
+        held = whole(source(held_out_name), tokenizer)
+        stream = Stream(given, tokenizer)
+        return _checked(Text(stream, held, tokenizer.vocab_size, tokenizer.name), settings)
+    if train.facts.vocab_size != validation.facts.vocab_size:
+        raise SlayError(
+            f"{train.facts.name} has {train.facts.vocab_size} different tokens, "
+            f"{validation.facts.name} {validation.facts.vocab_size}: they are of two tokenizers"
+        )
+    return _checked(
+        Text(train, validation, train.facts.vocab_size, train.facts.tokenizer), settings
+    )
+
+
+def _checked(text: Text, settings: Settings) -> Text:
+    for part in (text.train, text.validation):
+        if isinstance(part, Tokens) and part.facts.tokens <= settings.context_len:
+            raise SlayError(
+                f"context_len = {settings.context_len}: {part.facts.name} has only "
+                f"{part.facts.tokens} tokens"
+            )
+    return text
+
+
+def bits_per_byte(nats: float, validation: Tokens) -> float:
+    """From nats a token: all of the text's nats over its bytes."""
+    return nats / math.log(2) * (validation.facts.tokens - 1) / validation.facts.bytes

@@ -1,0 +1,215 @@
+"""What computes: one plain process, or DeepSpeed's over many. The loop sees no difference."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from slay.errors import SlayError
+from slay.models.gpt import GPT, load, save
+from slay.training.language.settings import Settings
+
+BETAS = (0.9, 0.95)
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine(Protocol):
+    """Model, optimiser and processes together."""
+
+    kind: str
+    rank: int
+    world: int
+    device: torch.device
+    model: GPT
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over the targets; tokens, targets: (B, L)."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Add up the gradient of one of the step's pieces."""
+
+    def step(self, lr: float) -> float:
+        """Update the weights; returns the norm of the gradient before clipping."""
+
+    def mean(self, value: float) -> float:
+        """Mean of a number over the processes."""
+
+    def save(self, folder: Path) -> None:
+        """Write model and optimiser; called by every process."""
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+
+
+class WithLoss(nn.Module):
+    """A model whose output is its loss: what DeepSpeed can wrap."""
+
+    def __init__(self, model: GPT):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        return self.model.loss(tokens, targets)
+
+
+def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters for an optimiser: matrices decay, the others don't."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+class Plain:
+    """One process: autocast, and loss scaling for fp16."""
+
+    kind, rank, world = "plain", 0, 1
+
+    def __init__(self, model: GPT, settings: Settings, device: torch.device):
+        self.settings, self.device = settings, device
+        self.model = model.to(device)
+        self.wrapped: Any = WithLoss(self.model)
+        if settings.compile:
+            self.wrapped = torch.compile(self.wrapped)
+        parts = groups(self.model, settings.weight_decay)
+        self.optimiser = torch.optim.AdamW(parts, betas=BETAS, fused=True)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        half = self.settings.precision != "fp32"
+        dtype = DTYPES[self.settings.precision]
+        with torch.autocast(self.device.type, dtype=dtype) if half else nullcontext():
+            return self.wrapped(tokens, targets)
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
+
+    def step(self, lr: float) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm.item()
+
+    def mean(self, value: float) -> float:
+        return value
+
+    def save(self, folder: Path) -> None:
+        save(self.model, folder)
+        state = {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+        torch.save(state, folder / "optimiser.pt")
+
+    def load(self, folder: Path) -> None:
+        self.model.load_state_dict(load(folder).state_dict())
+        state = torch.load(folder / "optimiser.pt", weights_only=True, map_location=self.device)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def barrier(self) -> None:
+        pass
+
+
+class DeepSpeed:
+    """Data-parallel processes with ZeRO, as the launcher `deepspeed` starts them."""
+
+    kind = "DeepSpeed"
+
+    def __init__(self, model: GPT, settings: Settings, device: torch.device):
+        import deepspeed
+
+        self.settings, self.model = settings, model
+        parts = groups(model, settings.weight_decay)
+        self.rank, self.world = processes()
+        self.engine, self.optimiser, _, _ = deepspeed.initialize(
+            model=WithLoss(model),
+            optimizer=torch.optim.AdamW(parts, lr=settings.lr, betas=BETAS),
+            config=deepspeed_config(settings, self.world),
+        )
+        self.device = self.engine.device
+
+    def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        return self.engine(tokens, targets)
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss)
+        self.engine.step()  # does nothing before the step's last piece
+
+    def step(self, lr: float) -> float:
+        norm = self.engine.get_global_grad_norm()
+        return math.nan if norm is None else float(norm)
+
+    def set_rate(self, lr: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
+    def mean(self, value: float) -> float:
+        total = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return total.item() / self.world
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder / "deepspeed"), tag="state")
+        if self.engine.zero_optimization_partition_weights():  # ZeRO-3: every process has a part
+            weights = self.engine._zero3_consolidated_16bit_state_dict()
+        else:
+            weights = self.engine.module.state_dict()
+        if self.rank == 0:
+            save(
+                self.model,
+                folder,
+                weights={k.removeprefix("model."): v for k, v in weights.items()},
+            )
+
+    def load(self, folder: Path) -> None:
+        path, _ = self.engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
+        if path is None:
+            raise SlayError(f"{folder}: DeepSpeed cannot read it")
+
+    def barrier(self) -> None:
+        torch.distributed.barrier()
+
+
+def deepspeed_config(settings: Settings, world: int) -> dict[str, Any]:
+    """DeepSpeed's configuration: that of the file, with what the settings say."""
+    config: dict[str, Any] = {"zero_optimization": {"stage": 2}}
+    if settings.deepspeed_config:
+        try:
+            config |= json.loads(Path(settings.deepspeed_config).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SlayError(f"deepspeed_config {settings.deepspeed_config!r}: {error}") from error
+    pieces = settings.gradient_accumulation_steps
+    config |= {
+        "train_micro_batch_size_per_gpu": settings.batch_size // (world * pieces),
+        "gradient_accumulation_steps": pieces,
+        "gradient_clipping": settings.clip,
+        "steps_per_print": 10**9,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    for name in ("bf16", "fp16"):
+        config[name] = {**config.get(name, {}), "enabled": settings.precision == name}
+    if settings.zero_stage is not None:
+        config["zero_optimization"] = {
+            **config.get("zero_optimization", {}),
+            "stage": settings.zero_stage,
+        }
+    return config
+
+
+def processes() -> tuple[int, int]:
+    """(rank, number) of the processes that a launcher started; (0, 1) without one."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -1,0 +1,108 @@
+"""Trained models outside of their training: exported folders, text from them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slay.errors import SlayError
+from slay.models.gpt import check_sampling, load, sample
+from slay.training.language import checkpoint
+from slay.training.language.commands import refuse_existing
+from slay.training.language.stream import Tokenizer
+
+
+def export_model(path: Path, out: Path) -> dict[str, Any]:
+    """Copy the model of a checkpoint, or of a run's last one, with what its text needs."""
+    path = next(reversed(checkpoint.complete(path)), path)
+    facts = checkpoint.facts_of(path)
+    refuse_existing(out)
+    load(path)  # or raise before anything is written
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy2(path / name, partial / name)
+    tokenizer = facts["tokenizer"]
+    if Path(tokenizer).is_file():
+        shutil.copy2(tokenizer, partial / "tokenizer.json")
+        tokenizer = "tokenizer.json"
+    known = {"attention": facts["settings"]["attention"], "step": facts["step"]}
+    text = json.dumps(known | {"tokenizer": tokenizer, "settings": facts["settings"]}, indent=1)
+    (partial / "training.json").write_text(text + "\n", encoding="utf-8")
+    if out.exists():
+        out.rmdir()
+    partial.replace(out)
+    return known
+
+
+def continuations(
+    folder: Path,
+    prompt: str,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int,
+    device: str,
+) -> Iterator[str]:
+    """The prompt, then text as it is drawn, until the end token or `max_new_tokens`."""
+    check_sampling(temperature, top_k, top_p)
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load(folder, there if device == "auto" else device)
+    try:
+        facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SlayError(f"{folder}: has no readable training.json; see `slay export`") from error
+    codec = _codec(folder, facts["tokenizer"])
+    asked = codec.encode(prompt).tolist() or [codec.end]
+    room = model.config.block_size - len(asked) + 1
+    if model.config.positions == "learned" and max_new_tokens > room:
+        raise SlayError(
+            f"--max-new-tokens {max_new_tokens}: the model has learned "
+            f"{model.config.block_size} positions, {max(0, room)} are left after the prompt"
+        )
+    generator = torch.Generator(model.token.weight.device).manual_seed(seed)
+    tokens = torch.tensor([asked], device=model.token.weight.device)
+    yield prompt
+    with torch.no_grad():
+        logits, state = model(tokens, output_final_state=True)
+        logits = logits[:, -1]  # (1, V)
+        new: list[int] = []
+        shown = ""
+        for _ in range(max_new_tokens):
+            token = sample(logits, temperature, top_k, top_p, generator)  # (1,)
+            if int(token) == codec.end:
+                break
+            new.append(int(token))
+            text = codec.decode(new)
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # inside of a character
+                yield text[len(shown) :]
+                shown = text
+            if len(new) < max_new_tokens:
+                logits, state = model.step(token, state)
+
+
+class Bytes:
+    """The tokenizer of the embedded corpus."""
+
+    end = 256
+
+    def encode(self, text: str) -> torch.Tensor:
+        return torch.tensor(list(text.encode()), dtype=torch.int64)
+
+    def decode(self, tokens: list[int]) -> str:
+        return bytes(t for t in tokens if t < self.end).decode(errors="replace")
+
+
+def _codec(folder: Path, name: str) -> Any:
+    if name == "bytes":
+        return Bytes()
+    local = folder / name
+    return Tokenizer(str(local) if local.is_file() else name)

@@ -1,0 +1,91 @@
+"""The log of a training: a line of JSON a report, TensorBoard, and Weights & Biases if asked."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from slay.errors import SlayError
+from slay.training.language.settings import Settings
+
+Line = dict[str, Any]
+
+
+class Journal:
+    """metrics.jsonl in the run's folder, and what else it is told to write.
+
+    After an interruption the lines of steps that are done again are dropped.
+    """
+
+    def __init__(self, settings: Settings, after: int):
+        self.folder = Path(settings.log_dir) / settings.name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "metrics.jsonl"
+        self.lines = [line for line in read(self.path) if line["step"] <= after]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+        partial.replace(self.path)
+        self.file = self.path.open("a", encoding="utf-8", buffering=1)
+        self.board = _tensorboard(self.folder, after)
+        self.wandb = _wandb(settings, self.folder) if settings.wandb else None
+
+    def write(self, line: Line) -> None:
+        """A line with its `step`; numbers that are none become null."""
+        clean = {k: None if _none(v) else v for k, v in line.items()}
+        self.lines.append(clean)
+        self.file.write(json.dumps(clean) + "\n")
+        numbers = {k: v for k, v in clean.items() if isinstance(v, int | float) and k != "step"}
+        if self.board is not None:
+            for name, value in numbers.items():
+                self.board.add_scalar(name, value, line["step"])
+        if self.wandb is not None:
+            self.wandb.log(numbers, step=line["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board is not None:
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of a log; the last one may have been cut short."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                continue
+    return lines
+
+
+def _none(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _tensorboard(folder: Path, after: int) -> Any:
+    """A writer for TensorBoard, if that is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=after + 1 if after else None)
+
+
+def _wandb(settings: Settings, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise SlayError("--wandb: not installed; pip install wandb") from error
+    return wandb.init(
+        project="slay",
+        name=settings.name,
+        dir=folder,
+        config=settings.model_dump(),
+        mode=os.environ.get("WANDB_MODE", "offline"),
+    )

@@ -1,0 +1,48 @@
+"""What a step has: its learning rate, its batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from slay.errors import SlayError
+from slay.training.language.settings import Settings
+
+
+def learning_rate(step: int, settings: Settings) -> float:
+    """Of step 1, 2, ...: up in a line over the warm-up, then down to zero along a cosine."""
+    warmup, total = settings.warmup_steps, settings.total_steps
+    if step <= warmup:
+        return settings.lr * step / warmup
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - 1 - warmup) / (total - warmup)))
+
+
+def batch_size(step: int, settings: Settings, unit: int) -> int:
+    """Sequences of step 1, 2, ...: grows in a line from `batch_start`, in multiples of `unit`."""
+    start = settings.batch_start or settings.batch_size
+    if step > settings.batch_ramp_steps:
+        return settings.batch_size
+    size = start + (settings.batch_size - start) * (step - 1) / settings.batch_ramp_steps
+    return max(unit, round(size / unit) * unit)
+
+
+def batches(settings: Settings, unit: int, after: int) -> Iterator[tuple[int, int, int]]:
+    """(step, number of the first sequence, sequences) of every step after step `after`."""
+    first = 0
+    for step in range(1, settings.total_steps + 1):
+        size = batch_size(step, settings, unit)
+        if step > after:
+            yield step, first, size
+        first += size
+
+
+def unit_of(settings: Settings, world: int) -> int:
+    """Sequences that a batch is a multiple of: one for each process and piece."""
+    unit = world * settings.gradient_accumulation_steps
+    if settings.batch_size % unit:
+        raise SlayError(
+            f"batch_size = {settings.batch_size}: must be a multiple of {unit} "
+            f"({world} processes x gradient_accumulation_steps = "
+            f"{settings.gradient_accumulation_steps})"
+        )
+    return unit

@@ -1,0 +1,331 @@
+"""The loop: read, step, report, evaluate, save; the same for one process and for many."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from slay.attention.layer import accepted
+from slay.errors import SlayError
+from slay.models.gpt import GPT, Block, GPTConfig
+from slay.registry import get_attention_class
+from slay.training.language import checkpoint
+from slay.training.language.data import Text, bits_per_byte, open_text
+from slay.training.language.engine import DeepSpeed, Engine, Plain, processes
+from slay.training.language.feed import Batches
+from slay.training.language.journal import Journal, Line
+from slay.training.language.schedule import batches, learning_rate, unit_of
+from slay.training.language.settings import Settings
+from slay.training.language.tokens import Tokens
+
+Progress = Callable[[str], None]
+EVALUATED = 16  # sequences at once in an evaluation
+
+
+class DivergedError(SlayError):
+    """A loss that is no number; the last good checkpoint is kept."""
+
+    def __init__(self, step: int, loss: float):
+        super().__init__(f"the loss at step {step} is {loss}; the checkpoints before it are kept")
+        self.step = step
+
+
+@dataclass
+class Outcome:
+    """What a training came to."""
+
+    metrics: dict[str, Any]
+    lines: list[Line] = field(default_factory=list)  # of the log
+
+
+def train(settings: Settings, *, distributed: bool = False, progress: Progress = print) -> Outcome:
+    """Train, or go on training. All that can be refused is refused before the first step."""
+    device = _device(settings)
+    rank, world = processes() if distributed else (0, 1)
+    unit = unit_of(settings, world)
+    text = open_text(settings)
+    start = checkpoint.find(settings, "DeepSpeed" if distributed else "plain", world)
+    torch.manual_seed(settings.seed)
+    model = GPT(model_config(settings, text))
+    engine: Engine = (DeepSpeed if distributed else Plain)(model, settings, device)
+    torch.manual_seed(settings.seed + rank)  # dropout
+    after, state = 0, {}
+    if start is not None:
+        engine.load(start)
+        after, state = checkpoint.facts_of(start)["step"], checkpoint.remembered(start, rank)
+        _set_random(state["random"])
+        progress(f"goes on after step {after} ({start})")
+    return Run(settings, text, engine, unit, after, state, progress).finish()
+
+
+class Run:
+    """A training under way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        text: Text,
+        engine: Engine,
+        unit: int,
+        after: int,
+        state: dict[str, Any],
+        progress: Progress,
+    ):
+        self.settings, self.text, self.engine, self.after = settings, text, engine, after
+        self.progress = progress if engine.rank == 0 else lambda line: None
+        self.steps = batches(settings, unit, after)
+        first = next(iter(batches(settings, unit, after)), (0, 0, 0))[1]
+        self.feed = Batches(
+            text.train, settings.context_len, settings.seed, engine.rank, engine.world,
+            settings.num_workers, first, state.get("cursors", {}),
+        )  # fmt: skip
+        self.journal = Journal(settings, after) if engine.rank == 0 else None
+        self.tokens, self.seconds = 0, 0.0  # of the steps alone
+
+    def finish(self) -> Outcome:
+        """All steps that are left, then the last evaluation."""
+        settings = self.settings
+        try:
+            for step, _, size in self.steps:
+                last = step == settings.total_steps
+                begin = time.perf_counter()
+                loss, norm = self._step(step, size)
+                spent = time.perf_counter() - begin
+                self.seconds += spent
+                self.tokens += size * settings.context_len
+                if step % settings.log_every == 0 or last or step == 1:
+                    speed = size * settings.context_len / spent
+                    self._report(step, loss, norm, speed)
+                if settings.eval_every and step % settings.eval_every == 0 and not last:
+                    self._evaluate(step)
+                if last or (settings.save_every and step % settings.save_every == 0):
+                    self._save(step)
+            metrics = self._evaluate(settings.total_steps, final=True)
+            return Outcome(metrics, self.journal.lines if self.journal else [])
+        finally:
+            if self.journal is not None:
+                self.journal.close()
+
+    def _step(self, step: int, size: int) -> tuple[float, float]:
+        """One step of the optimiser on `size` sequences of all processes: loss, gradient norm."""
+        settings, engine = self.settings, self.engine
+        pieces = settings.gradient_accumulation_steps
+        lr = learning_rate(step, settings)
+        if isinstance(engine, DeepSpeed):
+            engine.set_rate(lr)
+        total = 0.0
+        for _ in range(pieces):
+            tokens, targets = self.feed.take(size // (engine.world * pieces))
+            loss = engine.loss(tokens.to(engine.device), targets.to(engine.device))
+            value = engine.mean(loss.item())
+            if not math.isfinite(value):
+                self._write({"step": step, "status": "diverged", "loss": value})
+                raise DivergedError(step, value)
+            engine.backward(loss)
+            total += value / pieces
+        return total, engine.step(lr)
+
+    def _report(self, step: int, loss: float, norm: float, speed: float) -> None:
+        lr = learning_rate(step, self.settings)
+        left = (self.settings.total_steps - step) * self.seconds / max(1, step - self.after)
+        self.progress(
+            f"step {step}/{self.settings.total_steps}  loss {loss:.4f}  lr {lr:.2e}  "
+            f"{speed:,.0f} tokens/s  {_clock(left)} left"
+        )
+        self._write(
+            {
+                "step": step,
+                "loss": loss,
+                "lr": lr,
+                "gradient_norm": norm,
+                "tokens_per_second": speed,
+            }
+        )
+
+    def _write(self, line: Line) -> None:
+        if self.journal is not None:
+            self.journal.write(line)
+
+    def _save(self, step: int) -> None:
+        mine = {"cursors": self.feed.cursors, "random": _random()}
+        facts = {
+            "kind": self.engine.kind,
+            "world": self.engine.world,
+            "tokenizer": self.text.tokenizer,
+        }
+        checkpoint.write(
+            self.settings,
+            step,
+            facts,
+            mine,
+            self.engine.rank,
+            self.engine.save,
+            self.engine.barrier,
+        )
+
+    def _evaluate(self, step: int, final: bool = False) -> dict[str, Any]:
+        """Loss on the validation text; at the end with what the whole run came to."""
+        nats = evaluate(self.engine, self.text.validation, self.settings)
+        found = {
+            "validation_loss": nats,
+            "perplexity": math.exp(min(nats, 700.0)),
+            "bits_per_byte": bits_per_byte(nats, self.text.validation),
+        }
+        self._write({"step": step, **found})
+        self.progress(
+            f"step {step}  validation loss {nats:.4f}  perplexity {found['perplexity']:.2f}  "
+            f"{found['bits_per_byte']:.3f} bits a byte"
+        )
+        if not final:
+            return found
+        model = self.engine.model
+        speed = self.tokens / self.seconds if self.seconds else None
+        return {
+            **found,
+            "unigram_entropy": self.text.unigram_entropy,
+            "tokens_per_second": speed,
+            "peak_memory_bytes": _peak_memory(self.engine.device),
+            "parameters": model.num_parameters,
+            "steps": step,
+            "flops_utilisation": _utilisation(model, self.settings, self.engine, speed),
+        }
+
+
+@torch.no_grad()
+def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
+    """Mean cross-entropy in nats a token, over the first `eval_sequences` sequences or all.
+
+    Every process takes its share; one that has less than the others repeats its last, uncounted.
+    """
+    length = settings.context_len
+    number = text.sequences(length)
+    if settings.eval_sequences:
+        number = min(number, settings.eval_sequences)
+    mine = list(range(engine.rank, number, engine.world))
+    rounds = math.ceil(math.ceil(number / engine.world) / EVALUATED)
+    nats = asked = 0.0
+    engine.model.eval()
+    for turn in range(rounds):
+        part = mine[turn * EVALUATED : (turn + 1) * EVALUATED]
+        pairs = [text.sequence(index, length) for index in part or [0]]
+        tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
+        loss = engine.loss(tokens.to(engine.device), targets.to(engine.device)).item()
+        count = int((targets >= 0).sum()) if part else 0
+        nats += loss * count
+        asked += count
+    engine.model.train()
+    return engine.mean(nats) / engine.mean(asked)
+
+
+def model_config(settings: Settings, text: Text) -> GPTConfig:
+    """The GPT that some settings describe."""
+    known = accepted(get_attention_class(settings.attention), {"epsilon": settings.epsilon})
+    return GPTConfig(
+        vocab_size=text.vocab_size,
+        block_size=settings.context_len,
+        n_layers=settings.n_layers,
+        n_heads=settings.n_heads,
+        embed_dim=settings.embed_dim,
+        attention=settings.attention,
+        positions=settings.positions,
+        mlp=settings.mlp,
+        dropout=settings.dropout,
+        checkpoint=settings.gradient_checkpointing,
+        tie_head=not settings.untied,
+        short_conv=settings.short_conv,
+        seed=settings.seed,
+        options={**known, **settings.options},
+    )
+
+
+def _device(settings: Settings) -> torch.device:
+    """Where to compute; raises `SlayError` for what the machine cannot do."""
+    there = torch.cuda.is_available()
+    if settings.device == "cuda" and not there:
+        raise SlayError("device 'cuda': torch sees no GPU here; use device 'cpu' or 'auto'")
+    name = "cuda" if there and settings.device != "cpu" else "cpu"
+    if name == "cpu" and settings.precision == "fp16":
+        raise SlayError("precision 'fp16': needs a GPU; on a CPU use bf16 or fp32")
+    if settings.use_triton:
+        raise SlayError("--use-triton: this version has no Triton kernels; leave it out")
+    return torch.device(name)
+
+
+def _random() -> dict[str, Any]:
+    """The state of the generators that dropout draws from."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _set_random(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+# Operations a second of dense matrix products, from the makers' data sheets: fp16 and bf16, fp32.
+PEAKS = {
+    "H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12),
+    "L40S": (362e12, 91.6e12), "L4": (121e12, 30.3e12), "A10": (125e12, 31.2e12),
+    "V100": (125e12, 15.7e12), "T4": (65e12, 8.1e12),
+}  # fmt: skip
+
+
+def operations(model: GPT) -> float:
+    """Of a token's forward and backward pass: 6 a weight that multiplies, and the attention's."""
+    config = model.config
+    weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim >= 2)
+    weights += config.vocab_size * config.embed_dim
+    mechanism = cast(Block, model.blocks[0]).attention
+    of_a_head = mechanism.operations(config.block_size, backward=True) / config.block_size
+    return 6 * weights + config.n_layers * config.n_heads * of_a_head
+
+
+def _utilisation(
+    model: GPT, settings: Settings, engine: Engine, speed: float | None
+) -> float | None:
+    """Share of the GPUs' peak that goes into the model; None on a CPU or an unknown GPU."""
+    if engine.device.type != "cuda" or speed is None:
+        return None
+    name = torch.cuda.get_device_name(engine.device)
+    peak = next((peaks for key, peaks in PEAKS.items() if key in name), None)
+    if peak is None:
+        return None
+    return speed * operations(model) / (peak[settings.precision == "fp32"] * engine.world)
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def command(settings: Settings, *, distributed: bool) -> Path:
+    """Train from a command line; returns the last checkpoint."""
+    rank = processes()[0] if distributed else 0
+
+    def say(line: str) -> None:
+        if rank == 0:
+            print(line, flush=True)
+
+    train(settings, distributed=distributed, progress=say)
+    last = checkpoint.complete(checkpoint.folder_of(settings))[-1]
+    say(f"{last}: done")
+    return last
