@@ -25,6 +25,7 @@ include: "workflow/rules/ablation.smk"
 include: "workflow/rules/max_context.smk"
 include: "workflow/rules/tasks.smk"
 include: "workflow/rules/analysis.smk"
+include: "workflow/rules/language.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/paper.smk"
 

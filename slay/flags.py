@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
 from pydantic import BaseModel, ValidationError
@@ -27,6 +27,21 @@ def parsed(cls: type[Model], values: dict[str, Any]) -> Model:
         return cls(**values)
     except ValidationError as error:
         raise SlayError(error_line(error, cls)) from error
+
+
+def words(model: BaseModel) -> list[str]:
+    """The command line that gives an object of such a class."""
+    found: list[str] = []
+    for name, value in model.model_dump().items():
+        flag = f"--{name.replace('_', '-')}"
+        if name == "options":
+            for key, option in sorted(value.items()):
+                found += ["--option", f"{key}={option}"]
+        elif isinstance(value, bool):
+            found += [flag] if value else []
+        elif value is not None and value != "":
+            found += [flag, str(value)]
+    return found
 
 
 def _flag(name: str, field: Any) -> click.Option:
@@ -55,6 +70,8 @@ def _flag(name: str, field: Any) -> click.Option:
 def _click_type(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, UnionType):  # one type or none
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     if get_origin(annotation) is Literal:
         return click.Choice(get_args(annotation))
     return {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(annotation, click.STRING)

@@ -11,6 +11,7 @@ from typing import Any
 
 from slay.config import Config
 from slay.errors import SlayError
+from slay.flags import words
 from slay.params import Option, Params
 from slay.provenance import fingerprint
 from slay.registry import ATTENTION
@@ -55,14 +56,7 @@ _CODES: dict[tuple[str, ...], str] = {}
 
 def flags(params: Params) -> list[str]:
     """The command line that gives these parameters."""
-    words: list[str] = []
-    for name, value in params.model_dump().items():
-        if name == "options":
-            for key, option in sorted(value.items()):
-                words += ["--option", f"{key}={option}"]
-        else:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return words + plugins([params.attention])
+    return words(params) + plugins([params.attention])
 
 
 def plugins(names: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ Command lines, configuration files and records all follow from these classes.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -199,6 +200,47 @@ class TaskParams(Params):
         return [*super().modules(), TASKS.module(self.task)]
 
 
+class LanguageParams(Params):
+    """Train a language model, and score it on text of its own."""
+
+    experiment = "language"
+
+    data: str = Field("stdlib", description="Text to train on (see `slay train --help`).")
+    eval_data: str = Field("", description="Text to score it on. Default: of the data.")
+    tokenizer: str = Field("", description="For text that is streamed.")
+    seed: Seed = Field(0, description="Seed of the weights and of the data's order.")
+    short_conv: Annotated[int, Strict(), Field(ge=0)] = Field(
+        0, description="Width of a convolution before q, k and v; 0: none."
+    )
+    context_len: Whole = Field(128, description="Tokens of a sequence.")
+    embed_dim: Whole = Field(128, description="Width.")
+    n_layers: Whole = Field(4, description="Layers.")
+    n_heads: Whole = Field(4, description="Heads a layer.")
+    dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)] = Field(0.0, description="Dropout.")
+    steps: Whole = Field(600, description="Optimiser steps.")
+    warmup: Whole = Field(50, description="Steps of linear warm-up.")
+    batch_size: Whole = Field(16, description="Sequences a step.")
+    gradient_accumulation_steps: Whole = Field(1, description="Pieces of a batch.")
+    lr: Positive = Field(2e-3, description="Highest learning rate.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the arithmetic.")
+    gradient_checkpointing: bool = Field(False, description="Keep less, and compute it again.")
+    eval_every: Whole = Field(100, description="Steps between points of the curve.")
+    eval_sequences: Whole = Field(256, description="Sequences that a point is scored on.")
+    processes: Whole = Field(1, description="Processes; more than one run through DeepSpeed.")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> LanguageParams:
+        return _heads_divide(self)
+
+    def place(self) -> str:
+        text = re.sub(r"[^A-Za-z0-9.-]+", "-", self.data).strip("-.")
+        conv = f"-conv{self.short_conv}" if self.short_conv else ""
+        return f"{self.attention}/{text}-L{self.context_len}{conv}/seed{self.seed}"
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), "slay.training.language.__main__"]
+
+
 class AnalysisParams(Params):
     """A picture of a mechanism: the numbers behind it, as the record's curve."""
 
@@ -228,5 +270,6 @@ PARAMS: dict[str, type[Params]] = {
         MaxContextParams,
         TaskParams,
         AnalysisParams,
+        LanguageParams,
     )
 }

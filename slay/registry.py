@@ -213,6 +213,7 @@ EXPERIMENTS = Registry(
         "max_context": "slay.experiments.max_context:run",
         "tasks": "slay.experiments.tasks:run",
         "analysis": "slay.experiments.analysis:run",
+        "language": "slay.experiments.language:run",
     },
 )
 

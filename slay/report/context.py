@@ -20,6 +20,7 @@ def basic(results: Results) -> dict[str, Any]:
         "config": results.config,
         "draft": results.draft,
         "value": results.value,
+        "worst": results.worst,
         "beta": results.beta,
         "bound": results.bound,
         "tag": lambda name: Latex(f"\\protect\\hyperlink{{prov:{name}}}{{[{name}]}}"),

@@ -132,6 +132,11 @@ class Results:
         numbers = (row["mean"], row["sd"], int(row["n"]), row["low"], row["high"])
         return Estimate(*numbers, stale=bool(row["stale"]))
 
+    def worst(self, experiment: str, metric: str) -> float | Missing:
+        """The largest mean of a metric over all settings."""
+        means = self.select(experiment, metric)["mean"] if self.axis(experiment, "metric") else []
+        return float(max(means)) if len(means) else Missing(f"{experiment}: {metric}")
+
     def select(self, experiment: str, metric: str, **where: Any) -> pd.DataFrame:
         """Rows of the summary with a metric's numbers in the settings that match."""
         frame = self.summary(experiment)

@@ -10,7 +10,8 @@ TABLES: dict[str, list[str]] = {
     "longest-context": ["max_context"],
     "budget": ["ablation"],
     "denominators": ["quality"],
-    "claims": ["quality", "scaling", "tasks"],
+    "language": ["language"],
+    "claims": ["quality", "scaling", "tasks", "language"],
 }
 FIGURES: dict[str, list[str]] = {
     "quality": ["quality"],
@@ -27,4 +28,5 @@ FIGURES: dict[str, list[str]] = {
     "maps": ["analysis"],
     "sphere": ["analysis"],
     "decision": ["analysis"],
+    "language": ["language"],
 }

@@ -11,7 +11,7 @@ import yaml
 from slay.errors import unknown
 from slay.report import scores, sources
 from slay.report.context import basic, whole
-from slay.report.latex import environment, render
+from slay.report.latex import Latex, environment, render
 from slay.report.results import Estimate, Missing, Results
 from slay.report.stats import growth_exponent
 
@@ -239,6 +239,45 @@ def tasks_full(results: Results) -> dict[str, Any]:
     return {"names": names, "rows": rows}
 
 
+def language(results: Results) -> dict[str, Any]:
+    """Loss and cost of each mechanism's model, by the width of the short convolution."""
+    metrics = ("loss", "perplexity", "bits_per_byte", "tokens_per_second", "peak_memory_bytes")
+    metrics += ("flops_utilisation",)
+    convs = sorted(results.axis("language", "short_conv"))
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                {
+                    metric: results.value("language", metric, attention=name, short_conv=conv)
+                    for metric in metrics
+                }
+                for conv in convs
+            ],
+        }
+        for name in _measured(results, "language")
+    ]
+    used = any(isinstance(cell["flops_utilisation"], Estimate) for r in rows for cell in r["cells"])
+    facts = {key: next(iter(results.axis("language", key)), "") for key in ABOUT}
+    return {
+        "rows": rows,
+        "convs": convs,
+        "utilisation": used,
+        "unigram": results.value("language", "unigram_entropy"),
+        "about": Latex(", ".join(text.format(facts[key]) for key, text in ABOUT.items())),
+    }
+
+
+ABOUT = {
+    "n_layers": "of {} layers",
+    "embed_dim": "width ${}$",
+    "context_len": "context $L={}$",
+    "steps": "trained for ${}$ steps",
+    "batch_size": "of ${}$ sequences",
+    "data": "on \\texttt{{{}}}",
+}
+
+
 def _measured(results: Results, experiment: str) -> list[str]:
     """The mechanisms that an experiment has, in the order of all tables."""
     there = results.axis(experiment, "attention")
@@ -255,4 +294,5 @@ TABLES: dict[str, Callable[[Results], dict[str, Any]]] = {
     "longest-context": longest_context,
     "budget": budget,
     "denominators": denominators,
+    "language": language,
 }

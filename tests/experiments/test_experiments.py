@@ -28,6 +28,15 @@ TOY = {
     "scaling": {"seq_len": 9, "embed_dim": 8, "n_heads": 2, "repeats": 10},
     "ablation": {"head_dim": 4, "seq_len": 9, "n_heads": 2, "repeats": 10},
     "analysis": {"head_dim": 4, "seq_len": 9, "n_heads": 2},
+    "language": {
+        "context_len": 16,
+        "embed_dim": 8,
+        "n_heads": 2,
+        "n_layers": 1,
+        "steps": 2,
+        "batch_size": 2,
+        "eval_sequences": 2,
+    },
     "max_context": {"embed_dim": 8, "n_heads": 2, "max_len": 256},
     "tasks": {
         "task": "copy",
@@ -40,6 +49,12 @@ TOY = {
     },
 }
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A folder of its own for what a job leaves while it runs."""
+    monkeypatch.chdir(tmp_path)
 
 
 def params(experiment, **changes):

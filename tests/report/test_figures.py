@@ -35,6 +35,10 @@ CONFIG = {
             TINY | {"seq_len": 8, "kind": KINDS},
             TINY | {"attention": "yat-performer-laplace", "kind": "quadrature"},
         ],
+        "language": [
+            {"attention": ["linear", "standard"], "short_conv": [0, 4], "context_len": 16}
+            | {"embed_dim": 8, "n_heads": 2, "n_layers": 1, "steps": 2, "eval_sequences": 2}
+        ],
         "tasks": [
             {"task": ["copy", "kv_recall"], "seq_len": [8, 16], "steps": 2, "seed": [0, 1]}
             | {"batch_size": 4, "embed_dim": 8, "n_heads": 2, "n_layers": 1}

@@ -66,7 +66,7 @@ def test_no_latex(checkout, tmp_path):
     assert lines
     assert "make tex" in lines[0]
     assert "Traceback" not in done.stdout
-    assert len(checkout.records()) == 22
+    assert len(checkout.records()) == 24
 
 
 def test_failing_job_shows_its_reason(checkout):

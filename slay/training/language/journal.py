@@ -6,7 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from slay.errors import SlayError
 from slay.training.language.settings import Settings
@@ -24,7 +24,8 @@ class Journal:
         self.folder = Path(settings.log_dir) / settings.name
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / "metrics.jsonl"
-        self.lines = [line for line in read(self.path) if line["step"] <= after]
+        known = (line for line in read(self.path) if line["step"] <= after)
+        self.lines = [line for line in known if "finished" not in line]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         partial.replace(self.path)
@@ -87,5 +88,5 @@ def _wandb(settings: Settings, folder: Path) -> Any:
         name=settings.name,
         dir=folder,
         config=settings.model_dump(),
-        mode=os.environ.get("WANDB_MODE", "offline"),
+        mode=cast(Any, os.environ.get("WANDB_MODE", "offline")),
     )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slay.errors import SlayError, unknown
+from slay.errors import SlayError
 from slay.training.language.tokens import Sequence, Tokens, pack
 
 SHARDS = 64
@@ -58,7 +58,10 @@ def source(name: str) -> Source:
     files = sorted(glob.glob(name)) or ([name] if Path(name).exists() else [])
     kind = FORMATS.get(Path(name).suffix)
     if kind is None:
-        raise unknown("data", name, ["stdlib", *HUB])
+        raise SlayError(
+            f"data {name!r}: is neither stdlib, {', '.join(HUB)}, a folder of `slay data prepare` "
+            f"nor files that end in {', '.join(FORMATS)}"
+        )
     if not files:
         raise SlayError(f"data {name!r}: there is no such file")
     extra = {"sample_by": "document"} if kind == "text" else {}

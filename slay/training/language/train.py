@@ -179,22 +179,25 @@ class Run:
             "perplexity": math.exp(min(nats, 700.0)),
             "bits_per_byte": bits_per_byte(nats, self.text.validation),
         }
+        if final:
+            found |= self._totals(step)
         self._write({"step": step, **found})
         self.progress(
             f"step {step}  validation loss {nats:.4f}  perplexity {found['perplexity']:.2f}  "
             f"{found['bits_per_byte']:.3f} bits a byte"
         )
-        if not final:
-            return found
+        return {"step": step, **found}
+
+    def _totals(self, step: int) -> dict[str, Any]:
+        """What the whole training came to."""
         model = self.engine.model
         speed = self.tokens / self.seconds if self.seconds else None
         return {
-            **found,
             "unigram_entropy": self.text.unigram_entropy,
             "tokens_per_second": speed,
             "peak_memory_bytes": _peak_memory(self.engine.device),
             "parameters": model.num_parameters,
-            "steps": step,
+            "finished": True,
             "flops_utilisation": _utilisation(model, self.settings, self.engine, speed),
         }
 

@@ -1,0 +1,109 @@
+"""Train a language model; in one process, or through DeepSpeed in many."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slay.errors import SlayError
+from slay.experiments.measure import OutOfMemory, memory_guard
+from slay.experiments.result import Progress, Result
+from slay.flags import words
+from slay.jobs import code
+from slay.params import LanguageParams
+from slay.record import Number
+from slay.training.language import journal
+from slay.training.language.data import open_text
+from slay.training.language.settings import Settings
+from slay.training.language.tokens import Tokens
+from slay.training.language.train import DivergedError, train
+
+SCRATCH = Path(".slay")  # what a job that is stopped leaves there, it goes on from
+POINTS = 100  # of the curve of the training loss
+
+
+def run(params: LanguageParams, progress: Progress) -> Result:
+    """Metrics: loss in nats a token on the validation text, perplexity, bits a byte, speed, memory.
+
+    `corpus` is the start of the hash of the training text as a number: its first 52 bits. The
+    curve has the loss of single steps, and that on the validation text every `eval_every` steps.
+    """
+    key = json.dumps([params.model_dump(), code(params)], sort_keys=True)
+    folder = SCRATCH / hashlib.sha256(key.encode()).hexdigest()[:16]
+    settings = settings_of(params, folder)
+    status: dict[str, Any] = {}
+    try:
+        with memory_guard():
+            if params.processes > 1:
+                _launch(settings, params, progress)
+            else:
+                train(settings, progress=progress)
+    except DivergedError as error:
+        status = {"status": "diverged", "message": str(error)}
+    except OutOfMemory as error:
+        return Result({}, status="oom", message=str(error))
+    lines = journal.read(folder / "logs" / "run" / "metrics.jsonl")
+    if params.processes > 1 and lines[-1].get("status") == "diverged":
+        message = f"the loss at step {lines[-1]['step']} is no number"
+        status = {"status": "diverged", "message": message}
+    text = open_text(settings)
+    metrics: dict[str, Number] = {} if status else _numbers(lines[-1])
+    if isinstance(text.train, Tokens):
+        metrics["corpus"] = int(text.train.facts.hash[:13], 16)
+        metrics["corpus_tokens"] = text.train.facts.tokens
+    keep = ("step", "loss", "validation_loss")
+    curve = [{k: line[k] for k in keep if k in line} for line in lines if "status" not in line]
+    shutil.rmtree(folder)
+    return Result(metrics, curve, **status)
+
+
+def settings_of(params: LanguageParams, folder: Path) -> Settings:
+    """The training that a job asks for."""
+    same = set(Settings.model_fields) & set(LanguageParams.model_fields)
+    return Settings(
+        **{name: getattr(params, name) for name in same},
+        total_steps=params.steps,
+        warmup_steps=params.warmup,
+        run_name="run",
+        checkpoint_dir=str(folder / "checkpoints"),
+        log_dir=str(folder / "logs"),
+        log_every=max(1, params.steps // POINTS),
+        save_every=max(100, params.steps // 10),
+        keep=1,
+    )
+
+
+def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> None:
+    """Run DeepSpeed's launcher with as many processes as there are to be."""
+    command = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators"]
+    command += [str(params.processes), "--module", "slay.training.language", *words(settings)]
+    environment = dict(os.environ)
+    if params.device == "cpu" or not torch.cuda.is_available():
+        environment["DS_ACCELERATOR"] = "cpu"
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        last = ""
+        for line in process.stdout or ():
+            progress(line.rstrip())
+            last = line.strip() if line.startswith("Error:") else last
+    lines = journal.read(Path(settings.log_dir) / settings.name / "metrics.jsonl")
+    diverged = bool(lines) and lines[-1].get("status") == "diverged"
+    if process.returncode and not diverged:
+        raise SlayError(
+            last.removeprefix("Error: ") or f"DeepSpeed ended with {process.returncode}"
+        )
+
+
+def _numbers(line: dict[str, Any]) -> dict[str, Number]:
+    """What the last line of a log says of the whole training."""
+    metrics = {k: v for k, v in line.items() if k not in ("validation_loss", "finished")}
+    return {"loss": line["validation_loss"], **{k: v for k, v in metrics.items() if v is not None}}

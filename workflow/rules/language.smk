@@ -1,0 +1,29 @@
+"""Language models. A job that is stopped goes on where it was: its checkpoints lie in .slay/."""
+
+
+def processes(wildcards):
+    """How many processes a training runs in."""
+    return job(wildcards, "language").params.processes
+
+
+rule run_language:
+    output:
+        f"{RUN}/records/language/{{job}}.json",
+    log:
+        f"{RUN}/logs/language/{{job}}.log",
+    conda:
+        "../../envs/slay.yaml"
+    threads: lambda wildcards: processes(wildcards)
+    resources:
+        mem_mb=megabytes,
+        runtime=lambda wildcards: 60 if processes(wildcards) == 1 else 60 * 24,
+        gpu=lambda wildcards: GPU * processes(wildcards),
+    retries: 2
+    params:
+        code=code("language"),
+        arguments=arguments("language"),
+    message:
+        "language {wildcards.job}"
+    shell:
+        "slay run {params.arguments} --code {params.code}"
+        " --threads 1 --out {output:q} > {log:q} 2>&1"
