@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ def run(params: LanguageParams, progress: Progress) -> Result:
     keep = ("step", "loss", "validation_loss")
     curve = [{k: line[k] for k in keep if k in line} for line in lines if "status" not in line]
     shutil.rmtree(folder)
+    with suppress(OSError):  # others are at work there
+        SCRATCH.rmdir()
     return Result(metrics, curve, **status)
 
 
@@ -83,8 +87,12 @@ def settings_of(params: LanguageParams, folder: Path) -> Settings:
 
 def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> None:
     """Run DeepSpeed's launcher with as many processes as there are to be."""
-    command = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators"]
-    command += [str(params.processes), "--module", "slay.training.language", *words(settings)]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]  # of its own: other trainings may run on this machine
+    command = [str(Path(sys.executable).with_name("deepspeed")), f"--master_port={port}"]
+    command += ["--num_accelerators", str(params.processes)]
+    command += ["--module", "slay.training.language", *words(settings)]
     environment = dict(os.environ)
     if params.device == "cpu" or not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"

@@ -134,8 +134,9 @@ class Results:
 
     def worst(self, experiment: str, metric: str) -> float | Missing:
         """The largest mean of a metric over all settings."""
-        means = self.select(experiment, metric)["mean"] if self.axis(experiment, "metric") else []
-        return float(max(means)) if len(means) else Missing(f"{experiment}: {metric}")
+        if metric not in self.axis(experiment, "metric"):
+            return Missing(f"{experiment}: {metric}")
+        return float(self.select(experiment, metric)["mean"].max())
 
     def select(self, experiment: str, metric: str, **where: Any) -> pd.DataFrame:
         """Rows of the summary with a metric's numbers in the settings that match."""

@@ -241,8 +241,8 @@ def tasks_full(results: Results) -> dict[str, Any]:
 
 def language(results: Results) -> dict[str, Any]:
     """Loss and cost of each mechanism's model, by the width of the short convolution."""
-    metrics = ("loss", "perplexity", "bits_per_byte", "tokens_per_second", "peak_memory_bytes")
-    metrics += ("flops_utilisation",)
+    costs = ("tokens_per_second", "peak_memory_bytes", "flops_utilisation")
+    metrics = ("loss", "perplexity", "bits_per_byte", *costs)
     convs = sorted(results.axis("language", "short_conv"))
     rows = [
         {
@@ -257,7 +257,7 @@ def language(results: Results) -> dict[str, Any]:
         }
         for name in _measured(results, "language")
     ]
-    used = any(isinstance(cell["flops_utilisation"], Estimate) for r in rows for cell in r["cells"])
+    used = not results.select("language", "flops_utilisation").empty if rows else False
     facts = {key: next(iter(results.axis("language", key)), "") for key in ABOUT}
     return {
         "rows": rows,

@@ -29,18 +29,20 @@ class Source:
     """Documents: where they are, what opens them."""
 
     name: str
-    open: Callable[[], Iterable[Mapping[str, Any]]] = field(repr=False)
+    open: Callable[[], Any] = field(repr=False)  # a streaming `datasets.IterableDataset`
     column: str = "text"
 
     def documents(self) -> Iterator[str]:
-        """Every document once; the empty ones are left out."""
-        for row in self.open():
-            if self.column not in row:
-                raise SlayError(
-                    f"{self.name}: has no column {self.column!r}, only {', '.join(row)}"
-                )
-            if row[self.column]:
-                yield row[self.column]
+        """Every document once; the empty ones are left out.
+
+        By batches: one by one, the library would share documents out among PyTorch's workers in a
+        way of its own.
+        """
+        for rows in self.open().iter(batch_size=64):
+            if self.column not in rows:
+                columns = ", ".join(rows)
+                raise SlayError(f"{self.name}: has no column {self.column!r}, only {columns}")
+            yield from filter(None, rows[self.column])
 
 
 HUB = {  # path, configuration, split
@@ -68,7 +70,7 @@ def source(name: str) -> Source:
     return Source(name, lambda: _load(kind, data_files=files, split="train", **extra))
 
 
-def _load(*what: str, **how: Any) -> Iterable[Mapping[str, Any]]:
+def _load(*what: str, **how: Any) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
