@@ -189,7 +189,7 @@ def deepspeed_config(settings: Settings, world: int) -> dict[str, Any]:
     if settings.deepspeed_config:
         try:
             config |= json.loads(Path(settings.deepspeed_config).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise SlayError(f"deepspeed_config {settings.deepspeed_config!r}: {error}") from error
     pieces = settings.gradient_accumulation_steps
     config |= {

@@ -14,10 +14,13 @@ import pytest
 import torch
 
 from slay.errors import SlayError
+from slay.experiments.language import run
 from slay.flags import words
 from slay.models.gpt import load
+from slay.params import LanguageParams
 from slay.training.language import checkpoint, journal
 from slay.training.language.corpus import stdlib
+from slay.training.language.engine import deepspeed_config
 from slay.training.language.settings import Settings
 from slay.training.language.train import train
 
@@ -112,3 +115,48 @@ def test_bad_input_is_one_line_and_not_one_a_process(tmp_path):
     assert code != 0
     assert output.count("Error: missing.bin") == 1
     assert "Traceback" not in output
+
+
+def test_a_configuration_file_counts_but_for_what_flags_say(tmp_path):
+    path = Path(__file__).parents[3] / "config" / "deepspeed.json"
+    given = settings_for(tmp_path, "x", deepspeed_config=str(path))
+    assert deepspeed_config(given, 2)["zero_optimization"]["stage"] == 3
+    lower = deepspeed_config(given.model_copy(update={"zero_stage": 1}), 2)["zero_optimization"]
+    assert (lower["stage"], lower["overlap_comm"]) == (1, True)
+    for text in ("no json", "[1]"):
+        (tmp_path / "bad.json").write_text(text)
+        bad = given.model_copy(update={"deepspeed_config": str(tmp_path / "bad.json")})
+        with pytest.raises(SlayError, match="bad.json"):
+            deepspeed_config(bad, 2)
+
+
+def test_a_job_runs_in_as_many_processes_as_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = {"embed_dim": 16, "n_heads": 2, "n_layers": 1, "context_len": 32, "steps": 4}
+    results = {}
+    for processes in (1, 2):
+        params = LanguageParams(
+            attention="linear", device="cpu", batch_size=4, eval_sequences=8, eval_every=2,
+            processes=processes, **asked,
+        )  # fmt: skip
+        results[processes] = run(params, lambda line: None)
+    one, two = results[1], results[2]
+    assert two.status == "ok"
+    assert two.metrics["loss"] == pytest.approx(one.metrics["loss"], abs=1e-5)
+    assert len(two.curve) == len(one.curve)
+    assert not (tmp_path / ".slay").exists()
+
+
+def test_a_job_says_why_its_processes_ended(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = LanguageParams(attention="linear", device="cpu", data="missing.bin", processes=2)
+    with pytest.raises(SlayError, match=r"^missing\.bin: cannot be read"):
+        run(params, lambda line: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    params = LanguageParams(
+        attention="linear", device="cpu", processes=2, lr=1e30, warmup=1, steps=20, embed_dim=16,
+        n_layers=1, context_len=32, eval_sequences=8,
+    )  # fmt: skip
+    result = run(params, lambda line: None)
+    assert result.status == "diverged"
+    assert "step" in result.message
