@@ -54,7 +54,8 @@ def test_every_parameter_has_a_flag_with_its_default(experiment):
     for name, field in PARAMS[experiment].model_fields.items():
         assert ("--option" if name == "options" else f"--{name.replace('_', '-')}") in text
         assert field.description in text
-        if not field.is_required() and name != "options":
+        said = field.default is not False and field.default != ""
+        if said and not field.is_required() and name != "options":
             assert f"[default: {field.default}]" in text
 
 

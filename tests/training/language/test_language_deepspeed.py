@@ -126,7 +126,7 @@ def test_a_configuration_file_counts_but_for_what_flags_say(tmp_path):
     for text in ("no json", "[1]"):
         (tmp_path / "bad.json").write_text(text)
         bad = given.model_copy(update={"deepspeed_config": str(tmp_path / "bad.json")})
-        with pytest.raises(SlayError, match="bad.json"):
+        with pytest.raises(SlayError, match=r"bad\.json"):
             deepspeed_config(bad, 2)
 
 
