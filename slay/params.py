@@ -221,7 +221,7 @@ class LanguageParams(Params):
     warmup: Whole = Field(50, description="Steps of linear warm-up.")
     batch_size: Whole = Field(16, description="Sequences a step.")
     gradient_accumulation_steps: Whole = Field(1, description="Pieces of a batch.")
-    lr: Positive = Field(2e-3, description="Highest learning rate.")
+    lr: Positive = Field(4e-3, description="Highest learning rate.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the arithmetic.")
     gradient_checkpointing: bool = Field(False, description="Keep less, and compute it again.")
     eval_every: Whole = Field(100, description="Steps between points of the curve.")

@@ -11,6 +11,7 @@ rule run_language:
         f"{RUN}/records/language/{{job}}.json",
     log:
         f"{RUN}/logs/language/{{job}}.log",
+    retries: 2
     conda:
         "../../envs/slay.yaml"
     threads: lambda wildcards: processes(wildcards)
@@ -18,7 +19,6 @@ rule run_language:
         mem_mb=megabytes,
         runtime=lambda wildcards: 60 if processes(wildcards) == 1 else 60 * 24,
         gpu=lambda wildcards: GPU * processes(wildcards),
-    retries: 2
     params:
         code=code("language"),
         arguments=arguments("language"),

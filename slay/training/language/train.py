@@ -204,15 +204,15 @@ class Run:
 
 @torch.no_grad()
 def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
-    """Mean cross-entropy in nats a token, over the first `eval_sequences` sequences or all.
+    """Mean cross-entropy in nats a token, over `eval_sequences` evenly spaced sequences or all.
 
     Every process takes its share; one that has less than the others repeats its last, uncounted.
     """
     length = settings.context_len
-    number = text.sequences(length)
-    if settings.eval_sequences:
-        number = min(number, settings.eval_sequences)
-    mine = list(range(engine.rank, number, engine.world))
+    there = text.sequences(length)
+    number = min(there, settings.eval_sequences or there)
+    chosen = [i * there // number for i in range(number)]
+    mine = chosen[engine.rank :: engine.world]
     rounds = math.ceil(math.ceil(number / engine.world) / EVALUATED)
     nats = asked = 0.0
     engine.model.eval()

@@ -101,7 +101,7 @@ def test_weights_in_parts_are_exported_whole(two, tmp_path):
     model = load(checkpoint.complete(tmp_path / "c" / "parts")[-1])
     text = stdlib("validation")
     with torch.no_grad():
-        pairs = [text.sequence(i, 64) for i in range(16)]
+        pairs = [text.sequence(i * text.sequences(64) // 16, 64) for i in range(16)]
         tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
         loss = model.loss(tokens, targets).item()
     line = journal.read(tmp_path / "l" / "parts" / "metrics.jsonl")[-1]

@@ -91,8 +91,8 @@ def test_perplexity_and_bits_follow_from_the_mean_loss_of_the_model():
     model = load("checkpoints/linear/step-00000030")
     nats = count = 0
     with torch.no_grad():
-        for i in range(SMALL["eval_sequences"]):
-            inputs, targets = text.sequence(i, 32)
+        for i in range(8):
+            inputs, targets = text.sequence(i * text.sequences(32) // 8, 32)
             logits = model(inputs.unsqueeze(0))[0].double().log_softmax(-1)
             nats -= logits.gather(1, targets.unsqueeze(1)).sum().item()
             count += len(targets)
