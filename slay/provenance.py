@@ -61,6 +61,26 @@ def closure(modules: Iterable[str]) -> list[str]:
     return sorted(seen)
 
 
+def changed_files(modules: Iterable[str], commit: str) -> list[str]:
+    """Files of the import closure of some modules that count as changed since a commit.
+
+    Raises `subprocess.SubprocessError` where git or the commit is not there.
+    """
+    root = PACKAGE.parent
+    _git("cat-file", "-e", f"{commit}^{{commit}}")
+    there = set(_git("ls-tree", "-r", "--name-only", commit, PACKAGE.name).splitlines())
+    changed = []
+    for name in closure(modules):
+        path = _source(name)
+        if path is None or not path.is_relative_to(root):
+            continue
+        file = path.relative_to(root).as_posix()
+        before = _digest(_git("show", f"{commit}:{file}")) if file in there else None
+        if before != _read(name)[0]:
+            changed.append(file)
+    return changed
+
+
 def file_digest(path: Path) -> str:
     """Digest of a file's bytes, for templates and other text: 16 hex digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
@@ -105,8 +125,13 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
         raise SlayError(f"{path}:{error.lineno}: {error.msg}") from error
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     imports = tuple(name for name in dict.fromkeys(_imports(tree, package)) if _source(name))
-    text = ast.unparse(_normalised(tree))
-    return hashlib.sha256(text.encode()).hexdigest(), imports
+    return _digest(tree), imports
+
+
+def _digest(source: ast.Module | str) -> str:
+    """Digest of a module's normalised source."""
+    tree = ast.parse(source) if isinstance(source, str) else source
+    return hashlib.sha256(ast.unparse(_normalised(tree)).encode()).hexdigest()
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[str]:

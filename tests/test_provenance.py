@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from slay import provenance
 from slay.errors import SlayError
 from slay.params import QualityParams, ScalingParams, TaskParams
-from slay.provenance import closure, fingerprint
+from slay.provenance import changed_files, closure, fingerprint
 from slay.registry import ATTENTION, TASKS
 
 FILES = {
@@ -98,6 +100,25 @@ def test_code_that_can_be_reached_changes_the_fingerprint(package, name, text):
 def test_further_strings_change_the_fingerprint(package):
     prints = {fingerprint(["slay.top"], *extra) for extra in ([], ["a"], ["b"], ["a", "b"])}
     assert len(prints) == 4
+
+
+def test_files_that_changed_since_a_commit_are_named(package, tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "HEAD")
+    package("base.py", "ONE = 1  # a remark\n")
+    assert changed_files(["slay.top"], head) == []
+    package("base.py", "ONE = 2\n")
+    package("alone.py", "changed = True\n")
+    assert changed_files(["slay.top"], head) == ["slay/base.py"]
+    with pytest.raises(subprocess.SubprocessError):
+        changed_files(["slay.top"], "0" * 40)
 
 
 def jobs(attention):

@@ -35,17 +35,14 @@ def test_configuration(checkout, old, new, says):
     assert "Traceback" not in done.stdout
 
 
-def test_truncated_record(checkout):
-    record = checkout.records()[0]
-    half = record.read_bytes()[:200]
-    record.write_bytes(half)
+def test_record_with_a_number_that_is_none(checkout):
+    record = next(path for path in checkout.records() if "quality" in str(path))
+    record.write_text(record.read_text().replace('"seed": ', '"seed": 1.5e999, "x": ', 1))
     others = {path: path.read_bytes() for path in checkout.records()}
     done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
     assert done.returncode != 0
     name = str(record.relative_to(checkout.path))
-    line = next(line for line in done.stdout.splitlines() if line.startswith(f"Error: {name}"))
-    assert "cut short" in line
-    assert f"rm {name}" in line
+    assert any(line.startswith(f"Error: {name}") for line in done.stdout.splitlines())
     assert "Traceback" not in done.stdout
     assert {path: path.read_bytes() for path in checkout.records()} == others
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 import pytest
+from conftest import BIN, SMOKE
 
 pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
 
@@ -23,6 +25,13 @@ def test_deleted_record(checkout):
         "figure normalisers",
         "the paper",
     }
+
+
+@pytest.mark.parametrize("kept", [0, 200])
+def test_truncated_record(checkout, kept):
+    record = checkout.path / "results/smoke/records/quality/linear/isotropic-d16-L128/seed0.json"
+    record.write_bytes(record.read_bytes()[:kept])
+    assert checkout.measured() == {"quality linear/isotropic-d16-L128/seed0"}
 
 
 def test_comments_and_docstrings(checkout):
@@ -86,6 +95,50 @@ def test_added_seed(checkout):
     measured = checkout.measured()
     assert measured
     assert all(job.endswith("/seed2") for job in measured)
+
+
+def test_added_length(checkout):
+    checkout.edit("config/smoke.yaml", "seq_len: [64, 128]", "seq_len: [64, 128, 32]")
+    assert checkout.measured() == {
+        f"scaling {name}/forward-float32/L32" for name in ("standard", "linear")
+    }
+
+
+def test_added_mechanism(checkout):
+    checkout.edit("config/smoke.yaml", "[uniform, linear, yat-q", "[uniform, linear, rff, yat-q")
+    checkout.edit("config/smoke.yaml", "attention: [standard,", "attention: [rff, standard,")
+    assert checkout.measured() == {f"quality rff/isotropic-d16-L128/seed{i}" for i in (0, 1)}
+
+
+def test_edit_that_keeps_its_time(checkout):
+    path = checkout.path / "slay/tasks/pattern.py"
+    before = path.stat()
+    checkout.edit("slay/tasks/pattern.py", "CLASSES = 8", "CLASSES = 7")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    measured = checkout.measured()
+    assert measured
+    assert all("/majority-" in job for job in measured)
+
+
+def test_stale_says_what_snakemake_would_do_and_why(checkout):
+    def said(*more):
+        command = [BIN / "slay", "stale", "--configfile", SMOKE, *more]
+        env = {**os.environ, "PYTHONPATH": str(checkout.path)}
+        done = subprocess.run(command, cwd=checkout.path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert said()[-1].startswith("0 of")
+    gone = next(path for path in checkout.records() if "quality/yat-quadratic" in str(path))
+    gone.unlink()
+    checkout.edit("config/smoke.yaml", "steps: 20", "steps: 21")
+    checkout.edit("slay/attention/linear.py", "return Dense(", "return Dense(1.0 * ")
+    lines = said("--jobs")
+    planned = [job for job in checkout.planned() if "/" in job]
+    assert len(lines) - 1 == len(planned)
+    assert any("no record" in line for line in lines)
+    assert any("steps was 20, is 21" in line for line in lines)
+    assert any("the code changed" in line for line in lines)
 
 
 def test_learning_rate(checkout):

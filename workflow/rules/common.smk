@@ -20,6 +20,7 @@ from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest, plugins
 from slay.provenance import file_digest, fingerprint
+from slay.record import cut_short
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, TABLES
 
@@ -33,6 +34,11 @@ RUN = f"results/{CONFIG.run}"
 GPU = 1 if CONFIG.device == "cuda" else 0
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
+
+# A record that was cut short is measured again, as one that is missing is.
+for path in filter(cut_short, RECORDS):
+    os.replace(path, f"{path}.cut-short")
+    print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
 
 
 wildcard_constraints:
@@ -55,6 +61,11 @@ def arguments(experiment):
 def code(experiment):
     """Fingerprint of the code that the measurement depends on."""
     return lambda wildcards: job(wildcards, experiment).code
+
+
+def processes(wildcards):
+    """How many processes the training of a language model runs in."""
+    return job(wildcards, "language").params.processes
 
 
 def megabytes(wildcards, attempt):

@@ -1,11 +1,6 @@
 """Language models. A job that is stopped goes on where it was: its checkpoints lie in .slay/."""
 
 
-def processes(wildcards):
-    """How many processes a training runs in."""
-    return job(wildcards, "language").params.processes
-
-
 rule run_language:
     output:
         f"{RUN}/records/language/{{job}}.json",
