@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from clone import clone
+from conftest import SMOKE, Checkout
 from pypdf import PdfReader
 
 from slay.report.sources import FIGURES
@@ -58,3 +62,24 @@ def test_paper_only_measures_nothing_and_marks_what_is_stale(checkout):
     dagger = {line for line in quality.split(r"\\") if "dagger" in line}
     assert dagger
     assert all("linear" in line for line in dagger)
+
+
+CLOCKS = {"tokens_per_second", "peak_memory_bytes"}  # of language models
+
+
+def test_cores_and_order_change_no_metric(built, tmp_path):
+    other = Checkout(tmp_path)
+    clone(other.path)
+    kinds = ["quality", "analysis", "tasks", "language"]
+    part = f"only={{experiment: [{', '.join(kinds)}]}}"
+    done = other.run("--cores", "1", "results", "--configfile", SMOKE, "--config", part)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert len(other.records()) == 18
+    for path in other.records():
+        here, there = (
+            json.loads((checkout.path / path.relative_to(other.path)).read_text())
+            for checkout in (built, other)
+        )
+        for name in here["metrics"].keys() - CLOCKS:
+            assert here["metrics"][name] == there["metrics"][name], (path.name, name)
+        assert here["curve"] == there["curve"]
