@@ -37,7 +37,7 @@ Option = bool | int | FiniteFloat | Annotated[str, Field(pattern=r"^[A-Za-z0-9._
 Options = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Option]
 
 
-def _heads_divide(params: Any) -> Any:
+def heads_divide(params: Any) -> Any:
     """`params`, if its heads share its width evenly."""
     if params.embed_dim % params.n_heads:
         raise ValueError(
@@ -134,7 +134,7 @@ class ScalingParams(Params):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ScalingParams:
-        return _heads_divide(self)
+        return heads_divide(self)
 
     def place(self) -> str:
         return f"{self.attention}/{self.mode}-{self.dtype}/L{self.seq_len}"
@@ -163,7 +163,7 @@ class MaxContextParams(Params):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> MaxContextParams:
-        return _heads_divide(self)
+        return heads_divide(self)
 
     def place(self) -> str:
         return f"{self.attention}/{self.mode}-{self.dtype}/{self.memory_mb}MiB"
@@ -230,7 +230,7 @@ class LanguageParams(Params):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> LanguageParams:
-        return _heads_divide(self)
+        return heads_divide(self)
 
     def place(self) -> str:
         text = re.sub(r"[^A-Za-z0-9.-]+", "-", self.data).strip("-.")

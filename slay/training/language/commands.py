@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from slay.errors import SlayError
 from slay.flags import flags_of, parsed
 from slay.training.language.settings import Settings
 
@@ -111,9 +110,3 @@ def prepare(files: tuple[str, ...], out: Path, tokenizer: str, held_out: float) 
             f"{facts.name}: {facts.documents:,} documents, {facts.tokens:,} tokens, "
             f"{facts.bytes:,} bytes"
         )
-
-
-def refuse_existing(out: Path) -> None:
-    """Raise `SlayError` where something lies already."""
-    if out.exists() and any(out.iterdir()):
-        raise SlayError(f"{out}: is not empty; give another folder, or remove it")

@@ -13,8 +13,8 @@ import torch
 from slay.errors import SlayError
 from slay.models.gpt import check_sampling, load, sample
 from slay.training.language import checkpoint
-from slay.training.language.commands import refuse_existing
 from slay.training.language.stream import Tokenizer
+from slay.training.language.tokens import refuse_existing
 
 
 def export_model(path: Path, out: Path) -> dict[str, Any]:

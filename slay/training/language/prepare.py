@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from slay.training.language.commands import refuse_existing
 from slay.training.language.corpus import VOCAB
 from slay.training.language.stream import Source, Tokenizer, source
-from slay.training.language.tokens import Facts, Writer
+from slay.training.language.tokens import Facts, Writer, refuse_existing
 
 SPLITS = ("train", "validation", "test")
 EVERY = 10_000  # documents between reports

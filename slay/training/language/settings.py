@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from slay.params import Options, Positive, Seed, Whole
+from slay.params import Options, Positive, Seed, Whole, heads_divide
 from slay.registry import ATTENTION
 
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -91,10 +91,6 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
-        if self.embed_dim % self.n_heads:
-            raise ValueError(
-                f"embed_dim = {self.embed_dim} does not divide into n_heads = {self.n_heads} heads"
-            )
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size = {self.batch_size} does not divide into "
@@ -104,7 +100,7 @@ class Settings(BaseModel):
             raise ValueError(
                 f"batch_start = {self.batch_start} is above batch_size = {self.batch_size}"
             )
-        return self
+        return heads_divide(self)
 
     @property
     def name(self) -> str:

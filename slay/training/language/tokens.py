@@ -156,3 +156,9 @@ class Order:
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
             self.epoch, self.shuffled = epoch, torch.randperm(self.number, generator=generator)
         return int(self.shuffled[place])
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise `SlayError` for a folder to be written in which something lies already."""
+    if out.exists() and any(out.iterdir()):
+        raise SlayError(f"{out}: is not empty; give another folder, or remove it")
