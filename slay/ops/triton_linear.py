@@ -1,0 +1,286 @@
+"""Linear attention by Triton kernels: what is launched, as operators of `torch.library`.
+
+The forward pass takes three launches (`chunk_states`, `scan_states`, `outputs`), the way back four
+(`query_gradients`, the same two, `key_gradients`). States are laid out as `Map` says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from slay.ops.triton_backward import key_gradients, query_gradients
+from slay.ops.triton_configs import tuned
+from slay.ops.triton_maps import Factor, Map, Rows
+from slay.ops.triton_output import outputs
+from slay.ops.triton_state import Side, chunk_states, scan_states
+
+LONGEST_TILE = 128  # of any configuration; chunks are multiples of it
+SCAN_WIDTH = 512
+
+_chunk_states = tuned(chunk_states, "states")
+_outputs = tuned(outputs, "outputs")
+_query_gradients = tuned(query_gradients, "query gradients")
+_key_gradients = tuned(key_gradients, "key gradients")
+
+
+@lru_cache(maxsize=256)
+def map_of(
+    kinds: str, degree: int, unit: bool, coefficients: tuple[float, ...], weights: bool,
+    d: int, e: int, widths: tuple[int, int], dtype: torch.dtype,
+) -> Map:  # fmt: skip
+    """What kernels are compiled for; `kinds`: those of a and b, as in "square exp"."""
+    a, b = kinds.split()
+    wide_a, wide_b = widths
+    least = 64 if a == "none" and not degree else 16
+    block = min(max(least, triton.next_power_of_2(wide_b)), 64 if a == "none" else 128)
+    dp = max(16, triton.next_power_of_2(d))
+    if degree:
+        block = dp
+    elif b in ("elu", "relu") and not weights:
+        block = dp = max(block, dp)  # b is as wide as u
+    half = dtype in (torch.bfloat16, torch.float16)
+    return Map(
+        a, b, degree, unit, d, dp, e, max(16, triton.next_power_of_2(e)),
+        wide_a, max(16, triton.next_power_of_2(wide_a)), wide_b, block,
+        *coefficients, weights,
+        tl.bfloat16 if half else tl.float32,  # fp16 overflows where sums are long
+        "tf32" if half else "tf32x3",
+    )  # fmt: skip
+
+
+def chunk_length(M: Map, itemsize: int) -> int:
+    """Tokens a state: few enough that states take less memory than q, k, v and y, half of it."""
+    tokens = 4 * M.state / (0.6 * 2 * itemsize * (M.D + M.E))
+    return max(LONGEST_TILE, 1 << math.ceil(math.log2(tokens)))
+
+
+@lru_cache(maxsize=64)
+def packed(bounds: tuple[int, ...], chunk: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Chunks of packed sequences: (N, 3) int32, start, end and sequence; where sequences start."""
+    spans, runs = [], [0]
+    for sequence, (first, last) in enumerate(pairwise(bounds)):
+        starts = range(first, last, chunk)
+        spans += [(lo, min(lo + chunk, last), sequence) for lo in starts]
+        runs.append(len(spans))
+    return (
+        torch.tensor(spans, dtype=torch.int32, device=device),
+        torch.tensor(runs, dtype=torch.int32, device=device),
+    )
+
+
+def rows(t: Tensor) -> Rows:
+    """A tensor (B, H, L, width) for kernels; axes that were expanded have no stride."""
+    if t.stride(-1) != 1:
+        t = t.contiguous()
+    return Rows(t, t.stride(0), t.stride(1), t.stride(2))
+
+
+class Call:
+    """The arguments of one call of the operators, and its launches."""
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor,
+        a_q: Tensor | None, a_k: Tensor | None, b_q: Tensor | None, b_k: Tensor | None,
+        a_weight: Tensor | None, a_second: Tensor | None,
+        b_weight: Tensor | None, b_numbers: Tensor | None,
+        padding: Tensor | None, bounds: Sequence[int] | None,
+        kinds: str, degree: int, unit: bool, coefficients: Sequence[float],
+        causal: bool, chunk: int,
+    ):  # fmt: skip
+        self.q, self.k, self.v, self.causal = q, k, v, causal
+        self.given = (a_q, a_k, b_q, b_k)
+        self.B, self.H, self.Lq, d = q.shape
+        self.K, self.Lk, e = k.shape[1], k.shape[2], v.shape[3]
+        a = a_k if a_k is not None else None
+        widths = (
+            a.shape[-1] if a is not None else 1 if a_weight is None else a_weight.shape[1],
+            b_k.shape[-1] if b_k is not None else d if b_weight is None else b_weight.shape[1],
+        )
+        self.M = map_of(
+            kinds, degree, unit, tuple(coefficients), b_weight is not None, d, e, widths, q.dtype
+        )
+        self.C = chunk or chunk_length(self.M, q.element_size())
+        self.spans = self.runs = None
+        self.sequences = 1
+        if bounds is not None:
+            self.spans, self.runs = packed(tuple(bounds), self.C, q.device)
+            self.sequences = len(bounds) - 1
+        weights = (a_weight, a_second, None), (b_weight, None, b_numbers)
+        self.a, self.b = (
+            [Factor(None if g is None else rows(g), *w) for g in pair]
+            for w, pair in zip(weights, ((a_q, a_k), (b_q, b_k)), strict=True)
+        )
+        self.padding = padding
+
+    def chunks(self, length: int) -> int:
+        return -(-length // self.C) if self.spans is None else len(self.spans)
+
+    def queries(self, w: Tensor, z: Tensor | None = None, dz: Tensor | None = None) -> Side:
+        return Side(rows(self.q), rows(w), z, dz, self.a[0], self.b[0], None, self.spans)
+
+    def keys(self) -> Side:
+        side = (rows(self.k), rows(self.v), None, None, self.a[1], self.b[1])
+        return Side(*side, self.padding, self.spans)
+
+    def new(self, *shape: int) -> Tensor:
+        return self.q.new_empty(shape, dtype=torch.float32)
+
+    def states(
+        self, side: Side, length: int, initial: Tensor | None, *, query: bool, reverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The scanned states X: (B K, chunks, state), and each sequence's last."""
+        N, M, bk = self.chunks(length), self.M, self.B * self.K
+        X, final = self.new(bk, N, M.state), self.new(bk, self.sequences, M.state)
+        groups = self.H // self.K if query else 1
+        _chunk_states(
+            (M.programs, N, bk),
+            side, X, length, self.C, N, self.H, self.K, M, query, groups,
+        )  # fmt: skip
+        grid = (triton.cdiv(M.state, SCAN_WIDTH), self.sequences, bk)
+        scan_states[grid](
+            X, initial, final, self.runs, N, self.sequences, M.state, reverse, SCAN_WIDTH
+        )
+        return X, final
+
+    def blocks(self, length: int, heads: int) -> Callable[[dict[str, Any]], tuple[int, int]]:
+        """The grid of a kernel over blocks of T tokens."""
+        N = self.chunks(length)
+        return lambda meta: (N * (self.C // meta["T"]), self.B * heads)
+
+    def forward(self, initial: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """y, z, the states that queries look at, and if causal each sequence's last."""
+        X, final = self.states(self.keys(), self.Lk, initial, query=False, reverse=False)
+        if not self.causal:
+            X, final = final, self.new(0)
+        y = self.q.new_empty(self.B, self.H, self.Lq, self.M.E)
+        z = self.new(self.B, self.H, self.Lq)
+        _outputs(
+            self.blocks(self.Lq, self.H),
+            self.queries(self.q), self.keys(), X, rows(y), z,
+            self.Lq, self.C, X.shape[1], self.H, self.K, self.M, self.causal,
+        )  # fmt: skip
+        return y, z, X, final
+
+    def backward(
+        self, y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Gradients of q, k, v, the given factors (empty where there are none), the first state."""
+        dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in self.tokens)
+        given = [self.new(0) if g is None else torch.empty_like(g).contiguous() for g in self.given]
+        da_q, da_k, db_q, db_k = (None if not g.numel() else rows(g) for g in given)
+        dz = torch.empty_like(z)
+        _query_gradients(
+            self.blocks(self.Lq, self.H),
+            self.queries(dy, z), self.keys(), X, rows(y), dz, rows(dq), da_q, db_q,
+            self.Lq, self.C, X.shape[1], self.H, self.K, self.M, self.causal,
+        )  # fmt: skip
+        side = self.queries(dy, z, dz)
+        dX, dinitial = self.states(side, self.Lq, dfinal, query=True, reverse=True)
+        if not self.causal:
+            dX = dinitial
+        _key_gradients(
+            self.blocks(self.Lk, self.K),
+            side, self.keys(), dX, rows(dk), rows(dv), da_k, db_k,
+            self.Lk, self.C, dX.shape[1], self.H, self.K, self.M, self.causal, self.H // self.K,
+        )  # fmt: skip
+        return dq, dk, dv, *given, dinitial
+
+    @property
+    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.q, self.k, self.v
+
+
+@torch.library.custom_op("slay::linear_attention", mutates_args=())
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor,
+    a_q: Tensor | None, a_k: Tensor | None, b_q: Tensor | None, b_k: Tensor | None,
+    a_weight: Tensor | None, a_second: Tensor | None,
+    b_weight: Tensor | None, b_numbers: Tensor | None,
+    padding: Tensor | None, bounds: Sequence[int] | None,
+    kinds: str, degree: int, unit: bool, coefficients: Sequence[float], causal: bool, chunk: int,
+    initial: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    call = Call(
+        q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
+        kinds, degree, unit, coefficients, causal, chunk,
+    )  # fmt: skip
+    return call.forward(initial)
+
+
+@_forward.register_fake
+def _(
+    q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
+    kinds, degree, unit, coefficients, causal, chunk, initial,
+):  # fmt: skip
+    call = Call(
+        q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, None, None,
+        kinds, degree, unit, coefficients, causal, chunk,
+    )  # fmt: skip
+    sequences = 1 if bounds is None else len(bounds) - 1
+    if bounds is None:
+        chunks = call.chunks(k.shape[2])
+    else:
+        chunks = sum(-(-(hi - lo) // call.C) for lo, hi in pairwise(bounds))
+    bk = call.B * call.K
+    y, z = q.new_empty(*q.shape[:3], v.shape[3]), call.new(*q.shape[:3])
+    if not causal:
+        return y, z, call.new(bk, sequences, call.M.state), call.new(0)
+    return y, z, call.new(bk, chunks, call.M.state), call.new(bk, sequences, call.M.state)
+
+
+@torch.library.custom_op("slay::linear_attention_backward", mutates_args=())
+def _backward(
+    q: Tensor, k: Tensor, v: Tensor,
+    a_q: Tensor | None, a_k: Tensor | None, b_q: Tensor | None, b_k: Tensor | None,
+    a_weight: Tensor | None, a_second: Tensor | None,
+    b_weight: Tensor | None, b_numbers: Tensor | None,
+    padding: Tensor | None, bounds: Sequence[int] | None,
+    kinds: str, degree: int, unit: bool, coefficients: Sequence[float], causal: bool, chunk: int,
+    y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    call = Call(
+        q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
+        kinds, degree, unit, coefficients, causal, chunk,
+    )  # fmt: skip
+    return call.backward(y, z, X, dy, dfinal)  # type: ignore[return-value]
+
+
+@_backward.register_fake
+def _(
+    q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
+    kinds, degree, unit, coefficients, causal, chunk, y, z, X, dy, dfinal,
+):  # fmt: skip
+    sequences = 1 if bounds is None else len(bounds) - 1
+    given = (q.new_empty(0) if g is None else g.new_empty(g.shape) for g in (a_q, a_k, b_q, b_k))
+    dinitial = X.new_empty(X.shape[0], sequences, X.shape[2])
+    return *(t.new_empty(t.shape) for t in (q, k, v)), *given, dinitial
+
+
+FIRST = 19  # arguments before the initial state, the same in both operators
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    tensors = [t if isinstance(t, Tensor) else None for t in inputs[:12]]
+    ctx.save_for_backward(*tensors, *output[:3])
+    ctx.settings = inputs[12:FIRST]
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, dy: Tensor | None, dz: Any, dX: Any, dfinal: Tensor | None) -> Any:
+    *tensors, y, z, X = ctx.saved_tensors
+    dy = torch.zeros_like(y) if dy is None else dy
+    grads = torch.ops.slay.linear_attention_backward(*tensors, *ctx.settings, y, z, X, dy, dfinal)
+    *wanted, dinitial = (g if g.numel() else None for g in grads)
+    return (*wanted, *[None] * (FIRST - 7), dinitial if ctx.needs_input_grad[FIRST] else None)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)

@@ -1,0 +1,404 @@
+"""Feature maps inside Triton kernels: phi = a (x) b of a block of tokens, formed in registers.
+
+A factor is given by its columns, or is an elementwise function of s = W u (`Map` says which), so
+that nothing wider than a head is ever read or written. In the code T is the number of tokens of a
+block, `DP` the head dimension rounded up to a power of two, and a factor's columns beyond its
+width are zero. Polynomials of x = q·k need no factor but u itself; see `slay.ops.triton_state`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LOG2E = tl.constexpr(1.4426950408889634)
+DELTA = tl.constexpr(1e-12)  # that of slay.ops.normalise
+
+
+class Rows(NamedTuple):
+    """A tensor (B, H, L, width) whose last axis is contiguous, and its other strides."""
+
+    data: Tensor
+    batch: int
+    head: int
+    token: int
+
+
+class Factor(NamedTuple):
+    """What a factor is computed from: its columns, or weights (K, width, d) and numbers a column.
+
+    `second` are the other weights of a product (W u)(W' u). `bias`: (2, width) float32.
+    """
+
+    given: Rows | None
+    weight: Tensor | None
+    second: Tensor | None
+    bias: Tensor | None
+
+
+@dataclass(frozen=True)
+class Map:
+    """What a kernel is compiled for: the kinds of both factors, and sizes.
+
+    Kinds of a: "none" (phi = b), "given", "square" (W u)^2, "product" (W u)(W' u).
+    Kinds of b, with s = W u and numbers (c, c') a column: "given"; "exp", exp(s + c); "hadamard",
+    s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu", (relu(s) + c) c', where without weights s = u;
+    "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(u) + 1.
+    With `degree` 2 or 3 there are no factors (B = D, a block): k = c0 + c1 x + c2 x^2 + c3 x^3.
+    """
+
+    a: str
+    b: str
+    degree: int
+    unit: bool  # u is first projected to the sphere
+    D: int  # head dimension
+    DP: int
+    E: int  # value dimension
+    EP: int
+    A: int  # columns of a
+    AP: int
+    B: int  # columns of b
+    BB: int  # in blocks of that many
+    c0: float
+    c1: float
+    c2: float
+    c3: float
+    weights: bool  # whether b has weights
+    dtype: Any  # of the large matrix products: tl.bfloat16 or tl.float32
+    precision: str  # of the products that make features
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of b."""
+        return -(-self.B // self.BB)
+
+    @property
+    def half(self) -> int:
+        """Rows of u (x) u that are kept whole; of the others only their second half."""
+        return self.D // 2 if self.D == self.DP and self.D >= 32 else self.D
+
+    @property
+    def linear_row(self) -> int:
+        """The state's first row of u itself, after those of u (x) u."""
+        return self.half * self.D + (self.D - self.half) ** 2
+
+    @property
+    def cubic_row(self) -> int:
+        """The state's first row of u_i u_j (x) u, j <= i, after u and 1."""
+        return self.linear_row + self.D + 1
+
+    @property
+    def cubic_sums(self) -> int:
+        """Where their part of s begins, after those of u uᵀ, u and 1."""
+        return self.D * self.D + self.D + 1
+
+    @property
+    def pairs(self) -> int:
+        """Pairs (i, j) of a cubic."""
+        return self.D * (self.D + 1) // 2 if self.degree == 3 else 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of the state S: (rows, E)."""
+        if self.degree:
+            return self.cubic_row + self.pairs * self.D
+        return self.A * self.B
+
+    @property
+    def sums(self) -> int:
+        """Numbers of the normaliser's state s."""
+        if self.degree:
+            return self.cubic_sums + self.pairs * self.D
+        return self.A * self.B
+
+    @property
+    def state(self) -> int:
+        """Numbers of both."""
+        return self.rows * self.E + self.sums
+
+    @property
+    def groups(self) -> int:
+        """Groups p_a F that a program sums, in tiles of 64 rows or more."""
+        return self._per_program(self.DP if self.degree else self.BB)
+
+    @property
+    def tiles(self) -> int:
+        """Those tiles: as many as fit into registers."""
+        return max(1, 8192 // (max(64, self.DP if self.degree else self.BB) * self.EP))
+
+    @property
+    def half_groups(self) -> int:
+        """Groups of half the width that a program sums."""
+        return self._per_program(self.D - self.half) if self.half < self.D else 0
+
+    @property
+    def whole_programs(self) -> int:
+        """Programs for the rows of u (x) u that are kept whole."""
+        return -(-self.half // self.groups)
+
+    @property
+    def half_programs(self) -> int:
+        """Programs for those of which the second half is kept."""
+        return -(-(self.D - self.half) // self.half_groups) if self.half_groups else 0
+
+    @property
+    def programs(self) -> int:
+        """Programs a chunk that together sum its state."""
+        if self.degree:
+            cubic = -(-self.pairs // self.groups)
+            return self.whole_programs + self.half_programs + cubic + 1
+        return self.blocks if self.a == "none" else -(-self.A // self.groups) + 1
+
+    def _per_program(self, width: int) -> int:
+        return max(1, 64 // width) * self.tiles
+
+
+@triton.jit
+def tile(x, b, h, t, end, W: tl.constexpr, WP: tl.constexpr, first=0):
+    """Columns `first`... of W of tokens t of x, zero past `end`: (T, WP), as they are stored."""
+    c = first + tl.arange(0, WP)
+    p = x.data + b * x.batch + h * x.head + t.to(tl.int64)[:, None] * x.token + c[None, :]
+    if W % WP == 0:
+        return tl.load(p, mask=(t < end)[:, None], other=0.0)
+    return tl.load(p, mask=(t < end)[:, None] & (c < W)[None, :], other=0.0)
+
+
+@triton.jit
+def put(x, value, b, h, t, end, W: tl.constexpr, WP: tl.constexpr, first=0):
+    """Store `value`: (T, WP), where `tile` reads."""
+    c = first + tl.arange(0, WP)
+    p = x.data + b * x.batch + h * x.head + t.to(tl.int64)[:, None] * x.token + c[None, :]
+    mask = (t < end)[:, None] & (c < W)[None, :]
+    tl.store(p, value.to(x.data.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def dot(x, y, M: tl.constexpr):
+    """x y with float32 sums, in the dtype of the large products."""
+    if M.dtype == tl.float32:
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="tf32x3")
+    return tl.dot(x.to(M.dtype), y.to(M.dtype))
+
+
+@triton.jit
+def fine_dot(x, y, M: tl.constexpr):
+    """x y for features and normalisers: small products, in better than half precision."""
+    return tl.dot(x, y, input_precision=M.precision)
+
+
+@triton.jit
+def inverse_norm(u, M: tl.constexpr):
+    """1 / ‖u‖, or 0 for a zero vector; 1 where u is not projected to the sphere: (T,)."""
+    n = tl.sum(u * u, 1)
+    if M.unit:
+        return tl.where(n == 0.0, 0.0, tl.rsqrt(n))
+    return n * 0.0 + 1.0
+
+
+@triton.jit
+def project(u, weight, h, first, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr):
+    """Rows `first`... of W u for head h; u: (T, DP), weight: (K, N, D). Returns (T, NP)."""
+    n, d = first + tl.arange(0, NP), tl.arange(0, M.DP)
+    mask = (n < N)[None, :] & (d < M.D)[:, None]
+    w = tl.load(weight + (h * N + n)[None, :] * M.D + d[:, None], mask=mask, other=0.0)
+    return fine_dot(u, w, M)
+
+
+@triton.jit
+def project_back(ds, weight, h, first, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr):
+    """Wᵀ ds: (T, NP) -> (T, DP)."""
+    n, d = first + tl.arange(0, NP), tl.arange(0, M.DP)
+    mask = (n < N)[:, None] & (d < M.D)[None, :]
+    w = tl.load(weight + (h * N + n)[:, None] * M.D + d[None, :], mask=mask, other=0.0)
+    return fine_dot(ds, w, M)
+
+
+@triton.jit
+def numbers(bias, which: tl.constexpr, first, N: tl.constexpr, NP: tl.constexpr):
+    """Numbers a column, c or c': (1, NP)."""
+    n = first + tl.arange(0, NP)
+    return tl.load(bias + which * N + n, mask=n < N, other=0.0)[None, :]
+
+
+@triton.jit
+def pre_activation(u, f, h, first, M: tl.constexpr):
+    """s = W u, or u, for a block of b: (T, BB)."""
+    if M.weights:
+        return project(u, f.weight, h, first, M.B, M.BB, M)
+    return u
+
+
+@triton.jit
+def exponent(s, f, first, M: tl.constexpr):
+    """s + c: (T, BB)."""
+    return s + numbers(f.bias, 0, first, M.B, M.BB)
+
+
+@triton.jit
+def activation(s, u, f, h, first, M: tl.constexpr, QUERY: tl.constexpr):
+    """b from s: (T, BB)."""
+    if M.b == "exp":
+        F = tl.exp2(exponent(s, f, first, M) * LOG2E)
+    elif M.b == "softmax":
+        # A factor a query leaves y as it is; this one keeps its features within range.
+        offset = top_exponent(u, f, h, M) if QUERY else tl.sum(u * u, 1) * tl.load(f.bias + M.B)
+        F = tl.exp2((exponent(s, f, first, M) - offset[:, None]) * LOG2E)
+    elif M.b == "hadamard":
+        F = s * s * tl.exp2(exponent(s, f, first, M) * LOG2E)
+        F *= numbers(f.bias, 1, first, M.B, M.BB)
+    elif M.b == "cos":
+        F = tl.cos(exponent(s, f, first, M)) * numbers(f.bias, 1, first, M.B, M.BB)
+    elif M.b == "relu":
+        F = exponent(tl.maximum(s, 0.0), f, first, M) * numbers(f.bias, 1, first, M.B, M.BB)
+    else:
+        F = tl.where(s > 0.0, s + 1.0, tl.exp2(tl.minimum(s, 0.0) * LOG2E))
+    return within(F, first, M)
+
+
+@triton.jit
+def slope(s, F, dF, f, first, M: tl.constexpr):
+    """ds from db: (T, BB)."""
+    if M.b == "exp" or M.b == "softmax":
+        ds = dF * F
+    elif M.b == "hadamard":
+        ds = dF * (2.0 * s + s * s) * tl.exp2(exponent(s, f, first, M) * LOG2E)
+        ds *= numbers(f.bias, 1, first, M.B, M.BB)
+    elif M.b == "cos":
+        ds = -dF * tl.sin(exponent(s, f, first, M)) * numbers(f.bias, 1, first, M.B, M.BB)
+    elif M.b == "relu":
+        ds = tl.where(s > 0.0, dF, 0.0) * numbers(f.bias, 1, first, M.B, M.BB)
+    else:
+        ds = dF * tl.where(s > 0.0, 1.0, F)
+    return within(ds, first, M)
+
+
+@triton.jit
+def within(F, first, M: tl.constexpr):
+    """F with zeros in columns that b does not have."""
+    if M.B % M.BB != 0:
+        F = tl.where((first + tl.arange(0, M.BB) < M.B)[None, :], F, 0.0)
+    return F
+
+
+@triton.jit
+def top_exponent(u, f, h, M: tl.constexpr):
+    """The largest s + c of a token over all columns: (T,)."""
+    top = tl.sum(u, 1) * 0.0 - float("inf")
+    for first in range(0, M.B, M.BB):
+        e = exponent(pre_activation(u, f, h, first, M), f, first, M)
+        e = tl.where((first + tl.arange(0, M.BB) < M.B)[None, :], e, -float("inf"))
+        top = tl.maximum(top, tl.max(e, 1))
+    return top
+
+
+@triton.jit
+def b_of(u, f, b, h, kv, t, end, first, M: tl.constexpr, QUERY: tl.constexpr):
+    """A block of b for tokens u: (T, BB), and s; head h of the tokens is head kv of the weights."""
+    if M.b == "given":
+        F = tile(f.given, b, h, t, end, M.B, M.BB, first).to(tl.float32)
+        return F, F
+    s = pre_activation(u, f, kv, first, M)
+    return activation(s, u, f, kv, first, M, QUERY), s
+
+
+@triton.jit
+def a_of(u, f, b, h, kv, t, end, M: tl.constexpr):
+    """a for tokens u: (T, AP), and what its slope needs: W u and W' u."""
+    if M.a == "given":
+        P = tile(f.given, b, h, t, end, M.A, M.AP).to(tl.float32)
+        return P, P, P
+    s = project(u, f.weight, kv, 0, M.A, M.AP, M)
+    if M.a == "square":
+        return s * s, s, s
+    r = project(u, f.second, kv, 0, M.A, M.AP, M)
+    return s * r, s, r
+
+
+@triton.jit
+def b_back(du, dF, F, s, u, f, kv, first, M: tl.constexpr, QUERY: tl.constexpr):
+    """du with what comes through a block of b: (T, DP)."""
+    ds = slope(s, F, dF, f, first, M)
+    if M.weights:
+        du += project_back(ds, f.weight, kv, first, M.B, M.BB, M)
+    else:
+        du += ds
+    if M.b == "softmax" and not QUERY:
+        du -= (2.0 * tl.load(f.bias + M.B) * tl.sum(ds, 1))[:, None] * u
+    return du
+
+
+@triton.jit
+def a_back(du, dP, s, r, f, kv, M: tl.constexpr):
+    """du with what comes through a: (T, DP)."""
+    if M.a == "square":
+        return du + project_back(2.0 * s * dP, f.weight, kv, 0, M.A, M.AP, M)
+    du += project_back(r * dP, f.weight, kv, 0, M.A, M.AP, M)
+    return du + project_back(s * dP, f.second, kv, 0, M.A, M.AP, M)
+
+
+@triton.jit
+def norm_back(du, u, r, M: tl.constexpr):
+    """The gradient of u before it was projected to the sphere, by u / ‖u‖ = u r: (T, DP)."""
+    if M.unit:
+        return r[:, None] * (du - tl.sum(du * u, 1)[:, None] * u)
+    return du
+
+
+@triton.jit
+def one_hot(a, WP: tl.constexpr):
+    """(1, WP): 1 in column a."""
+    return (tl.arange(0, WP) == a)[None, :].to(tl.float32)
+
+
+@triton.jit
+def column(P, a, WP: tl.constexpr):
+    """Column a of P: (T, WP) -> (T, 1)."""
+    return tl.sum(P * one_hot(a, WP), 1)[:, None]
+
+
+@triton.jit
+def beside(x, y, W: tl.constexpr):
+    """[x | y]: (T, W / 2) each -> (T, W)."""
+    return tl.reshape(tl.permute(tl.join(x, y), (0, 2, 1)), (x.shape[0], W))
+
+
+@triton.jit
+def polynomial(x, M: tl.constexpr):
+    """c0 + c1 x + c2 x^2 + c3 x^3."""
+    k = M.c2 * x + M.c1
+    if M.degree == 3:
+        k = (M.c3 * x + M.c2) * x + M.c1
+    return k * x + M.c0
+
+
+@triton.jit
+def polynomial_slope(x, M: tl.constexpr):
+    """c1 + 2 c2 x + 3 c3 x^2."""
+    if M.degree == 3:
+        return (3.0 * M.c3 * x + 2.0 * M.c2) * x + M.c1
+    return 2.0 * M.c2 * x + M.c1
+
+
+@triton.jit
+def cross_weight(M: tl.constexpr, QUERY: tl.constexpr):
+    """Weights of u_j in rows of u (x) u that are kept whole: (1, DP).
+
+    Of (i, j) and (j, i) one is kept where i lies in the first half and j in the second; it counts
+    twice, on the side of the queries.
+    """
+    j = tl.arange(0, M.DP)
+    return tl.where((j >= M.half) & QUERY, 2.0, 1.0)[None, :]
+
+
+@triton.jit
+def pair(g):
+    """The g-th pair (i, j), j <= i."""
+    g = tl.full((), 0, tl.int32) + g
+    i = tl.floor((tl.sqrt(8.0 * g.to(tl.float32) + 1.0) - 1.0) * 0.5).to(tl.int32)
+    i = tl.where(i * (i + 1) // 2 > g, i - 1, i)
+    i = tl.where((i + 1) * (i + 2) // 2 <= g, i + 1, i)
+    return i, g - i * (i + 1) // 2
