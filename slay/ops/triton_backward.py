@@ -25,12 +25,14 @@ from slay.ops.triton_maps import (
     cross_weight,
     dot,
     fine_dot,
+    narrow,
     norm_back,
     one_hot,
     pair,
     polynomial_slope,
     put,
     tile,
+    zeros,
 )
 from slay.ops.triton_output import (
     both_factors,
@@ -59,10 +61,10 @@ def products_back(
 ):  # fmt: skip
     """dP and dF of sum_a p_a (F S_a) g: (T, WP), (T, BB)."""
     dP, dF = P * 0.0, F * 0.0
-    g = g.to(M.dtype)
+    g = narrow(g, M)
     for a in range(first, last):
         S = state_rows(X, row + a * BW, BW, BB, M)
-        G = dot(g, tl.trans(S.to(M.dtype)), M)  # (T, BB)
+        G = dot(g, tl.trans(narrow(S, M)), M)  # (T, BB)
         dF += group(P, a, WP, CUBIC, QUERY) * G
         dp = tl.sum(F * G, 1)[:, None]
         if CUBIC:
@@ -80,11 +82,13 @@ def across_back(P, F, g, dz, X, first, M: tl.constexpr):
     if M.a == "none":
         S = state_rows(X, first, M.B - first, M.BB, M)
         s = state_sums(X, first, 1, M.B - first, 1, M.BB, M)
-        return P, dot(g, tl.trans(S.to(M.dtype)), M) + dz[:, None] * s
-    dP, dF = products_back(P, F, g, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, True)
-    s = state_sums(X, 0, M.A, M.B, M.AP, M.BB, M)
-    dP += dz[:, None] * fine_dot(F, tl.trans(s), M)
-    return dP, dF + dz[:, None] * fine_dot(P, s, M)
+        dP, dF = P, dot(g, tl.trans(narrow(S, M)), M) + dz[:, None] * s
+    else:
+        dP, dF = products_back(P, F, g, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, True)
+        s = state_sums(X, 0, M.A, M.B, M.AP, M.BB, M)
+        dP += dz[:, None] * fine_dot(F, tl.trans(s), M)
+        dF += dz[:, None] * fine_dot(P, s, M)
+    return dP, dF
 
 
 @triton.jit
@@ -103,7 +107,7 @@ def across_polynomial_back(u, half, g, dz, X, M: tl.constexpr, QUERY: tl.constex
     linear = state_rows(X, M.linear_row, M.D, M.DP, M)
     s2 = state_sums(X, 0, M.D, M.D, M.DP, M.DP, M)
     s1 = state_sums(X, M.D * M.D, 1, M.D, 1, M.DP, M)
-    du = M.c2 * du + M.c1 * dot(g, tl.trans(linear.to(M.dtype)), M)
+    du = M.c2 * du + M.c1 * dot(g, tl.trans(narrow(linear, M)), M)
     du += dz[:, None] * (2.0 * M.c2 * fine_dot(u, s2, M) + M.c1 * s1)
     if M.degree == 3:
         dP, dF = products_back(
@@ -123,7 +127,7 @@ def across_polynomial_back(u, half, g, dz, X, M: tl.constexpr, QUERY: tl.constex
 @triton.jit
 def inside_back(dP, dF, P, F, Po, Fo, dA, M: tl.constexpr):
     """dP and dF with dA: (T, TK), the gradient of the scores with Po, Fo of other tokens."""
-    Po, Fo = Po.to(M.dtype), Fo.to(M.dtype)
+    Po, Fo = narrow(Po, M), narrow(Fo, M)
     if M.degree:
         dF += dot(dA * polynomial_slope(dot(F, tl.trans(Fo), M), M), Fo, M)
     elif M.a == "none":
@@ -139,8 +143,8 @@ def store_factors(dP, dF, du, F, u, side, da, db, b, h, kv, t, end, first,
                   M: tl.constexpr, QUERY: tl.constexpr):  # fmt: skip
     """du with what comes through the maps; the gradients of given factors are stored."""
     if M.degree:
-        return du + dF
-    if M.b == "given":
+        du += dF
+    elif M.b == "given":
         put(db, dF, b, h, t, end, M.B, M.BB, first)
     else:
         _, s = b_of(u, side.b, b, h, kv, t, end, first, M, QUERY)
@@ -175,7 +179,7 @@ def query_gradients(
         dz = -tl.sum(do * tile(y, b, h, t, end, M.E, M.EP).to(tl.float32), 1) / divisor(z)
         dz = tl.where(tl.abs(z) < DELTA, 0.0, dz)
         tl.store(dz_out + bh * L + t, dz, mask=t < end)
-        g = (do / divisor(z)[:, None]).to(M.dtype)
+        g = narrow(do / divisor(z)[:, None], M)
         du = u * 0.0
         if M.degree:
             half = second_half(queries.u, r, b, h, t, end, M)
@@ -192,7 +196,7 @@ def query_gradients(
                     uk, _ = normalised(keys.u, b, kv, j, end, M)
                     Pk, Fk = both_factors(keys, uk, b, kv, kv, j, end, first, M, False)
                     v = tile(keys.w, b, kv, j, end, M.E, M.EP)
-                    dA = dot(g, tl.trans(v.to(M.dtype)), M) + dz[:, None]
+                    dA = dot(g, tl.trans(narrow(v, M)), M) + dz[:, None]
                     there = keys_there(keys.padding, b, j, end, L)[None, :]
                     dA = tl.where(there & (j[None, :] <= t[:, None]), dA, 0.0)
                     dP, dF = inside_back(dP, dF, P, F, Pk, Fk, dA, M)
@@ -221,8 +225,8 @@ def key_gradients(
     if own < end:
         there = keys_there(keys.padding, b, t, end, L)
         u, r = normalised(keys.u, b, kv, t, end, M)
-        v = tile(keys.w, b, kv, t, end, M.E, M.EP).to(M.dtype)
-        du, dv_, one = u * 0.0, tl.zeros((T, M.EP), tl.float32), tl.full((T,), 1.0, tl.float32)
+        v = narrow(tile(keys.w, b, kv, t, end, M.E, M.EP), M)
+        du, dv_, one = u * 0.0, zeros(T, M.EP), tl.full((T,), 1.0, tl.float32)
         if M.degree:
             half = second_half(keys.u, r, b, kv, t, end, M)
             du += across_polynomial_back(u, half, v, one, X, M, False)
@@ -247,7 +251,7 @@ def key_gradients(
                         later = there[:, None] & (j[None, :] >= t[:, None])
                         A = tl.where(later, scores(P, F, Pq, Fq, M), 0.0)
                         dv_ += dot(A, g, M)
-                        dA = dot(v, tl.trans(g.to(M.dtype)), M) + dz[None, :]
+                        dA = dot(v, tl.trans(narrow(g, M)), M) + dz[None, :]
                         dP, dF = inside_back(
                             dP, dF, P, F, Pq, Fq, tl.where(later, dA, 0.0), M
                         )  # fmt: skip

@@ -6,28 +6,48 @@ do not vary from run to run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import triton
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
+Recorded = list[tuple["Tuned", tuple[Any, ...]]]
 
 
 def config(warps: int, stages: int, **tiles: int) -> triton.Config:
     return triton.Config(tiles, num_warps=warps, num_stages=stages)
 
 
-CONFIGS: dict[str, list[triton.Config]] = {
-    "states": [config(4, 2, T=64), config(8, 2, T=128), config(4, 3, T=64)],
-    "outputs": [config(4, 2, T=128, TK=64), config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)],
-    "query gradients": [config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)],
-    "key gradients": [config(4, 2, T=64, TQ=64), config(8, 2, T=128, TQ=64)],
-}
+class Tuned:
+    """A kernel that is launched with the best of its configurations for a shape class.
+
+    `key` names the arguments that tell classes apart; without configurations there is no choice.
+    """
+
+    def __init__(self, kernel: Any, key: list[str], *configs: triton.Config):
+        self.kernel, self.configs = kernel, list(configs)
+        kept = self.configs[: 1 if INTERPRETED else None]
+        cached = {"cache_results": not INTERPRETED}
+        self.launch = triton.autotune(kept, key=key, **cached)(kernel) if kept else kernel
+
+    def __call__(self, grid: Any, *args: Any) -> None:
+        if _recorded is None:
+            self.launch[grid](*args)
+        else:
+            _recorded.append((self, args))
 
 
-def tuned(kernel: Any, name: str) -> Callable[..., None]:
-    """Launch a kernel on a grid with the best of its configurations; `M` tells the shape class."""
-    configs = CONFIGS[name][: 1 if INTERPRETED else None]
-    best = triton.autotune(configs, key=["M"], cache_results=not INTERPRETED)(kernel)
-    return lambda grid, *args, **more: best[grid](*args, **more)
+_recorded: Recorded | None = None
+
+
+@contextmanager
+def recording() -> Iterator[Recorded]:
+    """Note launches with their arguments instead of making them."""
+    global _recorded
+    _recorded = []
+    try:
+        yield _recorded
+    finally:
+        _recorded = None

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from slay.ops.triton_backward import key_gradients, query_gradients
-from slay.ops.triton_configs import tuned
+from slay.ops.triton_configs import Tuned, config
 from slay.ops.triton_maps import Factor, Map, Rows
 from slay.ops.triton_output import outputs
 from slay.ops.triton_state import Side, chunk_states, scan_states
@@ -26,10 +26,17 @@ from slay.ops.triton_state import Side, chunk_states, scan_states
 LONGEST_TILE = 128  # of any configuration; chunks are multiples of it
 SCAN_WIDTH = 512
 
-_chunk_states = tuned(chunk_states, "states")
-_outputs = tuned(outputs, "outputs")
-_query_gradients = tuned(query_gradients, "query gradients")
-_key_gradients = tuned(key_gradients, "key gradients")
+_chunk_states = Tuned(
+    chunk_states, ["M", "QUERY"], config(4, 2, T=64), config(8, 2, T=128), config(4, 3, T=64)
+)
+_scan_states = Tuned(scan_states, [])
+_outputs = Tuned(
+    outputs, ["M"], config(4, 2, T=128, TK=64), config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)
+)
+_query_gradients = Tuned(
+    query_gradients, ["M"], config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)
+)
+_key_gradients = Tuned(key_gradients, ["M"], config(4, 2, T=64, TQ=64), config(8, 2, T=128, TQ=64))
 
 
 @lru_cache(maxsize=256)
@@ -146,8 +153,8 @@ class Call:
             side, X, length, self.C, N, self.H, self.K, M, query, groups,
         )  # fmt: skip
         grid = (triton.cdiv(M.state, SCAN_WIDTH), self.sequences, bk)
-        scan_states[grid](
-            X, initial, final, self.runs, N, self.sequences, M.state, reverse, SCAN_WIDTH
+        _scan_states(
+            grid, X, initial, final, self.runs, N, self.sequences, M.state, reverse, SCAN_WIDTH
         )
         return X, final
 

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 LOG2E = tl.constexpr(1.4426950408889634)
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 DELTA = tl.constexpr(1e-12)  # that of slay.ops.normalise
 
 
@@ -158,13 +159,20 @@ class Map:
 
 
 @triton.jit
+def zeros(n: tl.constexpr, m: tl.constexpr):
+    """Sums that start: (n, m)."""
+    return tl.zeros((n, m), tl.float32)
+
+
+@triton.jit
 def tile(x, b, h, t, end, W: tl.constexpr, WP: tl.constexpr, first=0):
     """Columns `first`... of W of tokens t of x, zero past `end`: (T, WP), as they are stored."""
     c = first + tl.arange(0, WP)
     p = x.data + b * x.batch + h * x.head + t.to(tl.int64)[:, None] * x.token + c[None, :]
-    if W % WP == 0:
-        return tl.load(p, mask=(t < end)[:, None], other=0.0)
-    return tl.load(p, mask=(t < end)[:, None] & (c < W)[None, :], other=0.0)
+    mask = (t < end)[:, None]
+    if W % WP != 0:
+        mask &= (c < W)[None, :]
+    return tl.load(p, mask=mask, other=0.0)
 
 
 @triton.jit
@@ -173,15 +181,33 @@ def put(x, value, b, h, t, end, W: tl.constexpr, WP: tl.constexpr, first=0):
     c = first + tl.arange(0, WP)
     p = x.data + b * x.batch + h * x.head + t.to(tl.int64)[:, None] * x.token + c[None, :]
     mask = (t < end)[:, None] & (c < W)[None, :]
+    if INTERPRETED and x.data.dtype.element_ty == tl.bfloat16:
+        value = nearest(value)
     tl.store(p, value.to(x.data.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def nearest(x):
+    """float32 rounded to bf16: numpy, and so the interpreter, has no bf16 to compute with."""
+    bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
+    bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def narrow(x, M: tl.constexpr):
+    """x as the large products take it."""
+    if INTERPRETED and M.dtype == tl.bfloat16:
+        x = nearest(x)
+    else:
+        x = x.to(M.dtype)
+    return x
 
 
 @triton.jit
 def dot(x, y, M: tl.constexpr):
     """x y with float32 sums, in the dtype of the large products."""
-    if M.dtype == tl.float32:
-        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="tf32x3")
-    return tl.dot(x.to(M.dtype), y.to(M.dtype))
+    return tl.dot(narrow(x, M), narrow(y, M), input_precision=M.precision)
 
 
 @triton.jit
@@ -193,10 +219,12 @@ def fine_dot(x, y, M: tl.constexpr):
 @triton.jit
 def inverse_norm(u, M: tl.constexpr):
     """1 / ‖u‖, or 0 for a zero vector; 1 where u is not projected to the sphere: (T,)."""
-    n = tl.sum(u * u, 1)
     if M.unit:
-        return tl.where(n == 0.0, 0.0, tl.rsqrt(n))
-    return n * 0.0 + 1.0
+        n = tl.sum(u * u, 1)
+        r = tl.where(n == 0.0, 0.0, tl.rsqrt(n))
+    else:
+        r = tl.full((u.shape[0],), 1.0, tl.float32)
+    return r
 
 
 @triton.jit
@@ -227,9 +255,10 @@ def numbers(bias, which: tl.constexpr, first, N: tl.constexpr, NP: tl.constexpr)
 @triton.jit
 def pre_activation(u, f, h, first, M: tl.constexpr):
     """s = W u, or u, for a block of b: (T, BB)."""
+    s = u
     if M.weights:
-        return project(u, f.weight, h, first, M.B, M.BB, M)
-    return u
+        s = project(u, f.weight, h, first, M.B, M.BB, M)
+    return s
 
 
 @triton.jit
@@ -300,9 +329,11 @@ def b_of(u, f, b, h, kv, t, end, first, M: tl.constexpr, QUERY: tl.constexpr):
     """A block of b for tokens u: (T, BB), and s; head h of the tokens is head kv of the weights."""
     if M.b == "given":
         F = tile(f.given, b, h, t, end, M.B, M.BB, first).to(tl.float32)
-        return F, F
-    s = pre_activation(u, f, kv, first, M)
-    return activation(s, u, f, kv, first, M, QUERY), s
+        s = F
+    else:
+        s = pre_activation(u, f, kv, first, M)
+        F = activation(s, u, f, kv, first, M, QUERY)
+    return F, s
 
 
 @triton.jit
@@ -310,12 +341,12 @@ def a_of(u, f, b, h, kv, t, end, M: tl.constexpr):
     """a for tokens u: (T, AP), and what its slope needs: W u and W' u."""
     if M.a == "given":
         P = tile(f.given, b, h, t, end, M.A, M.AP).to(tl.float32)
-        return P, P, P
-    s = project(u, f.weight, kv, 0, M.A, M.AP, M)
-    if M.a == "square":
-        return s * s, s, s
-    r = project(u, f.second, kv, 0, M.A, M.AP, M)
-    return s * r, s, r
+        s, r = P, P
+    else:
+        s = project(u, f.weight, kv, 0, M.A, M.AP, M)
+        r = s if M.a == "square" else project(u, f.second, kv, 0, M.A, M.AP, M)
+        P = s * r
+    return P, s, r
 
 
 @triton.jit
@@ -335,16 +366,18 @@ def b_back(du, dF, F, s, u, f, kv, first, M: tl.constexpr, QUERY: tl.constexpr):
 def a_back(du, dP, s, r, f, kv, M: tl.constexpr):
     """du with what comes through a: (T, DP)."""
     if M.a == "square":
-        return du + project_back(2.0 * s * dP, f.weight, kv, 0, M.A, M.AP, M)
-    du += project_back(r * dP, f.weight, kv, 0, M.A, M.AP, M)
-    return du + project_back(s * dP, f.second, kv, 0, M.A, M.AP, M)
+        du += project_back(2.0 * s * dP, f.weight, kv, 0, M.A, M.AP, M)
+    else:
+        du += project_back(r * dP, f.weight, kv, 0, M.A, M.AP, M)
+        du += project_back(s * dP, f.second, kv, 0, M.A, M.AP, M)
+    return du
 
 
 @triton.jit
 def norm_back(du, u, r, M: tl.constexpr):
     """The gradient of u before it was projected to the sphere, by u / ‖u‖ = u r: (T, DP)."""
     if M.unit:
-        return r[:, None] * (du - tl.sum(du * u, 1)[:, None] * u)
+        du = r[:, None] * (du - tl.sum(du * u, 1)[:, None] * u)
     return du
 
 
@@ -378,9 +411,10 @@ def polynomial(x, M: tl.constexpr):
 @triton.jit
 def polynomial_slope(x, M: tl.constexpr):
     """c1 + 2 c2 x + 3 c3 x^2."""
+    k = 2.0 * M.c2
     if M.degree == 3:
-        return (3.0 * M.c3 * x + 2.0 * M.c2) * x + M.c1
-    return 2.0 * M.c2 * x + M.c1
+        k += 3.0 * M.c3 * x
+    return k * x + M.c1
 
 
 @triton.jit

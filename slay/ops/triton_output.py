@@ -16,9 +16,11 @@ from slay.ops.triton_maps import (
     cross_weight,
     dot,
     fine_dot,
+    narrow,
     polynomial,
     put,
     tile,
+    zeros,
 )
 from slay.ops.triton_state import divisor, group, keys_there, normalised, span, state_of
 
@@ -45,8 +47,8 @@ def products(
     M: tl.constexpr, WP: tl.constexpr, BB: tl.constexpr, CUBIC: tl.constexpr, QUERY: tl.constexpr,
 ):  # fmt: skip
     """sum_a p_a (F S_a) over groups first, ..., last - 1: (T, EP)."""
-    F = F.to(M.dtype)
-    o = tl.zeros((P.shape[0], M.EP), tl.float32)
+    F = narrow(F, M)
+    o = zeros(P.shape[0], M.EP)
     for a in range(first, last):
         S = state_rows(X, row + a * BW, BW, BB, M)
         o += group(P, a, WP, CUBIC, QUERY) * dot(F, S, M)
@@ -93,10 +95,12 @@ def across(P, F, X, first, M: tl.constexpr):
     """What the state adds to o and z for features, a block of b from `first`: (T, EP), (T,)."""
     if M.a == "none":
         o = dot(F, state_rows(X, first, M.B - first, M.BB, M), M)
-        return o, tl.sum(F * state_sums(X, first, 1, M.B - first, 1, M.BB, M), 1)
-    o = products(P, F, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, True)
-    s = state_sums(X, 0, M.A, M.B, M.AP, M.BB, M)
-    return o, tl.sum(P * fine_dot(F, tl.trans(s), M), 1)
+        z = tl.sum(F * state_sums(X, first, 1, M.B - first, 1, M.BB, M), 1)
+    else:
+        o = products(P, F, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, True)
+        s = state_sums(X, 0, M.A, M.B, M.AP, M.BB, M)
+        z = tl.sum(P * fine_dot(F, tl.trans(s), M), 1)
+    return o, z
 
 
 @triton.jit
@@ -118,12 +122,12 @@ def across_polynomial(u, half, X, M: tl.constexpr):
 @triton.jit
 def scores(P, F, Pk, Fk, M: tl.constexpr):
     """k(q_i, k_j) of two blocks of tokens: (T, TK)."""
-    x = dot(F, tl.trans(Fk.to(M.dtype)), M)
+    x = dot(F, tl.trans(narrow(Fk, M)), M)
     if M.degree:
-        return polynomial(x, M)
-    if M.a == "none":
-        return x
-    return x * dot(P, tl.trans(Pk.to(M.dtype)), M)
+        x = polynomial(x, M)
+    elif M.a != "none":
+        x *= dot(P, tl.trans(narrow(Pk, M)), M)
+    return x
 
 
 @triton.jit
@@ -165,7 +169,7 @@ def outputs(
     X = state_of(X, queries.spans, b, kv, K, n, states, CAUSAL, M)
     if own < end:
         u, r = normalised(queries.u, b, h, t, end, M)
-        o, z = tl.zeros((T, M.EP), tl.float32), tl.zeros((T,), tl.float32)
+        o, z = zeros(T, M.EP), tl.zeros((T,), tl.float32)
         for first in range(0, M.B, M.BB):
             P, F = both_factors(queries, u, b, h, kv, t, end, first, M, True)
             if M.degree:

@@ -25,8 +25,10 @@ from slay.ops.triton_maps import (
     cross_weight,
     dot,
     inverse_norm,
+    narrow,
     pair,
     tile,
+    zeros,
 )
 
 
@@ -47,15 +49,20 @@ class Side(NamedTuple):
 def span(spans, n, C, L):
     """First token of chunk n, and the one after its last."""
     if spans is None:
-        return n * C, tl.minimum(n * C + C, L)
-    return tl.load(spans + 3 * n), tl.load(spans + 3 * n + 1)
+        start, end = n * C, tl.minimum(n * C + C, L)
+    else:
+        start, end = tl.load(spans + 3 * n), tl.load(spans + 3 * n + 1)
+    return start, end
 
 
 @triton.jit
 def state_of(X, spans, b, kv, K, n, states, CAUSAL: tl.constexpr, M: tl.constexpr):
     """The state that chunk n looks at: its own, or if not `CAUSAL` its sequence's."""
     if not CAUSAL:
-        n = 0 if spans is None else tl.load(spans + 3 * n + 2)
+        if spans is None:
+            n *= 0
+        else:
+            n = tl.load(spans + 3 * n + 2)
     return X + ((b * K + kv).to(tl.int64) * states + n) * M.state
 
 
@@ -81,7 +88,7 @@ def summand(side, b, h, H, t, end, L, M: tl.constexpr, QUERY: tl.constexpr):
     if QUERY:
         row = (b * H + h) * L + t
         z = tl.load(side.z + row, mask=t < end, other=1.0)
-        w = (w.to(tl.float32) / divisor(z)[:, None]).to(M.dtype)
+        w = narrow(w.to(tl.float32) / divisor(z)[:, None], M)
         one = tl.load(side.dz + row, mask=t < end, other=0.0)
     else:
         one = tl.where(keys_there(side.padding, b, t, end, L), 1.0, 0.0)
@@ -102,8 +109,10 @@ def group(P, a, WP: tl.constexpr, CUBIC: tl.constexpr, QUERY: tl.constexpr):
     if CUBIC:
         i, j = pair(a)
         weight = tl.where((i != j) & QUERY, 2.0, 1.0)  # (j, i) is left out
-        return weight * column(P, i, WP) * column(P, j, WP)
-    return column(P, a, WP)
+        p = weight * column(P, i, WP) * column(P, j, WP)
+    else:
+        p = column(P, a, WP)
+    return p
 
 
 @triton.jit
@@ -160,10 +169,10 @@ def outer_sums(
     m, e = tl.arange(0, J * BB), tl.arange(0, M.EP)
     sums = ()
     for _ in tl.static_range(ACC):
-        sums = sums + (tl.zeros((J * BB, M.EP), tl.float32),)
+        sums = sums + (zeros(J * BB, M.EP),)
     ones = ()
     for _ in tl.static_range(ACC if CUBIC else 0):
-        ones = ones + (tl.zeros((J * BB, 16), tl.float32),)
+        ones = ones + (zeros(J * BB, 16),)
     for g in range(G):
         h = kv * G + g
         for t0 in range(start, end, T):
@@ -172,7 +181,7 @@ def outer_sums(
             w, one = summand(side, b, h, H, t, end, L, M, QUERY)
             new, new_ones = (), ()
             for i in tl.static_range(ACC):
-                phi = groups(P, F, a0 + i * J, WP, BB, J, CUBIC, QUERY).to(M.dtype)
+                phi = narrow(groups(P, F, a0 + i * J, WP, BB, J, CUBIC, QUERY), M)
                 new = new + (sums[i] + dot(tl.trans(phi), w, M),)
                 if CUBIC:
                     column0 = one[:, None] * one_hot16(0)
@@ -200,14 +209,14 @@ def dense_sums(
 ):  # fmt: skip
     """A block of b's rows of S and s."""
     m, e = first + tl.arange(0, M.BB), tl.arange(0, M.EP)
-    S, s = tl.zeros((M.BB, M.EP), tl.float32), tl.zeros((T, M.BB), tl.float32)
+    S, s = zeros(M.BB, M.EP), zeros(T, M.BB)
     for g in range(G):
         h = kv * G + g
         for t0 in range(start, end, T):
             t = t0 + tl.arange(0, T)
             _, F = factors(side, b, h, kv, t, end, L, first, False, M, QUERY)
             w, one = summand(side, b, h, H, t, end, L, M, QUERY)
-            S += dot(tl.trans(F.to(M.dtype)), w, M)
+            S += dot(tl.trans(narrow(F, M)), w, M)
             s += F * one[:, None]
     p = X + m[:, None] * M.E + e[None, :]
     tl.store(p, S, mask=(m < M.B)[:, None] & (e < M.E)[None, :])
@@ -225,8 +234,8 @@ def normaliser_sums(
     BB: tl.constexpr = M.DP if M.degree else M.BB
     A: tl.constexpr = M.D if M.degree else M.A
     B: tl.constexpr = M.D if M.degree else M.B
-    s, S1 = tl.zeros((AP, BB), tl.float32), tl.zeros((AP, M.EP), tl.float32)
-    s1, S0, s0 = tl.zeros((T, AP), tl.float32), tl.zeros((T, M.EP), tl.float32), 0.0
+    s, S1 = zeros(AP, BB), zeros(AP, M.EP)
+    s1, S0, s0 = zeros(T, AP), zeros(T, M.EP), 0.0
     for g in range(G):
         h = kv * G + g
         for t0 in range(start, end, T):
