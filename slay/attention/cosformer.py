@@ -13,6 +13,7 @@ from slay.attention.linearised import FeatureAttention
 from slay.attention.mixture import at_least_one
 from slay.errors import SlayError
 from slay.features.forms import Dense, Product
+from slay.ops.recipe import Recipe
 
 
 class CosformerAttention(FeatureAttention):
@@ -28,15 +29,23 @@ class CosformerAttention(FeatureAttention):
     nonnegative = True
     paper = "qin2022cosformer"
 
+    numbers: Tensor  # (2, d), for `Recipe`
+
     def __init__(self, embed_dim: int, n_heads: int, *, max_len: int = 8192, **layer: Any):
         super().__init__(embed_dim, n_heads, **layer)
         at_least_one("max_len", max_len)
         self.max_len = max_len
+        numbers = torch.tensor((0.0, 1.0)).unsqueeze(1).repeat(1, self.head_dim)
+        self.register_buffer("numbers", numbers, persistent=False)
 
     def feature_map(self, u: Tensor, position: Tensor) -> Product:
-        angle = (0.5 * math.pi / self.max_len) * position.to(u.dtype).unsqueeze(-1)
-        turn = torch.cat((angle.cos(), angle.sin()), dim=-1)  # (B or 1, 1, n, 2)
+        turn = self.turn(position, u.dtype)
         return Product(Dense(turn.expand(*u.shape[:-1], 2)), Dense(F.relu(u)))
+
+    def turn(self, position: Tensor, dtype: torch.dtype) -> Tensor:
+        """cos and sin of pi/2 i / M: (B or 1, 1, n) -> (B or 1, 1, n, 2)."""
+        angle = (0.5 * math.pi / self.max_len) * position.to(dtype).unsqueeze(-1)
+        return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
     def check_length(self, length: int, start: Tensor | None) -> None:
         if start is not None and length and not torch.compiler.is_compiling():
@@ -46,3 +55,9 @@ class CosformerAttention(FeatureAttention):
                 f"a sequence of {length} tokens is longer than max_len = {self.max_len}; "
                 "give a larger max_len"
             )
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        turns = [
+            self.turn(place, torch.float32).expand(*t.shape[:3], 2) for place, t in ((i, q), (j, k))
+        ]
+        return Recipe(a="given", given_a=(turns[0], turns[1]), b="relu", b_numbers=self.numbers)

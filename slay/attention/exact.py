@@ -40,6 +40,7 @@ class PairwiseAttention(Attention):
         start: Tensor | None,
         memory: Memory | None,
         final: bool,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Memory]:
         if memory is not None:
             past_k, past_v, past = memory

@@ -22,6 +22,7 @@ from slay.attention.rotary import rotate
 from slay.attention.short_conv import ShortConvolution
 from slay.attention.state import State
 from slay.errors import SlayError, UnknownOptionError, unknown
+from slay.ops.dispatch import Backend, check_backend
 
 DEFAULT_EPSILON = 1e-6
 Memory = tuple[Tensor | None, ...]
@@ -39,6 +40,8 @@ class Attention(nn.Module, ABC):
     - `rotary`: base of rotary positions, such as 10000.0 (None: no positions here).
     - `short_conv`: width of a causal convolution over q, k and v (0: none).
     - `seed`: of what a mechanism draws at random, head by head (0).
+    - `backend`: "torch", "triton" (kernels for a CUDA GPU, or an error that says why not), or
+      "auto", whichever can ("auto"). `backend_used` says what the last call was computed by.
 
     `project=False` leaves the projections out; such an instance has `attend` and `scores` alone
     (see `heads_only`).
@@ -62,6 +65,7 @@ class Attention(nn.Module, ABC):
         rotary: float | None = None,
         short_conv: int = 0,
         seed: int = 0,
+        backend: Backend = "auto",
         project: bool = True,
         **unknown: Any,
     ):
@@ -87,7 +91,9 @@ class Attention(nn.Module, ABC):
                 f"rotary = {rotary} with heads of {self.head_dim}: the base must be a number above "
                 "1 and heads even"
             )
+        check_backend(backend)
         self.causal, self.rotary, self.seed = causal, rotary, seed
+        self.backend, self.backend_used = backend, "torch"
         self.short_conv: ShortConvolution | None = None
         if not project and (bias or short_conv or rotary is not None):
             raise SlayError("bias, rotary and short_conv belong to a layer with its projections")
@@ -194,14 +200,22 @@ class Attention(nn.Module, ABC):
                 )
             lengths = lengths_of(cu_seqlens, q.shape[0], q.shape[2])
         batch = q.shape[0] if lengths is None else len(lengths)
-        start, memory = None, None
+        start, memory, overwrite = None, None, False
         if initial_state is not None:
             start, memory = initial_state.length, initial_state.memory
+            overwrite = initial_state.expendable
             if start.shape != (batch,):
                 raise SlayError(f"the state is of {len(start)} sequences, but {batch} follow")
         if lengths is None:
             y, memory = self._attend(
-                q, k, v, padding=key_padding_mask, start=start, memory=memory, final=carried
+                q,
+                k,
+                v,
+                padding=key_padding_mask,
+                start=start,
+                memory=memory,
+                final=carried,
+                overwrite=overwrite,
             )
         else:
             y, memory = self._attend_packed(q, k, v, lengths, start, memory, carried)
@@ -245,8 +259,12 @@ class Attention(nn.Module, ABC):
         start: Tensor | None,
         memory: Memory | None,
         final: bool,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Memory]:
-        """`attend` for arguments that fit, and what is left behind if `final`."""
+        """`attend` for arguments that fit, and what is left behind if `final`.
+
+        With `overwrite` that may take the place of `memory`.
+        """
 
     @abstractmethod
     def scores(self, q: Tensor, k: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 from slay.attention.linearised import FeatureAttention
 from slay.features.elementwise import elu_plus_one
 from slay.features.forms import Dense
+from slay.ops.recipe import Recipe
 
 
 class LinearAttention(FeatureAttention):
@@ -19,3 +20,6 @@ class LinearAttention(FeatureAttention):
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(elu_plus_one(u))
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        return Recipe(b="elu")

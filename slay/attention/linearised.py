@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention, Memory, nothing
+from slay.attention.packing import positions
 from slay.features.forms import Features
+from slay.ops.dispatch import choose, recipe_limit, tensor_limit
 from slay.ops.groups import fold, unfold
-from slay.ops.linear import linear_attention
+from slay.ops.linear import linear_attention, wants_gradient
+from slay.ops.normalise import accumulation_dtype
+from slay.ops.recipe import Recipe, given
 
 
 class FeatureAttention(Attention):
@@ -22,6 +26,7 @@ class FeatureAttention(Attention):
     complexity = "L"
     exact = False
     chunk_size = 128
+    kernel_chunk_size = 0  # tokens between the states of kernels; 0: by what states need
 
     @abstractmethod
     def feature_map(self, u: Tensor, position: Tensor) -> Features:
@@ -48,9 +53,21 @@ class FeatureAttention(Attention):
         start: Tensor | None,
         memory: Memory | None,
         final: bool,
+        overwrite: bool = False,
     ) -> tuple[Tensor, Memory]:
         self.check_length(max(q.shape[2], k.shape[2]), start)
         state = memory[0] if memory is not None else None
+        found = self._kernels(q, k, v, start, None) if q.shape[2] and k.shape[2] else None
+        if found is not None:
+            if state is not None and q.shape[2] == 1 and not wants_gradient(q, k, v, state):
+                from slay.ops.triton_decode import decode_attention
+
+                y, state = decode_attention(
+                    *found[:2], v, found[2], state, key_padding_mask=padding, overwrite=overwrite
+                )
+            else:
+                y, state = self._by_kernels(*found, v, padding, state, None, final)
+            return y, (state,) if final else ()
         if not q.shape[2] or not k.shape[2]:
             y = nothing(q, v)
             if final and state is None:
@@ -69,8 +86,89 @@ class FeatureAttention(Attention):
                 initial_state=state,
                 output_final_state=final,
                 parameters=self.map_parameters(),
+                overwrite=overwrite,
             )
         return y, (state,) if final else ()
+
+    def _attend_packed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        lengths: list[int],
+        start: Tensor | None,
+        memory: Memory | None,
+        final: bool,
+    ) -> tuple[Tensor, Memory]:
+        found = self._kernels(q, k, v, start, lengths)
+        if found is None:
+            return super()._attend_packed(q, k, v, lengths, start, memory, final)
+        self.check_length(max(lengths), start)
+        state = memory[0] if memory is not None else None
+        y, state = self._by_kernels(*found, v, None, state, lengths, final)
+        return y, (state,) if final else ()
+
+    def _kernels(
+        self, q: Tensor, k: Tensor, v: Tensor, start: Tensor | None, lengths: list[int] | None
+    ) -> tuple[Tensor, Tensor, Recipe] | None:
+        """Prepared queries and keys and their recipe, where kernels compute the call.
+
+        `lengths`: of packed sequences. Notes in `backend_used` what computes it.
+        """
+        reason, found = tensor_limit(q, v), None
+        if self.backend != "torch" and reason is None:
+            i = positions(q.shape[2], lengths, start, q.device).unsqueeze(1)  # (B or 1, 1, Lq)
+            j = i
+            if q.shape[2] != k.shape[2]:
+                j = torch.arange(k.shape[2], device=k.device).view(1, 1, -1)
+            with torch.autocast(q.device.type, enabled=False):
+                q, k = self.prepare(q), self.prepare(k)
+                recipe = self.recipe(q, k, i, j)
+            reason = recipe_limit(recipe, q.shape[-1])
+            if recipe is not None:
+                found = q, k, recipe
+        self.backend_used = choose(self.backend, reason)
+        return found if self.backend_used == "triton" else None
+
+    def _by_kernels(
+        self,
+        q: Tensor,
+        k: Tensor,
+        recipe: Recipe,
+        v: Tensor,
+        padding: Tensor | None,
+        state: Tensor | None,
+        lengths: list[int] | None,
+        final: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention and the state after it by Triton; `lengths`: of packed sequences."""
+        from slay.ops.triton_linear import kernel_attention
+
+        with torch.autocast(q.device.type, enabled=False):
+            return kernel_attention(
+                q,
+                k,
+                v,
+                recipe,
+                causal=self.causal,
+                chunk_size=self.kernel_chunk_size,
+                key_padding_mask=padding,
+                lengths=lengths,
+                initial_state=state,
+                output_final_state=final,
+            )
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe | None:
+        """How kernels form the features of q: (B, H, Lq, d) at positions i: (B or 1, 1, Lq), and k.
+
+        Unless a mechanism says something better, the features are formed here and given to the
+        kernels. None: they cannot take them.
+        """
+        groups = q.shape[1] // k.shape[1]
+        dtype = accumulation_dtype(q.dtype)
+        phi_q = self.query_map(fold(q.to(dtype), groups), i.repeat(1, 1, groups))
+        phi_k = self.feature_map(k.to(dtype), j)
+        return given(phi_q.at(lambda factor: unfold(factor, groups)), phi_k)
 
     def check_length(self, length: int, start: Tensor | None) -> None:
         """Raise ValueError where a mechanism cannot take tokens that far."""

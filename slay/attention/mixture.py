@@ -20,6 +20,9 @@ from slay.features.exponential import at_nodes, positive_random_features
 from slay.features.forms import Dense, Features, Product
 from slay.features.projections import gaussian
 from slay.features.quadrature import laguerre
+from slay.ops.groups import fold, unfold
+from slay.ops.normalise import accumulation_dtype
+from slay.ops.recipe import Recipe
 
 
 class MixtureAttention(FeatureAttention):
@@ -35,6 +38,7 @@ class MixtureAttention(FeatureAttention):
 
     omega: Tensor  # (K, R M, d), with sqrt(2 s_r) in it
     offset: Tensor  # (R M,): log(w_r / M) / 2 - s_r
+    numbers: Tensor  # (2, R M), for `Recipe`
 
     def __init__(
         self,
@@ -58,10 +62,16 @@ class MixtureAttention(FeatureAttention):
         omega, offset = at_nodes(directions, s, w)
         self.register_buffer("omega", omega)
         self.register_buffer("offset", offset)
+        numbers = torch.stack((offset, torch.zeros_like(offset)))
+        self.register_buffer("numbers", numbers, persistent=False)
 
     def exponentials(self, u: Tensor) -> Tensor:
         """F of unit vectors: (B, K, n, d) -> (B, K, n, R M)."""
         return positive_random_features(u, self.omega.to(u.dtype), self.offset.to(u.dtype))
+
+    def exponential_recipe(self, **polynomial: Any) -> Recipe:
+        """F as kernels form it, with another factor if there is one."""
+        return Recipe(b="exp", unit=True, b_weight=self.omega, b_numbers=self.numbers, **polynomial)
 
 
 class TensorAttention(MixtureAttention):
@@ -84,6 +94,12 @@ class TensorAttention(MixtureAttention):
     def feature_map(self, u: Tensor, position: Tensor) -> Features:
         u = unit(u)
         return Product(Dense(self.polynomial(u)), Dense(self.exponentials(u)))
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        groups, dtype = q.shape[1] // k.shape[1], accumulation_dtype(q.dtype)
+        p_q = unfold(self.polynomial(unit(fold(q.to(dtype), groups))), groups)
+        p_k = self.polynomial(unit(k.to(dtype)))
+        return self.exponential_recipe(a="given", given_a=(p_q, p_k))
 
 
 def at_least_one(name: str, value: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,6 +15,7 @@ from slay.errors import SlayError
 from slay.features.exponential import softmax_exponents
 from slay.features.forms import Dense
 from slay.features.projections import gaussian
+from slay.ops.recipe import Recipe
 
 Kernel = Literal["relu", "softmax"]
 FLOOR = 1e-3  # keeps a token that no direction sees from having no weight at all
@@ -31,6 +34,7 @@ class PerformerAttention(FeatureAttention):
     paper = "choromanski2021rethinking"
 
     omega: Tensor  # (K, M, d)
+    numbers: Tensor  # (2, M), for `Recipe`
 
     def __init__(
         self,
@@ -50,6 +54,11 @@ class PerformerAttention(FeatureAttention):
         shape = (self.n_kv_heads, num_features, self.head_dim)
         omega = gaussian(shape, self.generator(), orthogonal=orthogonal)
         self.register_buffer("omega", omega)
+        pair = (FLOOR, num_features**-0.5)
+        if self.softmax:
+            pair = (-0.5 * math.log(num_features), 0.5 / math.sqrt(self.head_dim))
+        numbers = torch.tensor(pair).unsqueeze(1).repeat(1, num_features)
+        self.register_buffer("numbers", numbers, persistent=False)
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         omega = self.omega.to(u.dtype)
@@ -63,3 +72,9 @@ class PerformerAttention(FeatureAttention):
         exponents = softmax_exponents(u, self.omega.to(u.dtype))
         # A query's own scale cancels in y; without it a long query would have no weight left.
         return Dense((exponents - exponents.detach().amax(-1, keepdim=True)).exp())
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        if not self.softmax:
+            return Recipe(b="relu", b_weight=self.omega, b_numbers=self.numbers)
+        weight = self.omega / self.head_dim**0.25
+        return Recipe(b="softmax", b_weight=weight, b_numbers=self.numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from slay.attention.linearised import FeatureAttention
@@ -13,6 +14,7 @@ from slay.features.elementwise import unit
 from slay.features.exponential import fourier_features
 from slay.features.forms import Dense
 from slay.features.projections import gaussian
+from slay.ops.recipe import Recipe
 
 
 class FourierAttention(FeatureAttention):
@@ -27,6 +29,7 @@ class FourierAttention(FeatureAttention):
     paper = "peng2021random"
 
     omega: Tensor  # (K, M, d)
+    numbers: Tensor  # (2, 2 M), for `Recipe`
 
     def __init__(
         self,
@@ -46,6 +49,14 @@ class FourierAttention(FeatureAttention):
         shape = (self.n_kv_heads, num_features // 2, self.head_dim)
         omega = gaussian(shape, self.generator(), orthogonal=orthogonal)
         self.register_buffer("omega", omega / bandwidth)
+        m = num_features // 2
+        numbers = torch.full((2, num_features), m**-0.5)
+        numbers[0, :m], numbers[0, m:] = 0.0, -0.5 * math.pi  # of cosines, and sines
+        self.register_buffer("numbers", numbers, persistent=False)
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(fourier_features(unit(u), self.omega.to(u.dtype)))
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        weight = torch.cat((self.omega, self.omega), dim=1)
+        return Recipe(b="cos", unit=True, b_weight=weight, b_numbers=self.numbers)

@@ -12,9 +12,11 @@ class State(NamedTuple):
 
     `memory` is the mechanism's own: S, (B, K, e + 1, m), for features, whatever the context; the
     keys, values and padding so far for exact kernels, which grow with it. `length`: (B,), tokens
-    seen. `recent`: (B, W - 1, ...), the last inputs of a layer's short convolution.
+    seen. `recent`: (B, W - 1, ...), the last inputs of a layer's short convolution. `expendable`:
+    the next call may overwrite it, which saves a copy (`state._replace(expendable=True)`).
     """
 
     memory: tuple[Tensor | None, ...]
     length: Tensor
     recent: Tensor | None = None
+    expendable: bool = False

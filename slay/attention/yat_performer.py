@@ -9,6 +9,7 @@ from torch import Tensor
 from slay.attention.mixture import MixtureAttention
 from slay.features.elementwise import unit
 from slay.features.forms import Dense
+from slay.ops.recipe import Recipe
 
 
 class HadamardAttention(MixtureAttention):
@@ -27,8 +28,12 @@ class HadamardAttention(MixtureAttention):
         super().__init__(embed_dim, n_heads, **family)
         per_node = len(self.offset) // len(self.nodes)
         self.register_buffer("spread", 2.0 * self.nodes.repeat_interleave(per_node))
+        self.numbers[1] = 1.0 / self.spread
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         scaled = unit(u) @ self.omega.to(u.dtype).mT  # (B, K, n, R M): sqrt(2 s_r) omega_ri·u
         exponential = (scaled + self.offset.to(u.dtype)).exp()
         return Dense(scaled.square() / self.spread.to(u.dtype) * exponential)
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        return Recipe(b="hadamard", unit=True, b_weight=self.omega, b_numbers=self.numbers)

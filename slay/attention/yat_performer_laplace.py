@@ -7,6 +7,7 @@ from torch import Tensor
 from slay.attention.mixture import MixtureAttention
 from slay.features.elementwise import unit
 from slay.features.forms import Dense
+from slay.ops.recipe import Recipe
 
 
 class LaplaceAttention(MixtureAttention):
@@ -16,3 +17,6 @@ class LaplaceAttention(MixtureAttention):
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(self.exponentials(unit(u)))
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        return self.exponential_recipe()

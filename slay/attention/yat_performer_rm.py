@@ -7,6 +7,7 @@ from torch import Tensor
 
 from slay.attention.mixture import TensorAttention
 from slay.features.polynomial import maclaurin_features
+from slay.ops.recipe import Recipe
 
 
 class MaclaurinAttention(TensorAttention):
@@ -27,3 +28,7 @@ class MaclaurinAttention(TensorAttention):
 
     def polynomial(self, u: Tensor) -> Tensor:
         return maclaurin_features(u, *self.signs.to(u.dtype))
+
+    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+        r, s = self.signs
+        return self.exponential_recipe(a="product", a_weight=r, a_second=s)

@@ -246,7 +246,9 @@ class GPT(nn.Module):
             parts = [tokens]
             while len(parts) <= max_new_tokens:
                 if len(parts) > 1:
-                    logits, state = self.step(parts[-1].squeeze(1), state)
+                    assert state is not None
+                    spent = tuple(own._replace(expendable=True) for own in state)
+                    logits, state = self.step(parts[-1].squeeze(1), spent)
                 new = sample(logits, temperature, top_k, top_p, generator)  # (B,)
                 if stop is not None:
                     new = new.masked_fill(done, stop)

@@ -181,16 +181,19 @@ def chunked_in_place(
     *,
     causal: bool,
     final: bool,
+    overwrite: bool = False,
     keep: Callable[[int, Tensor | None], None] = lambda index, state: None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The same without a gradient, in memory that is used again; returns z: (B, H, L, 1) too.
 
-    `keep` is shown the state before each chunk, which then changes.
+    `keep` is shown the state before each chunk, which then changes; the first one is copied unless
+    `overwrite`.
     """
     work = Workspace()
     y = v.new_empty(*q.shape[:3], v.shape[-1])
     z = v.new_empty(*q.shape[:3], 1, dtype=accumulation_dtype(v.dtype))
-    state = None if state is None else state.clone(memory_format=torch.contiguous_format)
+    if state is not None and not (overwrite and state.is_contiguous()):
+        state = state.clone(memory_format=torch.contiguous_format)
     keys = maps.keys(k, v, padding, work)
     if not causal:
         for phi_k, v1 in keys:

@@ -49,6 +49,7 @@ def linear_attention(
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
     parameters: Sequence[Tensor] = (),
+    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """y_i = sum_j <phi(q_i), phi(k_j)> v_j / sum_j <phi(q_i), phi(k_j)>, over j <= i when causal.
 
@@ -56,22 +57,29 @@ def linear_attention(
     Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
     from `start`: (B,), else from 0. `key_padding_mask`: (B, Lk), True for keys that are not there.
     A state is S: (B, K, e + 1, m), what all earlier tokens leave behind; it needs `causal`.
-    `parameters` are the tensors inside the maps that want gradients. Returns y: (B, H, Lq, e) in
+    `parameters` are the tensors inside the maps that want gradients. With `overwrite`, a state that
+    wants no gradient may be overwritten by the next. Returns y: (B, H, Lq, e) in
     v's dtype, and the state after the last token if it is asked for.
     """
     maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1])
     tensors = (q, k, v, key_padding_mask, initial_state)
-    wanted = [t for t in (*tensors, *parameters) if t is not None and t.requires_grad]
     with torch.autocast(q.device.type, enabled=False):
         if torch.compiler.is_compiling():
             y, state = chunked(maps, *tensors, causal=causal, final=output_final_state)
-        elif wanted and torch.is_grad_enabled():
+        elif wants_gradient(*tensors, *parameters):
             y, state = _LinearAttention.apply(
                 maps, causal, output_final_state, *tensors, *parameters
             )
         else:
-            y, _, state = chunked_in_place(maps, *tensors, causal=causal, final=output_final_state)
+            y, _, state = chunked_in_place(
+                maps, *tensors, causal=causal, final=output_final_state, overwrite=overwrite
+            )
     return y, state if output_final_state else None
+
+
+def wants_gradient(*tensors: Tensor | None) -> bool:
+    """Whether a call of these is to be differentiated."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 BACK = 2  # the chunks of the way back are as many times longer: they want fewer, larger steps

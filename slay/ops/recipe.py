@@ -14,9 +14,9 @@ class Recipe:
     """phi = a (x) b of a token u, or a polynomial of x = q·k.
 
     `a` and `b` are kinds that `slay.ops.triton_maps.Map` defines; "given" factors come as columns,
-    (B, H, Lq, width) of queries and (B, K, Lk, width) of keys, the others from weights (K, width, d)
-    and numbers a column, (2, width). With `degree` 2 or 3, k = c0 + c1 x + c2 x^2 + c3 x^3, where
-    `coefficients` are c0, ..., c3.
+    (B, H, Lq, width) of queries and (B, K, Lk, width) of keys, the others from weights
+    (K, width, d) and numbers a column, (2, width). With `degree` 2 or 3,
+    k = c0 + c1 x + c2 x^2 + c3 x^3, where `coefficients` are c0, ..., c3.
     """
 
     a: str = "none"

@@ -5,7 +5,8 @@ With g = do / z, dz = -(do·y) / z and, for a state S with its sums s, G_a = g S
     dF = sum_a p_a G_a,    dp_a = F·G_a,
 
 and likewise for keys with v, 1 and the states of the gradients of later queries, which also give
-dv = sum_a p_a (F dS_a). Inside a chunk dA = tril(g vᵀ + dz 1ᵀ), dF_q = (dA ∘ P_q P_kᵀ) F_k, and so on.
+dv = sum_a p_a (F dS_a). Inside a chunk dA = tril(g vᵀ + dz 1ᵀ), dF_q = (dA ∘ P_q P_kᵀ) F_k, and
+dP_q, dF_k, dP_k likewise.
 Every row is written by one program, in a fixed order of sums.
 """
 
@@ -36,6 +37,7 @@ from slay.ops.triton_maps import (
 )
 from slay.ops.triton_output import (
     both_factors,
+    cosines,
     polynomial_products,
     products,
     scores,
@@ -127,9 +129,11 @@ def across_polynomial_back(u, half, g, dz, X, M: tl.constexpr, QUERY: tl.constex
 @triton.jit
 def inside_back(dP, dF, P, F, Po, Fo, dA, M: tl.constexpr):
     """dP and dF with dA: (T, TK), the gradient of the scores with Po, Fo of other tokens."""
+    if M.degree:
+        dA *= polynomial_slope(cosines(F, Fo, M), M)
     Po, Fo = narrow(Po, M), narrow(Fo, M)
     if M.degree:
-        dF += dot(dA * polynomial_slope(dot(F, tl.trans(Fo), M), M), Fo, M)
+        dF += dot(dA, Fo, M)
     elif M.a == "none":
         dF += dot(dA, Fo, M)
     else:
@@ -262,4 +266,3 @@ def key_gradients(
         du = tl.where(there[:, None], du, 0.0)
         put(dk, norm_back(du, u, r, M), b, kv, t, end, M.D, M.DP)
         put(dv, tl.where(there[:, None], dv_, 0.0), b, kv, t, end, M.E, M.EP)
-

@@ -62,7 +62,9 @@ def _compile(
     kernel: Any, args: tuple[Any, ...], config: triton.Config, capability: int, name: str
 ) -> Compiled:
     values = dict(zip(kernel.arg_names, args, strict=False)) | config.kwargs
-    signature, constants, attributes = {}, {}, {}
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], Any] = {}
     for index, argument in enumerate(kernel.arg_names):
         constexpr = kernel.params[index].is_constexpr
         signature[argument] = _type(values[argument], (index,), constexpr, constants, attributes)
@@ -103,7 +105,9 @@ def _read(made: Any, kernel: str, label: str) -> Compiled:
         file.write(made.asm["cubin"])
         file.flush()
         usage, code = (
-            subprocess.run([tool, flag, file.name], check=True, capture_output=True, text=True).stdout
+            subprocess.run(
+                [tool, flag, file.name], check=True, capture_output=True, text=True
+            ).stdout
             for flag in ("--dump-resource-usage", "-sass")
         )
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)

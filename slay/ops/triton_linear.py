@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -17,8 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from slay.ops.recipe import Recipe
 from slay.ops.triton_backward import key_gradients, query_gradients
 from slay.ops.triton_configs import Tuned, config
+from slay.ops.triton_layout import from_kernels, to_kernels
 from slay.ops.triton_maps import Factor, Map, Rows
 from slay.ops.triton_output import outputs
 from slay.ops.triton_state import Side, chunk_states, scan_states
@@ -31,7 +33,11 @@ _chunk_states = Tuned(
 )
 _scan_states = Tuned(scan_states, [])
 _outputs = Tuned(
-    outputs, ["M"], config(4, 2, T=128, TK=64), config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)
+    outputs,
+    ["M"],
+    config(4, 2, T=128, TK=64),
+    config(4, 2, T=64, TK=64),
+    config(8, 2, T=128, TK=64),
 )
 _query_gradients = Tuned(
     query_gradients, ["M"], config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)
@@ -58,7 +64,7 @@ def map_of(
     return Map(
         a, b, degree, unit, d, dp, e, max(16, triton.next_power_of_2(e)),
         wide_a, max(16, triton.next_power_of_2(wide_a)), wide_b, block,
-        *coefficients, weights,
+        coefficients, weights,
         tl.bfloat16 if half else tl.float32,  # fp16 overflows where sums are long
         "tf32" if half else "tf32x3",
     )  # fmt: skip
@@ -67,7 +73,7 @@ def map_of(
 def chunk_length(M: Map, itemsize: int) -> int:
     """Tokens a state: few enough that states take less memory than q, k, v and y, half of it."""
     tokens = 4 * M.state / (0.6 * 2 * itemsize * (M.D + M.E))
-    return max(LONGEST_TILE, 1 << math.ceil(math.log2(tokens)))
+    return max(LONGEST_TILE, triton.next_power_of_2(math.ceil(tokens)))
 
 
 @lru_cache(maxsize=64)
@@ -291,3 +297,53 @@ def _differentiate(ctx: Any, dy: Tensor | None, dz: Any, dX: Any, dfinal: Tensor
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def arguments(
+    recipe: Recipe, key_padding_mask: Tensor | None
+) -> tuple[list[Tensor | None], tuple[str, int, bool, tuple[float, ...]]]:
+    """A recipe and padding as the operators take them: tensors, and kinds and numbers."""
+    given = [*(recipe.given_a or (None, None)), *(recipe.given_b or (None, None))]
+    weights = [
+        None if w is None else w.float().contiguous()
+        for w in (recipe.a_weight, recipe.a_second, recipe.b_weight, recipe.b_numbers)
+    ]
+    padding = None if key_padding_mask is None else key_padding_mask.to(torch.uint8)
+    kinds = (f"{recipe.a} {recipe.b}", recipe.degree, recipe.unit, recipe.coefficients)
+    return [*given, *weights, padding], kinds
+
+
+def kernel_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    recipe: Recipe,
+    *,
+    causal: bool,
+    chunk_size: int = 0,
+    key_padding_mask: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
+    initial_state: Tensor | None = None,
+    output_final_state: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """`slay.ops.linear.linear_attention` by kernels, for features that a recipe describes.
+
+    `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `chunk_size`:
+    tokens between states, a multiple of 128; 0 chooses.
+    """
+    bounds = None if lengths is None else [0, *accumulate(lengths)]
+    packed = lengths is not None
+    tensors, kinds = arguments(recipe, key_padding_mask)
+    M = map_of(
+        *kinds, recipe.b_weight is not None,
+        q.shape[3], v.shape[3], recipe.widths(q.shape[3]), q.dtype,
+    )  # fmt: skip
+    initial = None
+    if initial_state is not None:
+        initial = to_kernels(initial_state, M, packed=packed)
+    y, _, _, final = torch.ops.slay.linear_attention(
+        q, k, v, *tensors, bounds, *kinds, causal, chunk_size, initial
+    )
+    if not output_final_state:
+        return y, None
+    return y, from_kernels(final, M, k.shape[1], packed=packed)

@@ -8,6 +8,7 @@ width are zero. Polynomials of x = q·k need no factor but u itself; see `slay.o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -64,13 +65,26 @@ class Map:
     AP: int
     B: int  # columns of b
     BB: int  # in blocks of that many
-    c0: float
-    c1: float
-    c2: float
-    c3: float
+    c: tuple[float, ...]  # c0, c1, c2, c3
     weights: bool  # whether b has weights
     dtype: Any  # of the large matrix products: tl.bfloat16 or tl.float32
     precision: str  # of the products that make features
+
+    @property
+    def c0(self) -> float:
+        return self.c[0]
+
+    @property
+    def c1(self) -> float:
+        return self.c[1]
+
+    @property
+    def c2(self) -> float:
+        return self.c[2]
+
+    @property
+    def c3(self) -> float:
+        return self.c[3]
 
     @property
     def blocks(self) -> int:
@@ -96,6 +110,12 @@ class Map:
     def cubic_sums(self) -> int:
         """Where their part of s begins, after those of u uᵀ, u and 1."""
         return self.D * self.D + self.D + 1
+
+    @property
+    def root_beta(self) -> float:
+        """sqrt(beta) of (x + beta)^2, and of (x + beta)^2 (1 + x)."""
+        beta = self.c1 / 2 if self.degree == 2 else (self.c2 - 1) / 2
+        return math.sqrt(max(0.0, beta))
 
     @property
     def pairs(self) -> int:

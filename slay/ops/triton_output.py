@@ -1,8 +1,8 @@
 """Triton kernel for the outputs of linear attention: what the state gives, and the chunk itself.
 
-y = (sum_a p_a (F S_a) + A v) / (sum_a p_a (F s_a) + A 1), where A = tril((P_q P_kᵀ) (F_q F_kᵀ)),
-elementwise, over the keys of the same chunk, or a polynomial of u_q u_kᵀ. The product with p_a comes
-after that with S_a, so that phi is never formed.
+y = (sum_a p_a (F S_a) + A v) / (sum_a p_a (F s_a) + A 1), where A = tril((P_q P_kᵀ) ∘ (F_q F_kᵀ))
+over the keys of the same chunk, or a polynomial of u_q u_kᵀ. The product with p_a comes after that
+with S_a, so that phi is never formed.
 """
 
 from __future__ import annotations
@@ -120,13 +120,24 @@ def across_polynomial(u, half, X, M: tl.constexpr):
 
 
 @triton.jit
+def cosines(u, uk, M: tl.constexpr):
+    """x = u·u_k of two blocks of tokens: (T, TK); half precision is not enough for small heads."""
+    if M.degree == 3 or M.DP == 16:
+        x = fine_dot(u, tl.trans(uk), M)
+    else:
+        x = dot(u, tl.trans(narrow(uk, M)), M)
+    return x
+
+
+@triton.jit
 def scores(P, F, Pk, Fk, M: tl.constexpr):
     """k(q_i, k_j) of two blocks of tokens: (T, TK)."""
-    x = dot(F, tl.trans(narrow(Fk, M)), M)
     if M.degree:
-        x = polynomial(x, M)
-    elif M.a != "none":
-        x *= dot(P, tl.trans(narrow(Pk, M)), M)
+        x = polynomial(cosines(F, Fk, M), M)
+    else:
+        x = dot(F, tl.trans(narrow(Fk, M)), M)
+        if M.a != "none":
+            x *= dot(P, tl.trans(narrow(Pk, M)), M)
     return x
 
 

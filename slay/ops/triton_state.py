@@ -269,7 +269,10 @@ def chunk_states(
     side, X, L, C, chunks, H, K, M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr,
     T: tl.constexpr,
 ):  # fmt: skip
-    """The state of every chunk alone: X (B K, chunks, `Map.state`); grid (programs, chunks, B K)."""
+    """The state of every chunk alone; grid (`Map.programs`, chunks, B K).
+
+    X: (B K, chunks, `Map.state`).
+    """
     f, n, bk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     b, kv = bk // K, bk % K
     start, end = span(side.spans, n, C, L)

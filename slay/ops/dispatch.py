@@ -1,0 +1,77 @@
+"""Which backend computes a call: PyTorch everywhere, or Triton kernels where they can."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from slay.errors import SlayError, unknown
+from slay.ops.recipe import Recipe
+
+Backend = Literal["auto", "torch", "triton"]
+WIDEST = 128  # heads, values, and either factor of a product
+WIDEST_CUBIC = 32
+WIDEST_DENSE = 512  # features that are no product
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def check_backend(backend: str) -> None:
+    """Raise `UnknownNameError` for what is no backend."""
+    if backend not in get_args(Backend):
+        raise unknown("backend", backend, get_args(Backend))
+
+
+def choose(backend: str, reason: str | None) -> Literal["torch", "triton"]:
+    """What computes a call; `reason` says in a line why kernels cannot, None that they can.
+
+    Raises `SlayError` with that line where kernels are insisted on.
+    """
+    if backend == "torch" or (backend == "auto" and reason is not None):
+        return "torch"
+    if reason is not None:
+        raise SlayError(f'backend="triton": {reason}; backend="auto" falls back to PyTorch')
+    return "triton"
+
+
+@lru_cache(maxsize=1)
+def interpreted() -> bool | None:
+    """Whether Triton's interpreter runs kernels, on a CPU too; None where there is no Triton."""
+    if find_spec("triton") is None:
+        return None
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def tensor_limit(q: Tensor, v: Tensor) -> str | None:
+    """Why kernels cannot take queries (B, H, L, d) and values (B, K, Lk, e), if they cannot."""
+    interpreter = interpreted()
+    if interpreter is None:
+        return "Triton is not installed"
+    if q.device.type != "cuda" and not interpreter:
+        return f"kernels run on a CUDA GPU, and the tensors are on {q.device.type}"
+    if q.dtype not in DTYPES:
+        names = ", ".join(str(dtype) for dtype in DTYPES)
+        return f"kernels take {names}, not {q.dtype}"
+    for name, width in (("head", q.shape[-1]), ("value", v.shape[-1])):
+        if width > WIDEST:
+            return f"kernels take {name} dimensions up to {WIDEST}, not {width}"
+    return None
+
+
+def recipe_limit(recipe: Recipe | None, head_dim: int) -> str | None:
+    """Why kernels cannot form a mechanism's features, if they cannot."""
+    if recipe is None:
+        return "kernels know features that are a vector or an outer product of two, not these"
+    if recipe.degree == 3 and head_dim > WIDEST_CUBIC:
+        return f"kernels take cubic features of heads up to {WIDEST_CUBIC}, not {head_dim}"
+    a, b = recipe.widths(head_dim)
+    if a > 1 and max(a, b) > WIDEST:
+        return f"kernels take factors of up to {WIDEST} features, not {a} x {b}"
+    if b > WIDEST_DENSE:
+        return f"kernels take up to {WIDEST_DENSE} features that are no product, not {b}"
+    return None
