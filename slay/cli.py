@@ -12,20 +12,23 @@ import click
 import slay
 from slay.errors import SlayError
 
-LANGUAGE = ("train", "export", "generate", "data")  # of slay.training.language.commands
+ELSEWHERE = {  # commands that live with what they run
+    **dict.fromkeys(("train", "export", "generate", "data"), "slay.training.language.commands"),
+    "bench": "slay.experiments.kernels.commands",
+}
 
 
 class Group(click.Group):
     """A command group that shows a mistake of the user's as one line, without a traceback."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *LANGUAGE])
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in LANGUAGE:
-            from slay.training.language import commands
+        if name in ELSEWHERE:
+            from importlib import import_module
 
-            return getattr(commands, name)
+            return getattr(import_module(ELSEWHERE[name]), name)
         return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:

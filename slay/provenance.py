@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import socket
 import subprocess
 import sys
@@ -187,6 +188,8 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": _version("torch"),
+        "triton": _version("triton"),
+        "driver": _driver(),
     }
 
 
@@ -195,6 +198,16 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's driver, if there is one."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\b\d+\.\d+(\.\d+)*\b", text)
+    return found[0] if found else None
 
 
 def _processor() -> str:

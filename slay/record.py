@@ -33,6 +33,9 @@ class Provenance(BaseModel):
     threads: int
     python: str
     torch: str | None
+    triton: str | None = None
+    driver: str | None = None  # NVIDIA's
+    command: str = ""  # where it is not what the parameters give
     started: str  # ISO 8601, UTC
     seconds: FiniteFloat
     peak_memory_bytes: int  # of the whole process
@@ -59,8 +62,16 @@ class RecordError(SlayError):
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record under a temporary name, then rename it: a reader sees all of it or nothing."""
-    path = Path(path)
-    text = json.dumps(record.model_dump(by_alias=True), indent=1, allow_nan=False) + "\n"
+    _write_whole(Path(path), record.model_dump(by_alias=True))
+
+
+def write_records(path: Path, records: list[Record]) -> None:
+    """Write several records as one list, in the same way."""
+    _write_whole(Path(path), [record.model_dump(by_alias=True) for record in records])
+
+
+def _write_whole(path: Path, data: Any) -> None:
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -81,29 +92,52 @@ def write_record(path: Path, record: Record) -> None:
 
 def read_record(path: Path) -> Record:
     """Read and validate a record. Raises `RecordError`, one line that says what to do."""
-    remedy = f"delete it and run again: rm {path}"
+    return _validated(_read(path), path)
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read and validate a list of records. Raises `RecordError` as `read_record` does."""
+    data = _read(path)
+    if not isinstance(data, list):
+        raise RecordError(f"{path}: holds no list of records")
+    return [_validated(item, path) for item in data]
+
+
+def _read(path: Path) -> Any:
+    """The JSON of a file."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecordError(f"{path}: there is no such record") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path}: broken record, cannot be read ({error}); {remedy}") from error
+        raise RecordError(
+            f"{path}: broken record, cannot be read ({error}); {_remedy(path)}"
+        ) from error
     except json.JSONDecodeError as error:
         raise RecordError(
             f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
-            f"{remedy}"
+            f"{_remedy(path)}"
         ) from error
+
+
+def _validated(data: Any, path: Path) -> Record:
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; "
-            f"{remedy}"
+            f"{_remedy(path)}"
         )
     try:
         return Record.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "record"
-        raise RecordError(f"{path}: broken record ({key}: {first['msg']}); {remedy}") from error
+        raise RecordError(
+            f"{path}: broken record ({key}: {first['msg']}); {_remedy(path)}"
+        ) from error
+
+
+def _remedy(path: Path) -> str:
+    return f"delete it and run again: rm {path}"
 
 
 def cut_short(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,12 +51,15 @@ def interleaved(
     rounds: int,
     warmup: int = 2,
     warmup_seconds: float = 0.3,
+    max_seconds: float = math.inf,
+    least: int = 5,
 ) -> dict[str, list[float]]:
     """Durations of several calls in turns, so that a machine's mood falls on all of them alike.
 
     Every other round goes backwards, so that none is always the one after a certain other. Before
     that come `warmup` rounds or more, for `warmup_seconds` at least. Returns `rounds` durations a
-    call, in seconds, those of one round at the same index.
+    call, in seconds, those of one round at the same index; fewer, but `least`, where they would
+    take longer than `max_seconds`.
     """
     begin, warm = time.perf_counter(), 0
     while warm < warmup or time.perf_counter() - begin < warmup_seconds:
@@ -63,10 +67,30 @@ def interleaved(
             seconds(call, device)
         warm += 1
     times: dict[str, list[float]] = {name: [] for name in calls}
+    begin = time.perf_counter()
     for turn in range(rounds):
+        if turn >= least and time.perf_counter() - begin > max_seconds:
+            break
         for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
             times[name].append(seconds(calls[name], device))
     return times
+
+
+def graphed(call: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """The call's work on the GPU alone, as a CUDA graph: Python and launches take no part in it.
+
+    The call must have been made before, so that what is compiled or chosen once is there. Raises
+    RuntimeError for a call that waits for the GPU.
+    """
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        call()  # what a stream is given once
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        call()
+    return graph.replay
 
 
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:

@@ -40,8 +40,6 @@ def run_job(
     begin = time.perf_counter()
     result = EXPERIMENTS.load(params.experiment)(params, progress)
     result = _finite(result)
-    head, dirty = commit()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     record = Record(
         schema=SCHEMA,
         experiment=params.experiment,
@@ -50,20 +48,35 @@ def run_job(
         message=result.message,
         metrics=result.metrics,
         curve=result.curve,
-        provenance=Provenance(
-            code=fingerprint,
-            commit=head,
-            dirty=dirty,
-            device=name,
-            threads=threads,
-            started=started.isoformat(timespec="seconds"),
-            seconds=round(time.perf_counter() - begin, 3),
-            peak_memory_bytes=_resident_peak(),
-            **machine(),
-        ),
+        provenance=provenance(fingerprint, device, threads, started, time.perf_counter() - begin),
     )
     write_record(out, record)
     return record
+
+
+def provenance(
+    fingerprint: str,
+    device: torch.device,
+    threads: int,
+    started: datetime,
+    seconds: float,
+    command: str = "",
+) -> Provenance:
+    """Where what this process has just measured comes from."""
+    head, dirty = commit()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Provenance(
+        code=fingerprint,
+        commit=head,
+        dirty=dirty,
+        device=name,
+        threads=threads,
+        command=command,
+        started=started.isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        peak_memory_bytes=_resident_peak(),
+        **machine(),
+    )
 
 
 def _finite(result: Result) -> Result:

@@ -1,0 +1,154 @@
+"""`slay bench`: kernels on a GPU, and what was measured of them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from slay.errors import SlayError
+from slay.experiments.kernels.settings import (
+    BACKWARD_LENGTHS,
+    CONTEXTS,
+    LENGTHS,
+    MECHANISMS,
+    Bench,
+    Dtype,
+    KernelParams,
+)
+from slay.flags import parsed
+from slay.registry import ATTENTION
+
+
+class Lengths(click.ParamType):
+    """Numbers of tokens, as in 512,1024; nothing for none."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            found = tuple(int(part) for part in value.split(",") if part.strip())
+        except ValueError:
+            found = (0,)
+        if any(n < 1 for n in found):
+            self.fail(f"{value!r}: write numbers of tokens, as in 512,1024", param, ctx)
+        return tuple(dict.fromkeys(found))
+
+
+def _lengths(flag: str, name: str, default: tuple[int, ...], text: str) -> Any:
+    shown = ",".join(map(str, default))
+    return click.option(flag, name, type=Lengths(), default=shown, show_default=True, help=text)
+
+
+@click.group()
+def bench() -> None:
+    """Benchmarks of the kernels."""
+
+
+@bench.command()
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    help="Records to write; a log is written beside it.",
+)  # fmt: skip
+@click.option(
+    "--attention", multiple=True, default=MECHANISMS, show_default=True,
+    help="Mechanism with features. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--option", "options", multiple=True, metavar="NAME=VALUE",
+    help="An option of those mechanisms that know it. May be given several times.",
+)  # fmt: skip
+@click.option("--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True)
+@click.option("--batch-size", default=1, show_default=True, help="Sequences a batch.")
+@click.option("--n-heads", default=8, show_default=True, help="Number of heads.")
+@click.option("--head-dim", default=32, show_default=True, help="Dimension of a head.")
+@_lengths("--lengths", "lengths", LENGTHS, "Lengths of the forward pass.")
+@_lengths("--backward-lengths", "backward_lengths", BACKWARD_LENGTHS, "Of forward and backward.")
+@_lengths("--contexts", "contexts", CONTEXTS, "Tokens before the one that is decoded.")
+@click.option("--rounds", "repeats", default=20, show_default=True, help="Rounds, in turns.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=450.0, show_default=True,
+    help="What has not begun by then is left out.",
+)  # fmt: skip
+def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **asked: Any) -> None:
+    """Time the kernels beside PyTorch's fused attention, and judge them by their targets.
+
+    Each is first compared with our PyTorch code in float32, and not timed if it differs. All
+    contestants of a length, a copy of the same bytes and a matrix product of as many operations are
+    timed in turns. `slay bench show` prints the tables again.
+
+    \b
+    slay bench kernels --device cuda --out results/published/h100/kernels.json
+    """
+    run = {name: asked.pop(name) for name in ("lengths", "backward_lengths", "contexts", "seconds")}
+    names = tuple(dict.fromkeys(ATTENTION.canonical(name) for name in attention))
+    log = out.with_suffix(".log")
+    for path in (out, log):
+        if path.exists():
+            raise SlayError(f"{path}: is there already; move it away or name another --out")
+    if log == out:
+        raise SlayError(f"{out}: the log is called so; name another --out")
+    base = parsed(KernelParams, {"attention": names[0], "options": options, **asked})
+    setting = Bench(
+        base=base.model_copy(update={"options": {}}),
+        mechanisms=names,
+        options=base.options,
+        command=shlex.join(["slay", *sys.argv[1:]]),
+        **run,
+    )
+    if not (setting.lengths or setting.backward_lengths or setting.contexts):
+        raise SlayError("--lengths, --backward-lengths and --contexts are empty: nothing to time")
+    import torch
+
+    if base.device == "cuda" and not torch.cuda.is_available():
+        raise SlayError(
+            "--device cuda: this machine has no CUDA GPU that PyTorch sees; "
+            "--device cpu tries the benchmark itself, with short --lengths"
+        )
+    _measure(setting, out, log)
+
+
+def _measure(setting: Bench, out: Path, log: Path) -> None:
+    from slay.experiments.kernels.bench import Session
+    from slay.experiments.kernels.tables import report
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8", buffering=1) as file:
+
+        def say(text: str, err: bool = True) -> None:
+            click.echo(text, err=err)
+            print(text, file=file)
+
+        say(f"$ {setting.command}")
+        session = Session(setting, out, say)
+        try:
+            session.run()
+        except KeyboardInterrupt:
+            say("interrupted; what was measured is kept")
+            raise
+        finally:
+            if session.records:
+                say(report(session.records), err=False)
+            for what in session.left_out:
+                say(f"left out for lack of time: {what}", err=False)
+        say(f"{out}: {len(session.records)} records", err=False)
+
+
+@bench.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def show(file: Path) -> None:
+    """Print the tables and verdicts of FILE, which `slay bench kernels` wrote."""
+    from slay.experiments.kernels.tables import report
+    from slay.record import read_records
+
+    records = read_records(file)
+    other = next((r.experiment for r in records if r.experiment != "kernels"), None)
+    if other is not None:
+        raise SlayError(f"{file}: has records of {other!r}, not of kernels")
+    click.echo(report(records))
