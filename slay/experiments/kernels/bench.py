@@ -20,8 +20,8 @@ from slay.experiments.kernels.settings import EXACT, OPPONENT, Bench, KernelPara
 from slay.experiments.kernels.tables import line
 from slay.experiments.kernels.work import Work, copy_of, launched, product_of, work_of
 from slay.experiments.measure import (
+    Graphs,
     OutOfMemory,
-    graphed,
     interleaved,
     memory_guard,
     peak_memory,
@@ -60,6 +60,8 @@ class Session:
         self.refused: dict[str, str] = {}  # mechanisms whose kernels are not timed, and why
         self.errors: dict[str, float] = {}  # of the others
         self.left_out: list[str] = []
+        self.graphs: Graphs | None = None  # of the group that is timed
+        self._said_before: set[str] = set()
 
     @property
     def on_gpu(self) -> bool:
@@ -118,11 +120,12 @@ class Session:
         except Exception as error:
             self.refused[attention] = self._said(error)
         if self.refused[attention]:
-            self.progress(f"{params.label}: not timed, {self.refused[attention]}")
+            self._once(f"{params.label}: not timed, {self.refused[attention]}")
 
     def _group(self, mode: Mode, lengths: tuple[int, ...], tokens: Tokens) -> list[Record]:
         """Records of all contestants of one mode at these lengths, timed in the same rounds."""
         started, begin = datetime.now(UTC), time.perf_counter()
+        self.graphs = Graphs(self.device) if self.on_gpu else None
         with torch.set_grad_enabled(mode == "forward_backward"):
             entries = [
                 self._prepare(self.bench.params(mode, length, *who), some)
@@ -159,8 +162,11 @@ class Session:
                     self.bench.command,
                 ),
             )
-            self.progress(line(record))
             records.append(record)
+            if record.status != "unsupported":
+                self.progress(line(record))
+            else:
+                self._once(f"{entry.params.label}: not timed, {entry.message}")
         return records
 
     def _prepare(self, params: KernelParams, tokens: Tokens) -> Entry:
@@ -197,10 +203,10 @@ class Session:
 
     def _graphed(self, call: Call, once: float, label: str) -> tuple[Call, bool]:
         """A short call as a CUDA graph, if it can be one."""
-        if not self.on_gpu or once > GRAPH_SECONDS:
+        if self.graphs is None or once > GRAPH_SECONDS:
             return call, False
         try:
-            return graphed(call, self.device), True
+            return self.graphs.of(call), True
         except RuntimeError as error:
             self.progress(f"{label}: no CUDA graph, timed with its launches ({_first(error)})")
             torch.cuda.synchronize(self.device)
@@ -230,9 +236,13 @@ class Session:
         """An error in one line; what nobody expects is shown in full too."""
         if isinstance(error, SlayError):
             return str(error)
-        for text in traceback.format_exception(error):
-            self.progress(text.rstrip())
+        self._once("".join(traceback.format_exception(error)).rstrip())
         return f"{type(error).__name__}: {_first(error)}"
+
+    def _once(self, text: str) -> None:
+        if text not in self._said_before:
+            self._said_before.add(text)
+            self.progress(text)
 
 
 def _first(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def _lengths(flag: str, name: str, default: tuple[int, ...], text: str) -> Any:
 @click.group()
 def bench() -> None:
     """Benchmarks of the kernels."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
 
 
 @bench.command()
@@ -111,6 +113,8 @@ def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **a
             "--device cuda: this machine has no CUDA GPU that PyTorch sees; "
             "--device cpu tries the benchmark itself, with short --lengths"
         )
+    if base.device == "cpu":
+        torch.set_num_threads(1)
     _measure(setting, out, log)
 
 
@@ -118,8 +122,12 @@ def _measure(setting: Bench, out: Path, log: Path) -> None:
     from slay.experiments.kernels.bench import Session
     from slay.experiments.kernels.tables import report
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8", buffering=1) as file:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        file = log.open("w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise SlayError(f"{log}: cannot be written ({error.strerror})") from error
+    with file:
 
         def say(text: str, err: bool = True) -> None:
             click.echo(text, err=err)

@@ -56,7 +56,9 @@ def call_of(params: KernelParams, options: dict[str, Any], tokens: Tokens) -> Ca
     return _timed(params, mechanism.attend, tokens.qkv, tokens.g)
 
 
-def _timed(params: KernelParams, attend: Call, inputs: Sequence[Tensor], g: Tensor) -> Call:
+def _timed(
+    params: KernelParams, attend: Callable[..., Any], inputs: Sequence[Tensor], g: Tensor
+) -> Call:
     """The output, or the gradients of what went in."""
     if params.mode == "forward":
         return lambda: attend(*inputs)
@@ -81,8 +83,8 @@ def _fused(params: KernelParams, tokens: Tokens) -> Call:
             with sdpa_kernel(backend):
                 return F.scaled_dot_product_attention(q, k, v, is_causal=not decode)
         except RuntimeError as error:
-            if "No available kernel" in str(error):
-                raise SlayError(f"PyTorch has no {params.backend} kernel for this") from error
+            if "No available kernel" in str(error) or "No viable backend" in str(error):
+                raise SlayError(f"PyTorch has no {params.backend} kernel for it here") from error
             raise
 
     if decode:

@@ -64,7 +64,7 @@ def precompile(bench: Bench, progress: Progress, seconds: float) -> None:
     except TooLate:
         progress(f"not everything was compiled in {seconds:.0f} s; the rest is when it is launched")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def compile_launch(task: Task) -> int:

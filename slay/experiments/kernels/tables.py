@@ -9,10 +9,11 @@ from typing import Any
 from slay.experiments.kernels.settings import CONTEXTS, LONGEST, MAIN, OPPONENT, KernelParams
 from slay.record import Number, Record
 
+Rows = dict[tuple[Any, ...], Record]  # by mode, attention, backend, length
 GPU = "H100"  # that the targets are for, with the default shapes
 COLUMNS = "{:34} {:>8} {:>10} {:>19} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7}"
 HEAD = COLUMNS.format(
-    "contestant", "L", "ms", "quartiles", "GB", "TFLOP", "copy", "product", "x floor", "x flash",
+    "contestant", "L", "ms", "quartiles", "GB", "TFLOP", "copy ms", "mm ms", "x floor", "x flash",
     "memory",
 )  # fmt: skip
 
@@ -66,19 +67,21 @@ def table(records: Iterable[Record]) -> str:
     lines: list[str] = []
     rows = list(records)
     for mode in ("forward", "forward_backward", "decode"):
-        some = [r for r in rows if r.params["mode"] == mode]
+        some = [r for r in rows if r.params["mode"] == mode and r.status != "unsupported"]
         if some:
             lines += ["", mode.replace("_", " and "), HEAD]
             lines += [line(r) for r in sorted(some, key=lambda r: r.params["seq_len"])]
-    return "\n".join(lines)
+    why = {
+        f"{KernelParams(**r.params).label}: {r.message}": None
+        for r in rows
+        if r.status == "unsupported"
+    }
+    return "\n".join([*lines, *(["", "not timed", *why] if why else [])])
 
 
 def verdicts(records: Iterable[Record]) -> list[Verdict]:
     """The targets for the kernels of the study's own choice of features."""
-    rows = {
-        (r.params["mode"], r.params["attention"], r.params["backend"], r.params["seq_len"]): r
-        for r in records
-    }
+    rows = _indexed(records)
 
     def found(metric: str, mode: str, length: int) -> float | None:
         record = rows.get((mode, MAIN, "triton", length))
@@ -115,7 +118,7 @@ def verdicts(records: Iterable[Record]) -> list[Verdict]:
     ]
 
 
-def crossover(rows: dict[tuple[Any, ...], Record], attention: str = MAIN) -> float | None:
+def crossover(rows: Rows, attention: str = MAIN) -> float | None:
     """The least length from which on our forward pass is faster than flash attention, always.
 
     Infinite if it is not even at the greatest that was measured; None if nothing was.
@@ -136,6 +139,18 @@ def crossover(rows: dict[tuple[Any, ...], Record], attention: str = MAIN) -> flo
     return least
 
 
+def crossovers(records: Iterable[Record]) -> str:
+    """The crossovers of all mechanisms that kernels were timed of; "" without any."""
+    rows = _indexed(records)
+    lines = []
+    for name in dict.fromkeys(attention for _, attention, _, _ in rows):
+        least = crossover(rows, name)
+        if least is not None:
+            when = f"from L = {least:,} on" if least < float("inf") else "nowhere"
+            lines.append(f"{name} by triton: faster than flash attention {when}")
+    return "\n".join(lines)
+
+
 def conditions(records: Iterable[Record]) -> str:
     """Where the records were made, and whether the targets are for that; "" without records."""
     rows = list(records)
@@ -145,9 +160,9 @@ def conditions(records: Iterable[Record]) -> str:
     shapes = f"batch {p.batch_size}, {p.n_heads} heads of {p.head_dim}, {p.dtype}"
     versions = f"torch {where.torch}, triton {where.triton}, driver {where.driver}"
     text = f"{where.device}: {shapes}; {versions}"
-    default = KernelParams(attention=MAIN)
+    fields = KernelParams.model_fields
     same = all(
-        getattr(p, name) == getattr(default, name)
+        getattr(p, name) == fields[name].default
         for name in ("batch_size", "n_heads", "head_dim", "dtype")
     )
     plain = all(not r.params["options"] for r in rows)
@@ -161,7 +176,13 @@ def report(records: Iterable[Record]) -> str:
     rows = list(records)
     held = "\n".join(map(str, verdicts(rows)))
     head = f"{MAIN} by triton against {OPPONENT} by flash"
-    return f"{table(rows)}\n\n{conditions(rows)}\n\n{head}\n{held}"
+    parts = [table(rows), crossovers(rows), conditions(rows), f"{head}\n{held}"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _indexed(records: Iterable[Record]) -> Rows:
+    keys = ("mode", "attention", "backend", "seq_len")
+    return {tuple(r.params[key] for key in keys): r for r in records}
 
 
 def _float(value: Number) -> float | None:

@@ -39,7 +39,7 @@ def launched(call: Call) -> list[Launch]:
 
 
 def work_of(params: KernelParams, mechanism: Attention | None, launches: list[Launch]) -> Work:
-    """What a call takes; `mechanism` is None for softmax attention, `launches` for others' empty."""
+    """What a call takes; `mechanism` is None for softmax, `launches` is empty for others' code."""
     if mechanism is None:
         mechanism = heads_only("standard", params.head_dim, params.n_heads, {}, {})
     counted = [operations_of(*launch) for launch in launches]
