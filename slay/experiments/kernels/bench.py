@@ -16,7 +16,7 @@ from slay.errors import SlayError
 from slay.experiments.kernels import check
 from slay.experiments.kernels.contestants import Call, Tokens, call_of, mechanism_of
 from slay.experiments.kernels.precompile import precompile
-from slay.experiments.kernels.settings import EXACT, OPPONENT, Bench, KernelParams, Mode
+from slay.experiments.kernels.settings import EXACT, OPPONENT, Bench, Group, KernelParams, Mode
 from slay.experiments.kernels.tables import line
 from slay.experiments.kernels.work import Work, copy_of, launched, product_of, work_of
 from slay.experiments.measure import (
@@ -76,14 +76,15 @@ class Session:
             precompile(self.bench, self.progress, seconds=self.bench.seconds / 3)
         for attention in dict.fromkeys([*self.bench.mechanisms, EXACT]):
             self._admit(attention, tokens)
-        for mode, lengths in self.bench.groups:
-            at = f"{mode} at L = {', '.join(f'{length:,}' for length in lengths)}"
+        for group in self.bench.groups:
+            at = f"{group.mode} at L = {', '.join(f'{length:,}' for length in group.lengths)}"
+            at += ", flash-linear-attention" if group.fla else ""
             if time.perf_counter() - begin > self.bench.seconds:
                 self.left_out.append(at)
                 self.progress(f"{at}: left out, {self.bench.seconds:g} s are over")
                 continue
             self.progress(f"{at}  [{time.perf_counter() - begin:.0f} s]")
-            self.records += self._group(mode, lengths, tokens)
+            self.records += self._group(group, tokens)
             write_records(self.out, self.records)
         return self.records
 
@@ -101,7 +102,7 @@ class Session:
         params = self.bench.params("forward", self.bench.longest, attention, "triton")
         decode = attention != EXACT
         try:
-            own = mechanism_of(params, self.bench.options, "triton").to(self.device)
+            own = mechanism_of(params, "triton").to(self.device)
             own.attend(*tokens.qkv)
             if own.backend_used != "triton":
                 raise SlayError(f"{attention} has no kernels")
@@ -109,8 +110,8 @@ class Session:
                 most = self.bench.params(
                     "forward_backward", max(self.bench.backward_lengths), attention, "triton"
                 )
-                call_of(most, self.bench.options, tokens.first(most.seq_len))()
-            reference = mechanism_of(params, self.bench.options, "torch").to(self.device)
+                call_of(most, tokens.first(most.seq_len))()
+            reference = mechanism_of(params, "torch").to(self.device)
             short = self._tokens(check.LENGTH)
             found = check.errors(own, reference, short, decode=decode)
             self.refused[attention] = check.refusal(found, self.dtype)
@@ -122,16 +123,16 @@ class Session:
         if self.refused[attention]:
             self._once(f"{params.label}: not timed, {self.refused[attention]}")
 
-    def _group(self, mode: Mode, lengths: tuple[int, ...], tokens: Tokens) -> list[Record]:
-        """Records of all contestants of one mode at these lengths, timed in the same rounds."""
+    def _group(self, group: Group, tokens: Tokens) -> list[Record]:
+        """Records of all contestants of a group; of one with fla, of that alone."""
         started, begin = datetime.now(UTC), time.perf_counter()
         self.graphs = Graphs(self.device) if self.on_gpu else None
-        with torch.set_grad_enabled(mode == "forward_backward"):
+        with torch.set_grad_enabled(group.mode == "forward_backward"):
             entries = [
-                self._prepare(self.bench.params(mode, length, *who), some)
-                for length in lengths
+                self._prepare(self.bench.params(group.mode, length, *who), some)
+                for length in group.lengths
                 for some in [tokens.first(length)]
-                for who in self.bench.contestants(mode)
+                for who in self.bench.contestants(group)
             ]
             calls = {_key(e.params): e.call for e in entries if e.call is not None}
             calls |= self._floors(entries)
@@ -144,6 +145,8 @@ class Session:
         taken = time.perf_counter() - begin
         records = []
         for entry in entries:
+            if group.fla and entry.params.backend != "fla":
+                continue
             if entry.call is not None:
                 entry.metrics |= _metrics(entry, times)
             record = Record(
@@ -176,7 +179,7 @@ class Session:
         entry = Entry(params)
         try:
             with memory_guard():
-                call = call_of(params, self.bench.options, tokens)
+                call = call_of(params, tokens)
                 call()  # what is compiled or allocated once
                 once = seconds(call, self.device)
                 if once > CALL_SECONDS:
@@ -197,7 +200,7 @@ class Session:
     def _work(self, params: KernelParams, call: Call) -> Work:
         mechanism = None
         if params.backend not in ("flash", "cudnn"):
-            mechanism = mechanism_of(params, self.bench.options, "torch")
+            mechanism = mechanism_of(params, "torch")
         launches = launched(call) if params.backend == "triton" else []
         return work_of(params, mechanism, launches)
 
@@ -293,6 +296,10 @@ def _metrics(entry: Entry, times: dict[str, list[float]]) -> dict[str, Number]:
         if len(known) == len(floors):
             metrics["floor_ms"] = max(known.values())
             metrics["floor_ratio"] = 1e3 * middle / max(known.values())
+    if params.backend == "fla":
+        kernels = times.get(_key(params.model_copy(update={"backend": "triton"})))
+        if kernels is not None:
+            metrics["kernels_latency_ms"] = 1e3 * median(kernels)
     opponent = times.get(
         _key(params.model_copy(update={"attention": OPPONENT, "backend": "flash"}))
     )

@@ -98,9 +98,8 @@ def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **a
         raise SlayError(f"{out}: the log is called so; name another --out")
     base = parsed(KernelParams, {"attention": names[0], "options": options, **asked})
     setting = Bench(
-        base=base.model_copy(update={"options": {}}),
+        base=base,
         mechanisms=names,
-        options=base.options,
         command=shlex.join(["slay", *sys.argv[1:]]),
         **run,
     )
@@ -113,9 +112,24 @@ def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **a
             "--device cuda: this machine has no CUDA GPU that PyTorch sees; "
             "--device cpu tries the benchmark itself, with short --lengths"
         )
+    _check(setting)
     if base.device == "cpu":
         torch.set_num_threads(1)
     _measure(setting, out, log)
+
+
+def _check(setting: Bench) -> None:
+    """Raise `SlayError` for options that a mechanism refuses, or that none has."""
+    from slay.attention.layer import options_of, unknown_option
+    from slay.experiments.kernels.contestants import mechanism_of
+    from slay.registry import get_attention_class
+
+    classes = [get_attention_class(name) for name in setting.mechanisms]
+    for option in setting.base.options:
+        if not any(option in options_of(cls) for cls in classes):
+            raise unknown_option(classes[0], option)
+    for name in setting.mechanisms:
+        mechanism_of(setting.params("forward", 1, name, "torch"), "torch")
 
 
 def _measure(setting: Bench, out: Path, log: Path) -> None:

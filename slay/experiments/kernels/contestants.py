@@ -37,20 +37,20 @@ class Tokens(NamedTuple):
         return self.q, self.k, self.v
 
 
-def mechanism_of(params: KernelParams, options: dict[str, Any], backend: str) -> Attention:
-    """The mechanism over heads, with those of the options that it knows."""
-    shared = {"epsilon": params.epsilon, **options}
+def mechanism_of(params: KernelParams, backend: str) -> Attention:
+    """The mechanism over heads, with those of the options asked for that it knows."""
+    shared = {"epsilon": params.epsilon, **params.options}
     asked = {"backend": backend}
     return heads_only(params.attention, params.head_dim, params.n_heads, shared, asked)
 
 
-def call_of(params: KernelParams, options: dict[str, Any], tokens: Tokens) -> Call:
+def call_of(params: KernelParams, tokens: Tokens) -> Call:
     """What is timed. Raises `SlayError` for what this contestant cannot do."""
     if params.backend in FUSED:
         return _fused(params, tokens)
     if params.backend == "fla":
-        return _flash_linear(params, options, tokens)
-    mechanism = mechanism_of(params, options, params.backend).to(tokens.q.device)
+        return _flash_linear(params, tokens)
+    mechanism = mechanism_of(params, params.backend).to(tokens.q.device)
     if params.mode == "decode":
         return _decoding(mechanism, tokens)
     return _timed(params, mechanism.attend, tokens.qkv, tokens.g)
@@ -93,13 +93,13 @@ def _fused(params: KernelParams, tokens: Tokens) -> Call:
     return _timed(params, attend, tokens.qkv, tokens.g)
 
 
-def _flash_linear(params: KernelParams, options: dict[str, Any], tokens: Tokens) -> Call:
+def _flash_linear(params: KernelParams, tokens: Tokens) -> Call:
     """flash-linear-attention on features formed before the clock starts: (B, L, H, m)."""
     try:
         from fla.ops.linear_attn import chunk_linear_attn
     except ImportError as error:
         raise SlayError(f"flash-linear-attention is not installed ({error})") from error
-    mechanism = mechanism_of(params, options, "torch").to(tokens.q.device)
+    mechanism = mechanism_of(params, "torch").to(tokens.q.device)
     if not isinstance(mechanism, FeatureAttention):
         raise SlayError(f"{params.attention} has no features")
     position = torch.arange(params.seq_len, device=tokens.q.device).view(1, 1, -1)

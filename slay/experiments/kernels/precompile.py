@@ -79,7 +79,7 @@ def compile_launch(task: Task) -> int:
 
     def run() -> None:
         with torch.set_grad_enabled(params.mode == "forward_backward"):
-            call_of(params, task.bench.options, tokens)()
+            call_of(params, tokens)()
 
     recorded = launches(run)
     if params.mode == "decode":  # after the launches that make its state

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from slay.params import HeadDim, Option, Params, Rounds, Whole
+from slay.params import HeadDim, Params, Rounds, Whole
 from slay.registry import ATTENTION
 
 Backend = Literal["triton", "torch", "flash", "cudnn", "fla"]
@@ -50,49 +50,52 @@ class KernelParams(Params):
         return ["slay.experiments.kernels.bench", ATTENTION.module(self.attention)]
 
 
+class Group(NamedTuple):
+    """What is timed in the same rounds."""
+
+    mode: Mode
+    lengths: tuple[int, ...]
+    fla: bool = False  # flash-linear-attention, beside our kernels for the same features
+
+
 @dataclass(frozen=True)
 class Bench:
     """Everything that one run of the benchmark measures."""
 
-    base: KernelParams  # shapes, precision, device
+    base: KernelParams  # shapes, precision, options, device
     mechanisms: tuple[str, ...] = MECHANISMS
     lengths: tuple[int, ...] = LENGTHS
     backward_lengths: tuple[int, ...] = BACKWARD_LENGTHS
     contexts: tuple[int, ...] = CONTEXTS
-    options: dict[str, Option] = field(default_factory=dict)
     seconds: float = 450.0  # what has not begun by then is left out
     command: str = ""
 
     @property
-    def groups(self) -> list[tuple[Mode, tuple[int, ...]]]:
-        """What is timed in the same rounds, what matters most first."""
-        forward: list[tuple[Mode, tuple[int, ...]]] = [("forward", (n,)) for n in self.lengths]
-        backward: list[tuple[Mode, tuple[int, ...]]] = [
-            ("forward_backward", (n,)) for n in self.backward_lengths
+    def groups(self) -> list[Group]:
+        """What is timed in the same rounds; what matters most first, what compiles longest last."""
+        forward = [Group("forward", (n,)) for n in sorted(self.lengths, reverse=True)]
+        backward = [
+            Group("forward_backward", (n,)) for n in sorted(self.backward_lengths, reverse=True)
         ]
-        decode: list[tuple[Mode, tuple[int, ...]]] = [("decode", self.contexts)]
-        first = [*_longest(forward), *_longest(backward), *(decode if self.contexts else [])]
-        rest = [g for g in (*forward, *backward) if g not in first]
-        return [*first, *sorted(rest, key=lambda g: (g[0], -g[1][0]))]
+        decode = [Group("decode", self.contexts)] if self.contexts else []
+        fla = [group._replace(fla=True) for group in (*forward[:1], *backward[:1])]
+        return [*forward[:1], *backward[:1], *decode, *forward[1:], *backward[1:], *fla]
 
     @property
     def longest(self) -> int:
         return max((*self.lengths, *self.backward_lengths, *self.contexts))
 
-    def contestants(self, mode: Mode) -> list[tuple[str, Backend]]:
+    def contestants(self, group: Group) -> list[tuple[str, Backend]]:
         """Mechanisms and what computes them, in the order of every table."""
+        if group.fla:
+            some = [name for name in (MAIN, "linear") if name in self.mechanisms]
+            return [(name, backend) for name in some for backend in ("triton", "fla")]
         ours: list[tuple[str, Backend]] = [(name, "triton") for name in self.mechanisms]
         ours += [(name, "torch") for name in self.mechanisms]
-        others: list[tuple[str, Backend]] = [(OPPONENT, "flash"), (OPPONENT, "cudnn")]
-        if mode == "decode":  # exact kernels carry keys and values, and fla's decode by others
-            return [*ours, *others]
-        fla: list[tuple[str, Backend]] = [(name, "fla") for name in self.mechanisms]
-        return [*ours, (EXACT, "triton"), *others, *fla]
+        if group.mode != "decode":  # an exact kernel would copy its keys and values
+            ours.append((EXACT, "triton"))
+        return [*ours, (OPPONENT, "flash"), (OPPONENT, "cudnn")]
 
     def params(self, mode: Mode, length: int, attention: str, backend: Backend) -> KernelParams:
         asked = {"mode": mode, "seq_len": length, "attention": attention, "backend": backend}
         return KernelParams(**{**self.base.model_dump(), **asked})
-
-
-def _longest(groups: list[tuple[Mode, tuple[int, ...]]]) -> list[tuple[Mode, tuple[int, ...]]]:
-    return [max(groups, key=lambda g: g[1])] if groups else []

@@ -139,8 +139,8 @@ def crossover(rows: Rows, attention: str = MAIN) -> float | None:
     return least
 
 
-def crossovers(records: Iterable[Record]) -> str:
-    """The crossovers of all mechanisms that kernels were timed of; "" without any."""
+def comparisons(records: Iterable[Record]) -> str:
+    """Our kernels beside flash attention and flash-linear-attention; "" where neither was timed."""
     rows = _indexed(records)
     lines = []
     for name in dict.fromkeys(attention for _, attention, _, _ in rows):
@@ -148,6 +148,14 @@ def crossovers(records: Iterable[Record]) -> str:
         if least is not None:
             when = f"from L = {least:,} on" if least < float("inf") else "nowhere"
             lines.append(f"{name} by triton: faster than flash attention {when}")
+    for record in rows.values():
+        own, other = (record.metrics.get(key) for key in ("kernels_latency_ms", "latency_ms"))
+        if own and other:
+            p = KernelParams(**record.params)
+            lines.append(
+                f"{p.label}: {other / own:.3g} times as long as by triton, {p.mode} at L = "
+                f"{p.seq_len:,}, without the time to form its features"
+            )
     return "\n".join(lines)
 
 
@@ -176,7 +184,7 @@ def report(records: Iterable[Record]) -> str:
     rows = list(records)
     held = "\n".join(map(str, verdicts(rows)))
     head = f"{MAIN} by triton against {OPPONENT} by flash"
-    parts = [table(rows), crossovers(rows), conditions(rows), f"{head}\n{held}"]
+    parts = [table(rows), comparisons(rows), conditions(rows), f"{head}\n{held}"]
     return "\n\n".join(part for part in parts if part)
 
 

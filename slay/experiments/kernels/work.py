@@ -1,4 +1,4 @@
-"""Bytes that a call moves and operations of its matrix products: what no kernel can go below.
+"""Bytes that a call moves and operations of its matrix products: the floor of its method.
 
 Of our kernels both are read from their launches: every tensor that one is given it reads or writes
 once, and the `Map` and chunk length among its arguments say which products it takes. Of others they
@@ -50,8 +50,14 @@ def work_of(params: KernelParams, mechanism: Attention | None, launches: list[La
 
 
 def bytes_of(kernel: str, arguments: dict[str, Any]) -> int:
-    """Bytes that a launch reads and writes."""
-    total = sum(t.numel() * t.element_size() for t in _tensors(tuple(arguments.values())))
+    """Bytes that a launch reads and writes; a tensor that stands twice in one argument counts once.
+
+    Where there is nothing to multiply a query's features by, the queries stand in its place.
+    """
+    total = 0
+    for argument in arguments.values():
+        distinct = {id(t): t for t in _tensors(argument)}.values()
+        total += sum(t.numel() * t.element_size() for t in distinct)
     if kernel == "scan_states":  # in place
         total += arguments["X"].numel() * arguments["X"].element_size()
     return total
@@ -60,8 +66,9 @@ def bytes_of(kernel: str, arguments: dict[str, Any]) -> int:
 def operations_of(kernel: str, arguments: dict[str, Any]) -> int | None:
     """Operations of a launch's matrix products; None for a kernel that is not of linear attention.
 
-    A multiplication and an addition are two. Maps count once a token, scores half of a chunk's
-    pairs: what a kernel does again, or masks, is no need of the method.
+    A multiplication and an addition are two. States count as kernels lay them out. Maps count once
+    a token, scores half of a chunk's pairs: what a kernel does again, or masks, is no need of the
+    method.
     """
     if kernel == "scan_states":
         return 0
