@@ -172,13 +172,15 @@ def test_kernels_that_agree_are_timed_and_others_are_not():
     cls = slay.get_attention_class("yat-performer-anchor")
     reference, other = cls.heads_only(8, 2), cls.heads_only(8, 2, seed=1)
     tokens = tokens_of(150, torch.bfloat16)
-    found = check.errors(reference, reference, tokens, decode=True)
-    assert set(found) == {"y", "dq", "dk", "dv", "token"}
-    assert 0 < max(found.values()) < 2e-2  # only rounding
-    assert check.refusal(found, torch.bfloat16) == ""
-    assert "dq by" in check.refusal(
-        check.errors(other, reference, tokens, decode=True), tokens.q.dtype
-    )
+    for mode, parts in (
+        ("forward", {"y"}), ("forward_backward", {"y", "dq", "dk", "dv"}), ("decode", {"token"}),
+    ):  # fmt: skip
+        found = check.errors(reference, reference, tokens, mode)
+        assert set(found) == parts
+        assert 0 < max(found.values()) < 2e-2  # only rounding
+        assert check.refusal(found, torch.bfloat16) == ""
+        wrong = check.refusal(check.errors(other, reference, tokens, mode), torch.bfloat16)
+        assert all(f"{part} by" in wrong for part in parts)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -14,7 +14,7 @@ import torch
 
 from slay.errors import SlayError
 from slay.experiments.kernels import check
-from slay.experiments.kernels.contestants import Call, Tokens, call_of, mechanism_of
+from slay.experiments.kernels.contestants import Call, Tokens, by_kernels, call_of, mechanism_of
 from slay.experiments.kernels.precompile import precompile
 from slay.experiments.kernels.settings import EXACT, OPPONENT, Bench, Group, KernelParams, Mode
 from slay.experiments.kernels.tables import line
@@ -57,8 +57,8 @@ class Session:
         self.device = choose_device(bench.base.device)
         self.dtype = getattr(torch, bench.base.dtype)
         self.records: list[Record] = []
-        self.refused: dict[str, str] = {}  # mechanisms whose kernels are not timed, and why
-        self.errors: dict[str, float] = {}  # of the others
+        self.refused: dict[tuple[str, Mode], str] = {}  # why kernels are not timed, "" if they are
+        self.errors: dict[tuple[str, Mode], float] = {}
         self.left_out: list[str] = []
         self.graphs: Graphs | None = None  # of the group that is timed
         self._said_before: set[str] = set()
@@ -71,11 +71,15 @@ class Session:
         """Measure all groups; after each the records so far are written whole."""
         begin = time.perf_counter()
         write_records(self.out, [])
-        tokens = self._tokens(self.bench.longest)
+        longest: dict[Mode, int] = {}  # lengths, for which kernels are chosen
+        for group in self.bench.groups:
+            longest[group.mode] = max(longest.get(group.mode, 0), *group.lengths)
+        tokens = self._tokens(max(longest.values()))
         if self.on_gpu:
             precompile(self.bench, self.progress, seconds=self.bench.seconds / 3)
-        for attention in dict.fromkeys([*self.bench.mechanisms, EXACT]):
-            self._admit(attention, tokens)
+        for mode, length in longest.items():
+            for attention in [*self.bench.mechanisms, EXACT]:
+                self._admit(attention, mode, length, tokens)
         for group in self.bench.groups:
             at = f"{group.mode} at L = {', '.join(f'{length:,}' for length in group.lengths)}"
             at += ", flash-linear-attention" if group.fla else ""
@@ -94,34 +98,27 @@ class Session:
         draws = (torch.randn(shape, generator=stream(i, "kernels")) for i in range(4))
         return Tokens(*(t.to(self.device, self.dtype) for t in draws))
 
-    def _admit(self, attention: str, tokens: Tokens) -> None:
+    def _admit(self, attention: str, mode: Mode, length: int, tokens: Tokens) -> None:
         """Have Triton choose configurations at the greatest length, then check what they give."""
+        key = attention, mode
         if not self.on_gpu:
-            self.refused[attention] = f"kernels run on a CUDA GPU, not on {self.device.type}"
+            self.refused[key] = f"kernels run on a CUDA GPU, not on a {self.device.type}"
             return
-        params = self.bench.params("forward", self.bench.longest, attention, "triton")
-        decode = attention != EXACT
+        params = self.bench.params(mode, length, attention, "triton")
         try:
-            own = mechanism_of(params, "triton").to(self.device)
-            own.attend(*tokens.qkv)
-            if own.backend_used != "triton":
-                raise SlayError(f"{attention} has no kernels")
-            if self.bench.backward_lengths:
-                most = self.bench.params(
-                    "forward_backward", max(self.bench.backward_lengths), attention, "triton"
-                )
-                call_of(most, tokens.first(most.seq_len))()
+            own = by_kernels(params, tokens)
+            with torch.set_grad_enabled(mode == "forward_backward"):
+                call_of(params, tokens.first(length))()
             reference = mechanism_of(params, "torch").to(self.device)
-            short = self._tokens(check.LENGTH)
-            found = check.errors(own, reference, short, decode=decode)
-            self.refused[attention] = check.refusal(found, self.dtype)
-            self.errors[attention] = max(found.values())
+            found = check.errors(own, reference, self._tokens(check.LENGTH), mode)
+            self.refused[key] = check.refusal(found, self.dtype)
+            self.errors[key] = max(found.values())
             shown = "  ".join(f"{name} {value:.1e}" for name, value in found.items())
-            self.progress(f"{params.label} against float32: {shown}")
+            self.progress(f"{params.label}, {mode} against float32: {shown}")
         except Exception as error:
-            self.refused[attention] = self._said(error)
-        if self.refused[attention]:
-            self._once(f"{params.label}: not timed, {self.refused[attention]}")
+            self.refused[key] = self._said(error)
+        if self.refused[key]:
+            self._once(f"{params.label}, {mode}: not timed, {self.refused[key]}")
 
     def _group(self, group: Group, tokens: Tokens) -> list[Record]:
         """Records of all contestants of a group; of one with fla, of that alone."""
@@ -174,8 +171,9 @@ class Session:
 
     def _prepare(self, params: KernelParams, tokens: Tokens) -> Entry:
         """A contestant ready to be timed, or why it is not."""
-        if params.backend == "triton" and self.refused[params.attention]:
-            return Entry(params, "unsupported", self.refused[params.attention])
+        key = params.attention, params.mode
+        if params.backend == "triton" and self.refused[key]:
+            return Entry(params, "unsupported", self.refused[key])
         entry = Entry(params)
         try:
             with memory_guard():
@@ -194,7 +192,7 @@ class Session:
         except Exception as error:
             return Entry(params, "unsupported", self._said(error))
         if params.backend == "triton":
-            entry.metrics["check_rel_rms"] = self.errors[params.attention]
+            entry.metrics["check_rel_rms"] = self.errors[key]
         return entry
 
     def _work(self, params: KernelParams, call: Call) -> Work:

@@ -44,6 +44,21 @@ def mechanism_of(params: KernelParams, backend: str) -> Attention:
     return heads_only(params.attention, params.head_dim, params.n_heads, shared, asked)
 
 
+def by_kernels(params: KernelParams, tokens: Tokens) -> Attention:
+    """The mechanism by our kernels, none of which is launched yet.
+
+    Raises `SlayError` where there are none, or where they cannot take such tokens.
+    """
+    from slay.ops.triton_compile import launches
+
+    mechanism = mechanism_of(params, "triton").to(tokens.q.device)
+    few = tokens.first(16)
+    launches(lambda: mechanism.attend(*few.qkv))
+    if mechanism.backend_used != "triton":
+        raise SlayError(f"{params.attention} has no kernels")
+    return mechanism
+
+
 def call_of(params: KernelParams, tokens: Tokens) -> Call:
     """What is timed. Raises `SlayError` for what this contestant cannot do."""
     if params.backend in FUSED:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from slay.experiments.kernels.contestants import Tokens, call_of
+from slay.experiments.kernels.contestants import Tokens, by_kernels, call_of
 from slay.experiments.kernels.settings import EXACT, Bench, Mode
 from slay.experiments.result import Progress, choose_device
 
@@ -76,6 +76,7 @@ def compile_launch(task: Task) -> int:
     shape = (params.batch_size, params.n_heads, params.seq_len, params.head_dim)
     dtype = getattr(torch, params.dtype)
     tokens = Tokens(*(torch.empty(shape, dtype=dtype, device=device) for _ in range(4)))
+    by_kernels(params, tokens)
 
     def run() -> None:
         with torch.set_grad_enabled(params.mode == "forward_backward"):
