@@ -37,9 +37,14 @@ def choose(backend: str, reason: str | None) -> Literal["torch", "triton"]:
     return "triton"
 
 
-@lru_cache(maxsize=1)
+@torch.compiler.assume_constant_result
 def interpreted() -> bool | None:
     """Whether Triton's interpreter runs kernels, on a CPU too; None where there is no Triton."""
+    return _interpreted()
+
+
+@lru_cache(maxsize=1)
+def _interpreted() -> bool | None:
     if find_spec("triton") is None:
         return None
     import triton

@@ -40,6 +40,7 @@ class Compiled:
     warpgroup: int  # matrix instructions of a warp group (HGMMA), and
     matrix: int  # of a warp (HMMA)
     instructions: int
+    multiplies: bool  # whether it is a kernel of large matrix products
 
 
 def launches(run: Callable[[], object]) -> list[tuple[Tuned, tuple[Any, ...]]]:
@@ -54,7 +55,8 @@ def compiled(
 ) -> Iterator[Compiled]:
     """A recorded launch in every configuration, for a GPU of that capability (90: Hopper)."""
     tuned, args = launch
-    for config in tuned.configs or [triton.Config({})]:
+    values = dict(zip(tuned.kernel.arg_names, args, strict=False))
+    for config in tuned.choice(values.get("M")):
         yield _compile(tuned.kernel, args, config, capability, name)
 
 
@@ -122,4 +124,5 @@ def _read(made: Any, kernel: str, label: str) -> Compiled:
         sum(name.startswith("HGMMA") for name in instructions),
         sum(name.startswith("HMMA") for name in instructions),
         len(instructions),
+        "tt.dot" in made.asm["ttir"],
     )

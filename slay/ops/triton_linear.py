@@ -28,21 +28,15 @@ from slay.ops.triton_state import Side, chunk_states, scan_states
 LONGEST_TILE = 128  # of any configuration; chunks are multiples of it
 SCAN_WIDTH = 512
 
-_chunk_states = Tuned(
-    chunk_states, ["M", "QUERY"], config(4, 2, T=64), config(8, 2, T=128), config(4, 3, T=64)
-)
+_chunk_states = Tuned(chunk_states, ["M", "QUERY"], config(8, 2, T=64), config(8, 1, T=64))
 _scan_states = Tuned(scan_states, [])
 _outputs = Tuned(
-    outputs,
-    ["M"],
-    config(4, 2, T=128, TK=64),
-    config(4, 2, T=64, TK=64),
-    config(8, 2, T=128, TK=64),
+    outputs, ["M"], config(8, 2, T=128, TK=64), config(4, 2, T=64, TK=64), config(8, 1, T=64, TK=64)
 )
 _query_gradients = Tuned(
-    query_gradients, ["M"], config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)
+    query_gradients, ["M"], config(8, 2, T=128, TK=64), config(8, 1, T=64, TK=32)
 )
-_key_gradients = Tuned(key_gradients, ["M"], config(4, 2, T=64, TQ=64), config(8, 2, T=128, TQ=64))
+_key_gradients = Tuned(key_gradients, ["M"], config(8, 2, T=128, TQ=32), config(8, 1, T=64, TQ=32))
 
 
 @lru_cache(maxsize=256)

@@ -228,40 +228,53 @@ def normaliser_sums(
     side, X, b, kv, H, start, end, L,
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """s = Pᵀ F of a product; of a polynomial uᵀ u, the sums of u and 1, and their rows of S."""
-    e = tl.arange(0, M.EP)
+    """s = Pᵀ F of a product; of a polynomial uᵀ u, and the sums of u and of 1."""
     AP: tl.constexpr = M.DP if M.degree else M.AP
     BB: tl.constexpr = M.DP if M.degree else M.BB
     A: tl.constexpr = M.D if M.degree else M.A
     B: tl.constexpr = M.D if M.degree else M.B
-    s, S1 = zeros(AP, BB), zeros(AP, M.EP)
-    s1, S0, s0 = zeros(T, AP), zeros(T, M.EP), 0.0
+    s, s1, s0 = zeros(AP, BB), zeros(T, AP), 0.0
     for g in range(G):
         h = kv * G + g
         for t0 in range(start, end, T):
             t = t0 + tl.arange(0, T)
             P, F = factors(side, b, h, kv, t, end, L, 0, False, M, QUERY)
-            w, one = summand(side, b, h, H, t, end, L, M, QUERY)
+            _, one = summand(side, b, h, H, t, end, L, M, QUERY)
+            weighted = P * one[:, None]
             if M.degree:
-                P = tl.where(keys_there(side.padding, b, t, end, L)[:, None], P, 0.0)
-                s += dot(tl.trans(P * one[:, None]), P, M)
-                S1 += dot(tl.trans(P), w, M)
-                s1 += P * one[:, None]
-                there = keys_there(side.padding, b, t, end, L)
-                S0 += tl.where(there[:, None], w.to(tl.float32), 0.0)
+                F = P
+                s1 += weighted
                 s0 += tl.sum(one, 0)
-            else:
-                s += dot(tl.trans(P * one[:, None]), F, M)
+            s += dot(tl.trans(weighted), F, M)
     a, c = tl.arange(0, AP), tl.arange(0, BB)
-    Y = X + M.rows * M.E
-    tl.store(Y + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
+    X += M.rows * M.E
+    tl.store(X + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
     if M.degree:
-        p = X + (M.linear_row + a)[:, None] * M.E + e[None, :]
-        tl.store(p, S1, mask=(a < M.D)[:, None] & (e < M.E)[None, :])
-        p = X + (M.linear_row + M.D) * M.E + e
-        tl.store(p, tl.sum(S0, 0), mask=e < M.E)
-        tl.store(Y + M.D * M.D + a, tl.sum(s1, 0), mask=a < M.D)
-        tl.store(Y + M.D * M.D + M.D, s0)
+        tl.store(X + M.D * M.D + a, tl.sum(s1, 0), mask=a < M.D)
+        tl.store(X + M.D * M.D + M.D, s0)
+
+
+@triton.jit
+def linear_sums(
+    side, X, b, kv, H, start, end, L,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """A polynomial's rows of S for u and for 1."""
+    S1, S0 = zeros(M.DP, M.EP), zeros(T, M.EP)
+    for g in range(G):
+        h = kv * G + g
+        for t0 in range(start, end, T):
+            t = t0 + tl.arange(0, T)
+            u, _ = normalised(side.u, b, h, t, end, M)
+            w, _ = summand(side, b, h, H, t, end, L, M, QUERY)
+            there = keys_there(side.padding, b, t, end, L)
+            w = tl.where(there[:, None], w, 0.0)
+            S1 += dot(tl.trans(u), w, M)
+            S0 += w.to(tl.float32)
+    d, e = tl.arange(0, M.DP), tl.arange(0, M.EP)
+    X += M.linear_row * M.E
+    tl.store(X + d[:, None] * M.E + e[None, :], S1, mask=(d < M.D)[:, None] & (e < M.E)[None, :])
+    tl.store(X + M.D * M.E + e, tl.sum(S0, 0), mask=e < M.E)
 
 
 @triton.jit
@@ -281,6 +294,8 @@ def chunk_states(
         dense_sums(side, X, b, kv, H, start, end, L, f * M.BB, M, QUERY, G, T)
     elif f == M.programs - 1:
         normaliser_sums(side, X, b, kv, H, start, end, L, M, QUERY, G, T)
+    elif M.degree != 0 and f == M.programs - 2:
+        linear_sums(side, X, b, kv, H, start, end, L, M, QUERY, G, T)
     elif M.degree == 0:
         outer_sums(
             side, X, b, kv, H, start, end, L, 0, M.B, f * M.groups, M.A,
