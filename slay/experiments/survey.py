@@ -105,9 +105,7 @@ def _launches(subject: Subject) -> list[Any]:
     raise SlayError(f"{subject.attention} has no Triton kernels")
 
 
-def _linear(
-    mechanism: FeatureAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-) -> None:
+def _linear(mechanism: FeatureAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     from slay.ops.triton_decode import decode_launch
     from slay.ops.triton_linear import Call, arguments
 

@@ -22,6 +22,7 @@ from slay.ops.triton_maps import (
     b_back,
     b_of,
     beside,
+    coefficient,
     column,
     cross_weight,
     dot,
@@ -124,18 +125,21 @@ def across_polynomial_back(u, half, g, dz, X, M: tl.constexpr, QUERY: tl.constex
     linear = state_rows(X, M.linear_row, M.D, M.DP, M)
     s2 = state_sums(X, 0, M.D, M.D, M.DP, M.DP, M)
     s1 = state_sums(X, M.D * M.D, 1, M.D, 1, M.DP, M)
-    du = M.c2 * du + M.c1 * dot(g, tl.trans(narrow(linear, M)), M)
-    du += dz[:, None] * (2.0 * M.c2 * fine_dot(u, s2, M) + M.c1 * s1)
+    c1: tl.constexpr = coefficient(1, M, QUERY)
+    c2: tl.constexpr = coefficient(2, M, QUERY)
+    du = c2 * du + c1 * dot(g, tl.trans(narrow(linear, M)), M)
+    du += dz[:, None] * (c2 * fine_dot(u, s2 + tl.trans(s2), M) + c1 * s1)
     if M.degree == 3:
         more, dF = powers_back(
             u * 0.0, u * 0.0, u, u, g, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, True, QUERY
         )  # fmt: skip
-        du += M.c3 * (more + dF)
+        c3: tl.constexpr = coefficient(3, M, QUERY)
+        du += c3 * (more + dF)
         for a in range(M.pairs):
             i, j = pair(a)
             s = dz[:, None] * state_sums(X, M.cubic_sums + a * M.D, 1, M.D, 1, M.DP, M)
-            du += M.c3 * group(u, a, M.DP, True, QUERY) * s
-            dp = M.c3 * tl.where((i != j) & QUERY, 2.0, 1.0) * tl.sum(u * s, 1)[:, None]
+            du += c3 * group(u, a, M.DP, True, QUERY) * s
+            dp = c3 * tl.where((i != j) & QUERY, 2.0, 1.0) * tl.sum(u * s, 1)[:, None]
             du += dp * column(u, j, M.DP) * one_hot(i, M.DP)
             du += dp * column(u, i, M.DP) * one_hot(j, M.DP)
     return du

@@ -58,9 +58,7 @@ def fitting(configs: list[triton.Config], M: Any) -> list[triton.Config]:
     return [c for c in configs if c.kwargs["T"] * M.width <= 64 * 128]
 
 
-def _prune(
-    configs: list[triton.Config], named: dict[str, Any], **more: Any
-) -> list[triton.Config]:
+def _prune(configs: list[triton.Config], named: dict[str, Any], **more: Any) -> list[triton.Config]:
     return fitting(configs, {**named, **more}["M"])
 
 

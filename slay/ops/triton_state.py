@@ -1,7 +1,8 @@
 """Triton kernels for the states between chunks: S = sum phi(k_j) v_jᵀ and s = sum phi(k_j).
 
 `chunk_states` sums over a chunk of tokens, `scan_states` over the chunks before each. On the way
-back the same kernels sum phi(q_i) [do_i / z_i, dz_i] over the chunks after. A state is laid out as
+back the same kernels sum phi(q_i) [do_i / z_i, dz_i] over the chunks after, with the coefficients
+of a polynomial, so that they are gradients of S and s. A state is laid out as
 `Map` says: rows of S, then s. For polynomials of x = q·k its rows are u (x) u without what symmetry
 gives, u, 1 and, for cubics, u_i u_j (x) u with j <= i.
 """
@@ -21,6 +22,7 @@ from slay.ops.triton_maps import (
     a_of,
     b_of,
     beside,
+    coefficient,
     column,
     cross_weight,
     dot,
@@ -191,10 +193,13 @@ def outer_sums(
         a, c = a0 + i * J + m // BB, m % BB
         there = (a < A) & (c < BW)
         p = X + (row + a * BW + c)[:, None] * M.E + e[None, :]
-        tl.store(p, sums[i], mask=there[:, None] & (e < M.E)[None, :])
+        scale = 1.0
+        if M.degree:
+            scale = coefficient(3 if CUBIC else 2, M, QUERY)
+        tl.store(p, sums[i] * scale, mask=there[:, None] & (e < M.E)[None, :])
         if CUBIC:
             p = X + M.rows * M.E + M.cubic_sums + a * BW + c
-            tl.store(p, tl.sum(ones[i], 1), mask=there)
+            tl.store(p, tl.sum(ones[i], 1) * scale, mask=there)
 
 
 @triton.jit
@@ -248,10 +253,11 @@ def normaliser_sums(
             s += dot(tl.trans(weighted), F, M)
     a, c = tl.arange(0, AP), tl.arange(0, BB)
     X += M.rows * M.E
-    tl.store(X + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
     if M.degree:
-        tl.store(X + M.D * M.D + a, tl.sum(s1, 0), mask=a < M.D)
-        tl.store(X + M.D * M.D + M.D, s0)
+        s *= coefficient(2, M, QUERY)
+        tl.store(X + M.D * M.D + a, tl.sum(s1, 0) * coefficient(1, M, QUERY), mask=a < M.D)
+        tl.store(X + M.D * M.D + M.D, s0 * coefficient(0, M, QUERY))
+    tl.store(X + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
 
 
 @triton.jit
@@ -273,6 +279,7 @@ def linear_sums(
             S0 += w.to(tl.float32)
     d, e = tl.arange(0, M.DP), tl.arange(0, M.EP)
     X += M.linear_row * M.E
+    S1, S0 = S1 * coefficient(1, M, QUERY), S0 * coefficient(0, M, QUERY)
     tl.store(X + d[:, None] * M.E + e[None, :], S1, mask=(d < M.D)[:, None] & (e < M.E)[None, :])
     tl.store(X + M.D * M.E + e, tl.sum(S0, 0), mask=e < M.E)
 
