@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -40,12 +41,61 @@ def commands(group=main, path=()):
 
 
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
-def test_every_command_explains_itself(path):
+def test_every_command_explains_itself_with_an_example_of_its_own(path):
     done = call(*path, "--help")
     assert done.exit_code == 0
     summary = done.output.split("\n\n")[1].strip()
-    assert summary
-    assert not summary.startswith("Options:")
+    assert summary.endswith(".")
+    assert f"slay {' '.join(path)}" in done.output
+    assert "..." not in done.output.replace("]...", "").replace("FILES...", "")  # nothing cut off
+    for option in found(path).params:
+        assert isinstance(option, click.Argument) or option.help
+
+
+def found(path):
+    command = main
+    for name in path:
+        command = command.get_command(None, name)
+    return command
+
+
+def test_help_says_to_what_subject_each_command_belongs():
+    assert "Others" not in call("--help").output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("slay mech", {"mechanisms"}),
+        ("slay run q", {"quality"}),
+        ("slay run no", {""}),
+        ("slay mechanisms yat-q", {"yat-quadratic"}),
+        ("slay run tasks --attention yat-c", {"yat-cubic"}),
+        ("slay run tasks --task ind", {"induction"}),
+        ("slay train --attention lin", {"linear"}),
+        ("slay tasks att", {"attention_critical"}),
+        ("slay table tasks", {"tasks", "tasks-full"}),
+        ("slay figure qu", {"quality", "quadrature"}),
+    ],
+)
+def test_the_shell_completes_commands_and_names(typed, offered):
+    words = typed.split()
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    done = CliRunner().invoke(
+        main, prog_name="slay", env={"_SLAY_COMPLETE": "bash_complete", **asked}
+    )
+    assert {line.partition(",")[2] for line in done.output.splitlines()} == offered
+
+
+def test_a_library_that_is_not_installed_is_named_with_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "slay.report.aggregate", raising=False)
+    (tmp_path / "m.json").write_text("[]")
+    done = call("collect", tmp_path / "m.json", "--table", "t", "--summary", "s")
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [
+        "Error: this command needs pandas; install it with: pip install 'slay-attention[pipeline]'"
+    ]
 
 
 @pytest.mark.parametrize("experiment", PARAMS)
