@@ -92,13 +92,13 @@ def shorter(command: str) -> str:
     return command
 
 
-def run(words: list[str], folder: Path) -> str:
-    """What a command prints, with this environment's programs and the checkout's package."""
+def run(words: list[str], folder: Path, package: Path | None = None) -> str:
+    """What a command prints, with this environment's programs and the package of a checkout."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         words,
         cwd=folder,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(folder)},
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(package or folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
