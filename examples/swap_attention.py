@@ -7,6 +7,7 @@ Needs: pip install "slay-attention[transformers]"
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
@@ -32,7 +33,7 @@ else:
     )
     model = AutoModelForCausalLM.from_config(config)
 
-text = torch.tensor(list(open(__file__, "rb").read()))  # bytes of this file
+text = torch.tensor(list(Path(__file__).read_bytes()))  # bytes of this file
 batch = text[: len(text) // 128 * 128].view(-1, 128)  # (B, L)
 
 start = {name: weight.clone() for name, weight in model.state_dict().items()}

@@ -79,8 +79,9 @@ def test_the_command_lists_the_mechanisms(python, tmp_path):
 
 
 def test_the_command_measures(python, tmp_path):
-    words = "run quality --attention linear --head-dim 4 --seq-len 8 --out record.json".split()
-    done = run(python.with_name("slay"), *words, cwd=tmp_path)
+    words = ["quality", "--attention", "linear", "--head-dim", "4", "--seq-len", "8"]
+    slay = python.with_name("slay")
+    done = run(slay, "run", *words, "--out", "record.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "record.json").exists()
 
@@ -98,8 +99,6 @@ def test_what_needs_more_says_what_to_install(python, tmp_path):
 
 def test_the_wheel_holds_the_package_alone(wheel):
     names = ZipFile(wheel).namelist()
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {
-        "slay",
-        "slay_attention",
-    }
+    tops = {name.partition("/")[0].partition("-")[0] for name in names}
+    assert tops == {"slay", "slay_attention"}
     assert "slay/py.typed" in names
