@@ -62,6 +62,19 @@ def blocks(page: Path) -> list[Block]:
     return [b for b in found if b.kind in ("sh", "python") or FILE.match(b.text)]
 
 
+def needs_a_run(page: Path) -> bool:
+    """Whether a page works with a run of the workflow."""
+    text = "\n".join(block.text for block in blocks(page) if not block.excuse)
+    return "snakemake" in text or "results/" in text
+
+
+def follow(page: Path, folder: Path) -> None:
+    """Do in a checkout all that a page says."""
+    for block in blocks(page):
+        if not block.excuse:
+            block.follow(folder)
+
+
 def save(path: Path, text: str, after: str) -> None:
     if after:
         lines = path.read_text().splitlines(keepends=True)
@@ -83,11 +96,10 @@ def shorter(command: str) -> str:
     command = command.replace("results/laptop", "results/smoke")
     if command.startswith("slay train "):
         return f"{command} {FEW_STEPS}"
-    if command.startswith("snakemake ") and "--configfile" not in command:
-        return f"{command} --configfile {SMOKE}"
     if command.startswith("snakemake ") and SMOKE not in command:
-        return f"{command} -n"
-    if command.startswith("slay stale") and "--configfile" not in command:
+        whole = "--config" not in command  # neither another run nor a part of one
+        return f"{command} --configfile {SMOKE}" if whole else f"{command} -n"
+    if command == "slay stale":
         return f"{command} --configfile {SMOKE}"
     return command
 

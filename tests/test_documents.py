@@ -7,13 +7,13 @@ import re
 import pytest
 from click.testing import CliRunner
 from clone import ROOT, clone
-from documents import PAGES, blocks
+from documents import PAGES, follow, needs_a_run
 
 import slay
 from slay.cli import main
 
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-ALONE = [page for page in PAGES if not any("snakemake" in b.text for b in blocks(page))]
+ALONE = [page for page in PAGES if not needs_a_run(page)]
 
 
 def test_the_list_of_mechanisms_is_that_of_the_classes():
@@ -39,6 +39,4 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", ALONE, ids=[str(page.relative_to(ROOT)) for page in ALONE])
 def test_the_page_can_be_followed(page, tmp_path):
     clone(tmp_path)
-    for block in blocks(page):
-        if not block.excuse:
-            block.follow(tmp_path)
+    follow(page, tmp_path)

@@ -48,9 +48,10 @@ def stale(configfile: Path, each: bool) -> None:
     groups = defaultdict(list)
     for item in found:
         groups[item.job.path if each else item.job.experiment, item.reason].append(item.seconds)
+    width = max((len(name) for name, _ in groups), default=0)
     for (name, reason), seconds in groups.items():
         jobs = "" if each else f"{len(seconds):6} jobs"
-        click.echo(f"{name:12}{jobs}{_duration(seconds):>10}  {reason}")
+        click.echo(f"{name:{width}}{jobs}{_duration(seconds):>10}  {reason}")
     times = [item.seconds for item in found]
     last = f"; last time they took {_duration(times)}" if any(times) else ""
     click.echo(f"{len(found)} of {number} measurements would be made{last}")

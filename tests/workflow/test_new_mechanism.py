@@ -6,7 +6,7 @@ import pytest
 import yaml
 from clone import ROOT
 from conftest import SMOKE
-from documents import blocks
+from documents import follow
 from pypdf import PdfReader
 
 from slay.report.sources import FIGURES, TABLES
@@ -24,8 +24,7 @@ WIDER = {  # settings that the smoke run does without, so that nothing is left e
 
 
 def test_a_new_mechanism_is_in_every_table_and_figure(checkout):
-    for block in blocks(ROOT / "docs/add-a-mechanism.md"):
-        block.follow(checkout.path)
+    follow(ROOT / "docs/add-a-mechanism.md", checkout.path)
     path = checkout.path / SMOKE
     config = yaml.safe_load(path.read_text())
     config["attention"].insert(3, "hedgehog")

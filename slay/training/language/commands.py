@@ -68,7 +68,10 @@ def export(checkpoint: Path, out: Path) -> None:
 @click.command()
 @click.argument("model", type=FOLDER)
 @click.option("--prompt", default="def ", show_default=True, help="Text to continue.")
-@click.option("--max-new-tokens", default=200, show_default=True, help="Tokens to add at most.")
+@click.option(
+    "--max-new-tokens", type=int,
+    help="Tokens to add at most. Default: 200, or what is left of learned positions.",
+)  # fmt: skip
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest.")
 @click.option("--top-k", type=int, help="Draw from the k likeliest tokens only.")
 @click.option("--top-p", type=float, help="Draw from the likeliest that add up to this much.")
