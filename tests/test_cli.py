@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -178,6 +179,8 @@ TASKS = ["run", "tasks", "--out", "record.json", "--device", "cpu", "--attention
         (["run", "scaling", "--attention", "linear", "--n-heads", 7, *QUALITY[2:]], "n_heads"),
         (["mechanisms", "liner"], "did you mean 'linear'"),
         (["mechanisms", "--head-dim", 0], "n_heads"),
+        (["figure", "quality", "--run", ".", "--out", "x.pdf"], "is not a run's folder"),
+        (["collect", __file__, "--table", "a", "--summary", "b"], "is no manifest"),
         (["tasks", "--show", "copi"], "did you mean 'copy'"),
         (["tasks", "--show", "copy", "--seq-len", "7"], "seq_len = 7"),
     ],
@@ -233,3 +236,15 @@ def test_an_option_that_the_experiment_sets_is_refused(tmp_path, name):
     assert done.output.strip().count("\n") == 0
     assert repr(name) in done.output
     assert "the experiment itself sets" in done.output
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"experiments": {}}')
+    (tmp_path / "mechanisms.json").write_text("[]")
+    where = tmp_path / "none" / "tasks.tex"
+    templates = Path(__file__).parents[1] / "paper"
+    done = call("table", "tasks", "--run", tmp_path, "--templates", templates, "--out", where)
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [
+        f"Error: {where}: cannot be read or written (No such file or directory)"
+    ]

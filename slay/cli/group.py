@@ -72,6 +72,12 @@ class Group(click.Group):
             return super().invoke(ctx)
         except SlayError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise click.ClickException(
+                f"{error.filename}: cannot be read or written ({error.strerror})"
+            ) from error
         except ModuleNotFoundError as error:
             top = (error.name or "").partition(".")[0]
             extra = next((extra for extra, names in EXTRAS.items() if top in names), None)

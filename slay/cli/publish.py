@@ -8,6 +8,14 @@ import click
 
 from slay.cli.group import FILE, FOLDER, PATH
 from slay.cli.names import FIGURE, TABLE
+from slay.errors import SlayError
+
+
+def _of_a_run(ctx: click.Context, option: click.Parameter, folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise SlayError(f"{folder}: is not a run's folder (results/<run>): there is no config.json")
+    return folder
+
 
 OUT = click.option("--out", type=PATH, required=True, help="File to write.")
 RUN = click.option(
@@ -15,6 +23,7 @@ RUN = click.option(
     "folder",
     type=FOLDER,
     required=True,
+    callback=_of_a_run,
     help="Folder of the run, such as results/laptop.",
 )
 DRAFT = click.option("--draft", is_flag=True, help="Take what there is; mark what is stale.")
@@ -39,9 +48,14 @@ def collect(manifest: Path, table: Path, summary: Path, curves: Path | None, dra
     \b
     slay collect results/laptop/manifests/quality.json --table quality.csv --summary summary.csv
     """
+    from json import JSONDecodeError
+
     from slay.report.aggregate import collect, points, summarise
 
-    rows = collect(manifest, draft=draft)
+    try:
+        rows = collect(manifest, draft=draft)
+    except JSONDecodeError as error:
+        raise SlayError(f"{manifest}: is no manifest of a run ({error.msg})") from error
     rows.to_csv(table, index=False)
     summarise(rows).to_csv(summary, index=False)
     if curves is not None:
