@@ -220,6 +220,12 @@ def test_tasks_lists_all_and_shows_one():
     assert {row["category"] for row in rows} == {"memory"}
 
 
+def test_it_is_complete_as_a_module_too():
+    words = [sys.executable, "-m", "slay.cli", "--help"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert done.stdout == CliRunner().invoke(main, ["--help"], prog_name="slay").output
+
+
 def test_starting_loads_neither_torch_nor_tables():
     script = "import sys, slay.cli; print(*sys.modules)"
     loaded = subprocess.run(
