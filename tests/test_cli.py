@@ -223,7 +223,8 @@ def test_tasks_lists_all_and_shows_one():
 def test_it_is_complete_as_a_module_too():
     words = [sys.executable, "-m", "slay.cli", "--help"]
     done = subprocess.run(words, check=True, capture_output=True, text=True)
-    assert done.stdout == CliRunner().invoke(main, ["--help"], prog_name="slay").output
+    here = CliRunner().invoke(main, ["--help"], prog_name="slay").output
+    assert done.stdout.split() == here.split()
 
 
 def test_starting_loads_neither_torch_nor_tables():
