@@ -464,13 +464,11 @@ def _reproduction(
             f"{row['verdict']:10} {row['setting']:56} {row['metric']:18} "
             f"{row['published']:>11.5g} {interval:>24} {row['own']:>11.5g}"
         )
-    counts = rows["verdict"].value_counts()
-    judged = len(rows) - counts.get("open", 0)
-    click.echo(
-        f"{counts.get('reproduced', 0)} of {judged} numbers reproduced within their intervals"
-    )
-    if counts.get("open", 0):
-        click.echo(f"{counts['open']} of one seed, which has no interval, are not the same")
+    number = {name: int((rows["verdict"] == name).sum()) for name in ("reproduced", "open")}
+    judged = len(rows) - number["open"]
+    click.echo(f"{number['reproduced']} of {judged} numbers reproduced within their intervals")
+    if number["open"]:
+        click.echo(f"{number['open']} of one seed, which has no interval, are not the same")
     if not every:
         click.echo("--all shows every number")
 
@@ -482,7 +480,7 @@ def _differences(
 
     from slay.report.diff import differences
 
-    rows = differences(*runs, experiment, metric)
+    rows = differences(runs[0], runs[1], experiment, metric)
     if not len(rows):
         raise SlayError(f"{runs[0].folder} and {runs[1].folder}: have no measurement in common")
     numbers = rows.to_dict("records")

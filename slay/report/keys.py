@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def _perplexity(name: str) -> Callable[[Results], Value]:
     return lambda results: results.value("language", "perplexity", **where)
 
 
-def markdown(runs: list[Results], printed: dict[str, Any]) -> str:
+def markdown(runs: Sequence[Results], printed: dict[str, Any]) -> str:
     """The key numbers of some runs as a table: a column a run; empty without a run."""
     if not runs:
         return ""

@@ -89,14 +89,9 @@ def environment(folder: Path) -> jinja2.Environment:
         finalize=finalise,
         loader=jinja2.FileSystemLoader(folder),
     )
-    env.filters |= {
-        "num": num,
-        "pm": pm,
-        "sci": sci,
-        "mib": mib,
-        "percent": percent,
-        "latex": Latex,
-    }
+    filters = {"num": num, "pm": pm, "sci": sci, "mib": mib, "percent": percent}
+    env.filters |= filters | {"latex": Latex}
+    env.globals |= filters
     return env
 
 
