@@ -387,14 +387,23 @@ def publish(folder: Path, name: str | None, dirty: bool) -> None:
 
 @main.command()
 @click.option("--markdown", is_flag=True, help="As a table of their key numbers.")
-def published(markdown: bool) -> None:
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Put that table between the lines of a file that say where, as README.md has them.",
+)
+def published(markdown: bool, write: Path | None) -> None:
     """List the runs in results/published."""
-    from slay.report.keys import markdown as table
+    from slay.report.keys import between, table
     from slay.report.published import printed, published
 
     runs = published()
-    if markdown:
-        click.echo(table(runs, printed()), nl=False)
+    if markdown or write is not None:
+        text = table(runs, printed())
+        if write is not None:
+            write.write_text(between(write, text), encoding="utf-8")
+        else:
+            click.echo(text, nl=False)
         return
     for run in runs:
         about = run.about

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from slay.errors import SlayError
 from slay.report import scores
 from slay.report.results import Estimate, Missing, Results
 
@@ -71,7 +73,7 @@ def _perplexity(name: str) -> Callable[[Results], Value]:
     return lambda results: results.value("language", "perplexity", **where)
 
 
-def markdown(runs: Sequence[Results], printed: dict[str, Any]) -> str:
+def table(runs: Sequence[Results], printed: dict[str, Any]) -> str:
     """The key numbers of some runs as a table: a column a run; empty without a run."""
     if not runs:
         return ""
@@ -83,6 +85,18 @@ def markdown(runs: Sequence[Results], printed: dict[str, Any]) -> str:
             numbers = [_plain(value, key.digits) for value in (key.printed, *found)]
             lines.append([key.what, f"`{key.name}`" if key.name else "", *numbers])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+MARKS = ("<!-- published runs -->\n", "<!-- end of published runs -->\n")
+
+
+def between(path: Path, text: str) -> str:
+    """A file's text with `text` between its two marks. Raises `SlayError` where they are not."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end):
+        raise SlayError(f"{path}: has no lines {MARKS[0].strip()} and {MARKS[1].strip()}")
+    return f"{before}{begin}{text}{end}{after}"
 
 
 def _plain(value: Value, digits: int) -> str:

@@ -19,8 +19,8 @@ def device_name(run: Results) -> str:
 
 def by_machine(results: Results, metric: str) -> dict[str, Cells]:
     """A metric of the forward pass by machine, the study's first; empty if no run has it."""
-    runs = {device_name(run): _forward(run, metric) for run in [results, *others(results)]}
-    runs = {name: cells for name, cells in runs.items() if cells}
+    measured = [(run, _forward(run, metric)) for run in [results, *others(results)]]
+    runs = {device_name(run): cells for run, cells in measured if cells}
     study = printed()["paper"]
     return {f"printed, {study['device']}": _study(study, metric)} | runs if runs else {}
 

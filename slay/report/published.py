@@ -82,8 +82,8 @@ def published(folder: Path = FOLDER) -> list[Published]:
 
 def others(results: Results) -> list[Published]:
     """The published runs that are not these results themselves."""
-    records = _fingerprint(results)
-    return [run for run in published() if _fingerprint(run) != records]
+    begun = _begun(results)
+    return [run for run in published() if _begun(run) != begun]
 
 
 def find(name: str) -> Published:
@@ -176,6 +176,8 @@ def _slug(results: Results) -> str:
     return re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("nvidia")).strip("-")
 
 
-def _fingerprint(results: Results) -> tuple[Any, ...]:
-    machine = results.machine
-    return machine["host"], results.epoch(set(results.experiments) - LEFT_OUT)
+def _begun(results: Results) -> frozenset[str]:
+    """When each measurement of a run began: no two runs share that."""
+    names = set(results.experiments) - LEFT_OUT
+    tables = map(results.records, names)
+    return frozenset(t for table in tables for t in table.get("provenance.started", []))

@@ -158,7 +158,7 @@ class Results:
         """Rows of the summary for a metric and some settings, numbers or not."""
         frame = self.summary(experiment)
         for column, value in {"metric": metric, **where}.items():
-            if column not in frame:
+            if column not in frame or isinstance(value, Missing):
                 return frame.iloc[:0]
             frame = frame[frame[column] == value]
         return frame
