@@ -444,11 +444,11 @@ def diff(
     slay diff results/laptop                             with the published run of that name
     slay diff results/laptop results/published/laptop    the same
     """
-    from slay.report.published import Published, find, open_results
+    from slay.report.published import Published, counterpart, open_results
 
     runs = [open_results(path) for path in (before, after) if path is not None]
     if len(runs) == 1:
-        runs.append(find(str(runs[0].config["run"])))
+        runs.append(counterpart(runs[0]))
     known = [run for run in runs if isinstance(run, Published)]
     if known:
         own = next((run for run in runs if run is not known[0]), known[0])

@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 
 from slay.config import load
-from slay.errors import SlayError, unknown
+from slay.errors import SlayError
 from slay.jobs import Job, expand
 from slay.record import Record, read_record
 from slay.report.aggregate import points, summarise, tabulate
@@ -86,12 +86,18 @@ def others(results: Results) -> list[Published]:
     return [run for run in published() if _begun(run) != begun]
 
 
-def find(name: str) -> Published:
-    """A published run by name. Raises `UnknownNameError`."""
-    there = {run.name: run for run in published()}
-    if name not in there:
-        raise unknown("published run", name, there)
-    return there[name]
+def counterpart(own: Results) -> Published:
+    """The published run of the same name, on the same device if there is one.
+
+    Raises `SlayError` where there is none.
+    """
+    run, device = own.config["run"], own.machine["device"]
+    same = [there for there in published() if there.about["run"] == run]
+    same.sort(key=lambda there: there.about["device"] != device)
+    if not same:
+        names = ", ".join(f"{there.folder} (run {there.about['run']})" for there in published())
+        raise SlayError(f"no run {run!r} is published (there are: {names or 'none yet'})")
+    return same[0]
 
 
 def open_results(folder: Path) -> Results:

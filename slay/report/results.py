@@ -185,6 +185,8 @@ class Results:
         facts = records.filter(like="provenance.").rename(
             columns=lambda name: name.removeprefix("provenance.")
         )
+        if facts.empty:
+            raise SlayError(f"{self.base}/data: no records there; run: snakemake --cores all paper")
         machine = {
             name: " / ".join(str(value) for value in facts[name].dropna().unique())
             for name in ("host", "platform", "processor", "cores", "device", "torch", "python")

@@ -65,6 +65,14 @@ def look(name: str) -> tuple[str, str]:
     return LOOKS.get(name) or SPARE[sum(map(ord, name)) % len(SPARE)]
 
 
+def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
+    """How a mechanism's curve of many points is drawn: with a few markers, at places of its own."""
+    colour, marker = look(name)
+    step = max(1, points // marks)
+    place = sum(map(ord, name)) % step
+    return {"color": colour, "marker": marker, "markevery": (place, step), "label": name}
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """The style, for the figures drawn inside."""
