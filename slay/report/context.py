@@ -12,7 +12,7 @@ from slay.registry import task_groups
 from slay.report import scores
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex
-from slay.report.published import others, printed
+from slay.report.published import configuration, others, printed
 from slay.report.results import Estimate, Results
 from slay.report.shown import has_figure, has_table
 from slay.report.sources import FIGURES, TABLES
@@ -60,6 +60,7 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
         "table": lambda name: Latex(f"\\input{{\\built/tables/{name}}}"),
         "figure": lambda name: Latex(f"\\built/figures/{name}.pdf"),
         "provenance": _provenance(results),
+        "configured": _flag(results),
         "published_runs": [run.about | {"name": run.name} for run in others(results)],
     }
     claims = Claims(judge(templates / "claims.yaml", env, context))
@@ -95,8 +96,14 @@ def _several(results: Results) -> Callable[..., Latex]:
     return phrase
 
 
+def _flag(results: Results) -> str:
+    """What names the run's configuration in a command, where it is not the default."""
+    path = configuration(results.config["run"])
+    return "" if path == "config/config.yaml" else f" --configfile {path}"
+
+
 def _provenance(results: Results) -> list[dict[str, Any]]:
-    """A row a table or figure: how many records, how to make it again, which code.
+    """A row a table or figure: how many records, which code, which file.
 
     A figure with the name of a table shows the same records, and has no row of its own.
     """
@@ -107,7 +114,7 @@ def _provenance(results: Results) -> list[dict[str, Any]]:
         {
             "name": name,
             "records": sum(len(results.records(experiment)) for experiment in experiments),
-            "command": f"snakemake --cores all results/{run}/{files[name]}",
+            "file": f"results/{run}/{files[name]}",
             "code": results.code(experiments),
         }
         for name, experiments in (TABLES | FIGURES).items()

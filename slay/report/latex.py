@@ -89,7 +89,7 @@ def environment(folder: Path) -> jinja2.Environment:
         finalize=finalise,
         loader=jinja2.FileSystemLoader(folder),
     )
-    filters = {"num": num, "pm": pm, "sci": sci, "mib": mib, "percent": percent}
+    filters = {"num": num, "sig": sig, "pm": pm, "sci": sci, "mib": mib, "percent": percent}
     env.filters |= filters | {"latex": Latex}
     env.globals |= filters
     return env
@@ -126,6 +126,14 @@ def num(value: Any, digits: int = 2) -> Latex:
         return absent(value)
     text = f"{number:,.{digits}f}".replace(",", r"\,")
     return _mark(f"\\ensuremath{{{text}}}" if number < 0 else text, value)
+
+
+def sig(value: Any, digits: int = 2) -> Latex:
+    """A number with so many significant digits, but all of those before the point."""
+    number = _number(value)
+    if not number:
+        return num(value, digits - 1)
+    return num(value, max(0, digits - 1 - math.floor(math.log10(abs(number)))))
 
 
 def pm(value: Any, digits: int = 2, small: bool = False) -> Latex:

@@ -105,6 +105,14 @@ def open_results(folder: Path) -> Results:
     return Published(folder) if (folder / "about.json").is_file() else Results(folder)
 
 
+def configuration(run: str) -> str:
+    """The configuration file that a run of that name comes from."""
+    for path in sorted(Path("config").glob("*.yaml")):
+        if re.search(rf"^run: *{re.escape(run)} *$", path.read_text("utf-8"), re.MULTILINE):
+            return path.as_posix()
+    return f"results/{run}/config.json"
+
+
 def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Path:
     """Copy a whole, current run to `to`/<name>; returns that folder.
 
@@ -141,7 +149,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
     about = {
         "run": config.run,
         "title": config.title,
-        "command": f"snakemake --cores all results --configfile {_configuration(config.run)}",
+        "command": f"snakemake --cores all results --configfile {configuration(config.run)}",
         **results.machine,
     }
     text = json.dumps(about, indent=1, sort_keys=True) + "\n"
@@ -164,14 +172,6 @@ def _log(run: Path, made: Iterable[tuple[Job, Record]]) -> Iterable[str]:
         if log.is_file():
             yield log.read_text(encoding="utf-8", errors="replace").rstrip() + "\n"
         yield "\n"
-
-
-def _configuration(run: str) -> str:
-    """The configuration file that a run of that name comes from."""
-    for path in sorted(Path("config").glob("*.yaml")):
-        if re.search(rf"^run: *{re.escape(run)} *$", path.read_text("utf-8"), re.MULTILINE):
-            return path.as_posix()
-    return "config.json"
 
 
 def _slug(results: Results) -> str:
