@@ -90,8 +90,10 @@ class Results:
 
     @cached_property
     def experiments(self) -> list[str]:
-        """Experiments of the run's configuration."""
-        return list(self.config["experiments"])
+        """Experiments of the run's configuration, without those that `only` leaves out."""
+        names = list(self.config["experiments"])
+        only = self.config.get("only", {}).get("experiment", names)
+        return [name for name in names if name in ([only] if isinstance(only, str) else only)]
 
     def summary(self, experiment: str) -> pd.DataFrame:
         """Rows of setting and metric, see `slay.report.aggregate.summarise`; empty if not run."""
@@ -113,10 +115,11 @@ class Results:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _read(self, name: str) -> pd.DataFrame:
-        """A file of the run's data, read once."""
+        """A file of the run's data, read once; not one that an earlier configuration left there."""
         if name not in self._frames:
             path = self.base / "data" / name
-            self._frames[name] = parsed(path) if path.is_file() else pd.DataFrame()
+            there = path.is_file() and name.partition(".")[0] in self.experiments
+            self._frames[name] = parsed(path) if there else pd.DataFrame()
         return self._frames[name]
 
     @cached_property
