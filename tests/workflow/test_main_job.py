@@ -22,6 +22,7 @@ def test_paper_is_whole(built):
     pages = PdfReader(built.path / "results/smoke/paper/slay.pdf").pages
     text = "\n".join(page.extract_text() for page in pages)
     assert len(pages) >= 5
+    assert any("Conclusion" in page.extract_text() for page in pages[:9])  # of the body
     assert "??" not in text
     assert "nan" not in text.lower().split()
     assert "smoke" in pages[0].extract_text()  # which run this is
