@@ -80,7 +80,7 @@ class Params(BaseModel):
 
 
 class QualityParams(Params):
-    """How far a mechanism's output is from exact spherical Yat attention."""
+    """How far a mechanism is from exact spherical Yat attention."""
 
     experiment = "quality"
 
@@ -116,7 +116,7 @@ class AblationParams(QualityParams):
 
 
 class ScalingParams(Params):
-    """Latency and memory of a mechanism, timed in turns with `standard`."""
+    """Latency and memory, timed in turns with `standard`."""
 
     experiment = "scaling"
 
@@ -144,7 +144,7 @@ class ScalingParams(Params):
 
 
 class MaxContextParams(Params):
-    """Find the longest context that fits into a memory budget, by running it."""
+    """The longest context that fits into a memory budget."""
 
     experiment = "max_context"
 
@@ -170,7 +170,7 @@ class MaxContextParams(Params):
 
 
 class TaskParams(Params):
-    """Train a small attention-only model on a synthetic task and score it."""
+    """Train a small model on a synthetic task, and score it."""
 
     experiment = "tasks"
 
@@ -242,7 +242,7 @@ class LanguageParams(Params):
 
 
 class AnalysisParams(Params):
-    """A picture of a mechanism: the numbers behind it, as the record's curve."""
+    """The numbers behind a picture of a mechanism."""
 
     experiment = "analysis"
 
