@@ -47,3 +47,13 @@ def anchors(page):
 def test_the_page_can_be_followed(page, tmp_path):
     clone(tmp_path)
     follow(page, tmp_path)
+
+
+def test_the_readme_shows_the_published_runs(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    done = CliRunner().invoke(main, ["published", "--write", str(copy)])
+    assert done.exit_code == 0, done.output
+    assert (ROOT / "README.md").read_text() == copy.read_text(), (
+        "run: slay published --write README.md"
+    )

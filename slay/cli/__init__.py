@@ -12,7 +12,14 @@ SECTIONS = {
     "Look": ("mechanisms", "tasks"),
     "Measure": ("run", "stale", "diff"),
     "Train language models": ("train", "export", "generate", "data"),
-    "From records to the paper, as the workflow does": ("collect", "table", "figure", "paper"),
+    "From records to the paper, as the workflow does": (
+        "collect",
+        "table",
+        "figure",
+        "paper",
+        "arxiv",
+    ),
+    "Runs that are kept with the project": ("publish", "published"),
 }
 LANGUAGE = dict.fromkeys(SECTIONS["Train language models"], "slay.training.language.commands")
 
@@ -46,5 +53,8 @@ for command in (
     publish.table,
     publish.figure,
     publish.paper,
+    publish.arxiv,
+    publish.publish,
+    publish.published,
 ):
     main.add_command(command)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from slay.cli.group import FILE, FOLDER
 from slay.errors import SlayError
+
+if TYPE_CHECKING:
+    from slay.report.results import Results
 
 
 @click.command()
@@ -68,31 +72,87 @@ def _duration(seconds: list[float | None]) -> str:
 
 @click.command()
 @click.argument("before", type=FOLDER)
-@click.argument("after", type=FOLDER)
-@click.option("--all", "every", is_flag=True, help="Also what does not differ significantly.")
+@click.argument("after", type=FOLDER, required=False)
+@click.option("--all", "every", is_flag=True, help="Every number, whatever is said of it.")
 @click.option("--experiment", help="Of one experiment only.")
 @click.option("--metric", help="Of one metric only.")
 @click.option("--level", default=0.05, show_default=True, help="Level of significance.")
 def diff(
-    before: Path, after: Path, every: bool, experiment: str | None, metric: str | None, level: float
+    before: Path,
+    after: Path | None,
+    every: bool,
+    experiment: str | None,
+    metric: str | None,
+    level: float,
 ) -> None:
     """Compare the numbers of two runs, given by their folders.
 
     Means over seeds by Welch's t test, corrected for the number of comparisons; where there is
     one seed nothing can be said, and a difference is shown without a verdict.
 
+    Against a published run, which one folder alone is compared with, every number is reproduced or
+    not: within the interval in which a repetition falls in 95 of 100 cases, or, for a latency, with
+    quartiles that overlap.
+
     \b
     slay diff results/laptop results/gpu
     slay diff results/laptop results/gpu --experiment tasks --metric accuracy --all
+    slay diff results/laptop results/published/laptop
+    slay diff results/laptop
     """
+    from slay.report.published import Published, counterpart, open_results
+
+    runs = [open_results(path) for path in (before, after) if path is not None]
+    if len(runs) == 1:
+        runs.append(counterpart(runs[0]))
+    first, second = runs
+    if isinstance(first, Published) or isinstance(second, Published):
+        published, own = (second, first) if isinstance(second, Published) else (first, second)
+        _reproduction(published, own, every, experiment, metric)
+    else:
+        _differences(first, second, every, experiment, metric, level)
+
+
+def _reproduction(
+    published: Results, own: Results, every: bool, experiment: str | None, metric: str | None
+) -> None:
+    from slay.report.reproduction import reproduction
+
+    rows = reproduction(published, own, experiment, metric)
+    if not len(rows):
+        raise SlayError(f"{published.folder} and {own.folder}: have no measurement in common")
+    click.echo(f"published: {published.folder}   own: {own.folder}")
+    for row in (rows if every else rows[rows["verdict"] == "differs"]).to_dict("records"):
+        known = row["low"] == row["low"]
+        interval = f"[{row['low']:.5g}, {row['high']:.5g}]" if known else ""
+        click.echo(
+            f"{row['verdict']:10} {row['setting']:56} {row['metric']:18} "
+            f"{row['published']:>11.5g} {interval:>24} {row['own']:>11.5g}"
+        )
+    number = {name: int((rows["verdict"] == name).sum()) for name in ("reproduced", "open")}
+    judged = len(rows) - number["open"]
+    click.echo(f"{number['reproduced']} of {judged} numbers reproduced within their intervals")
+    if number["open"]:
+        click.echo(f"{number['open']} of one seed, which has no interval, are not the same")
+    if not every:
+        click.echo("--all shows every number")
+
+
+def _differences(
+    before: Results,
+    after: Results,
+    every: bool,
+    experiment: str | None,
+    metric: str | None,
+    level: float,
+) -> None:
     import math
 
     from slay.report.diff import differences
-    from slay.report.results import Results
 
-    rows = differences(Results(before), Results(after), experiment, metric)
+    rows = differences(before, after, experiment, metric)
     if not len(rows):
-        raise SlayError(f"{before} and {after}: have no measurement in common")
+        raise SlayError(f"{before.folder} and {after.folder}: have no measurement in common")
     numbers = rows.to_dict("records")
     significant = [row for row in numbers if row["p"] < level]
     unjudged = sum(math.isnan(row["p"]) for row in numbers)

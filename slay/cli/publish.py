@@ -1,4 +1,4 @@
-"""From records to the paper: what the workflow calls, one command a file that it makes."""
+"""From records to the paper, as the workflow calls it, and runs that are kept with the project."""
 
 from __future__ import annotations
 
@@ -113,3 +113,69 @@ def paper(folder: Path, templates: Path, draft: bool) -> None:
 
     results = Results(folder, draft)
     click.echo(build(results, templates, results.base / "paper"))
+
+
+@click.command()
+@RUN
+@TEMPLATES
+@OUT
+def arxiv(folder: Path, templates: Path, out: Path) -> None:
+    """Pack a paper's source into an archive that compiles alone.
+
+    \b
+    slay arxiv --run results/laptop --out slay.tar.gz
+    """
+    from slay.report.paper import pack
+    from slay.report.results import Results
+
+    click.echo(pack(Results(folder), templates, out))
+
+
+@click.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--name", help="Its folder in results/published. Default: the device's name.")
+@click.option("--dirty", is_flag=True, help="Even if it was measured with uncommitted changes.")
+def publish(folder: Path, name: str | None, dirty: bool) -> None:
+    """Copy a whole run to results/published, to be kept in git.
+
+    Its records, the command of each and what it printed. Papers that are built later, and `slay
+    diff`, set other runs beside it.
+
+    \b
+    slay publish results/laptop
+    """
+    from slay.report.published import FOLDER, publish
+
+    click.echo(publish(folder, name, FOLDER, dirty=dirty))
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="As a table of their key numbers.")
+@click.option(
+    "--write", type=FILE, help="Put that table where a file, such as README.md, has marks for it."
+)
+def published(markdown: bool, write: Path | None) -> None:
+    """List the runs that are kept in results/published.
+
+    \b
+    slay published
+    slay published --write README.md
+    """
+    from slay.report.keys import between, table
+    from slay.report.published import printed, published
+
+    runs = published()
+    if write is not None:
+        text = between(write, table(runs, printed()))
+        write.write_text(text, encoding="utf-8")
+    elif markdown:
+        click.echo(table(runs, printed()), nl=False)
+    elif not runs:
+        click.echo("none yet: slay publish results/<run> adds one")
+    else:
+        for run in runs:
+            about = run.about
+            click.echo(
+                f"{run.name:16} {about['title']}; {about['processor']}, device {about['device']}; "
+                f"{about['date']}, commit {about['commit']}, {about['records']} records"
+            )
