@@ -75,6 +75,13 @@ def expand(config: Config) -> dict[str, list[Job]]:
         table = jobs.setdefault(experiment, {})
         for params, asked in points:
             job = Job(params, f"results/{config.run}/records/{experiment}/{_place(params, asked)}")
+            try:
+                job.code  # noqa: B018  (asked for here, where a mistake in it is one line)
+            except SlayError as error:
+                where = f"experiments.{experiment}: {params.attention}"
+                raise SlayError(f"{where}: {error}") from error
+            if max(map(len, job.path.split("/"))) > 240:  # a file's name has 255 at most
+                raise SlayError(f"experiments.{experiment}: too long for a file's name: {job.path}")
             if table.setdefault(job.path, job).params != params:
                 raise SlayError(
                     f"experiments.{experiment}: two grids give {job.path} with different settings; "
@@ -86,7 +93,9 @@ def expand(config: Config) -> dict[str, list[Job]]:
 def _place(params: Params, asked: dict[str, Option]) -> str:
     """A job's path under its experiment: mechanism, options that its grid asked for, the rest."""
     attention, _, rest = params.place().partition("/")
-    variant = "+".join(f"{key}={value}" for key, value in sorted(asked.items()))
+    # Without the sign of 1e+30: a plus stands between options.
+    words = (f"{key}={value}".replace("+", "") for key, value in sorted(asked.items()))
+    variant = "+".join(words)
     return "/".join([attention, *([variant] if variant else []), f"{rest}.json"])
 
 
