@@ -42,13 +42,13 @@ rule all:
     input:
         f"{RUN}/paper/slay.pdf",
         f"{RUN}/report.html",
-        RECORDS,
+        records,
 
 
 rule paper:
     input:
         f"{RUN}/paper/slay.pdf",
-        RECORDS,  # named here too, so that one that was deleted is measured again
+        records,  # named here too, so that one that was deleted is measured again
 
 
 rule paper_only:
@@ -58,4 +58,4 @@ rule paper_only:
 
 rule results:
     input:
-        RECORDS,
+        records,
