@@ -19,6 +19,7 @@ if not workflow.config_settings.configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/warm.smk"
+include: "workflow/rules/progress.smk"
 include: "workflow/rules/quality.smk"
 include: "workflow/rules/scaling.smk"
 include: "workflow/rules/ablation.smk"
@@ -28,6 +29,15 @@ include: "workflow/rules/analysis.smk"
 include: "workflow/rules/language.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/paper.smk"
+
+
+onstart:
+    keep_warm()
+    show_progress()
+
+
+onerror:
+    tell_failures()
 
 
 localrules:
