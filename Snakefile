@@ -19,6 +19,7 @@ if not workflow.config_settings.configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/warm.smk"
+include: "workflow/rules/progress.smk"
 include: "workflow/rules/quality.smk"
 include: "workflow/rules/scaling.smk"
 include: "workflow/rules/ablation.smk"
@@ -28,6 +29,15 @@ include: "workflow/rules/analysis.smk"
 include: "workflow/rules/language.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/paper.smk"
+
+
+onstart:
+    keep_warm()
+    show_progress()
+
+
+onerror:
+    tell_failures()
 
 
 localrules:
@@ -42,13 +52,13 @@ rule all:
     input:
         f"{RUN}/paper/slay.pdf",
         f"{RUN}/report.html",
-        RECORDS,
+        records,
 
 
 rule paper:
     input:
         f"{RUN}/paper/slay.pdf",
-        RECORDS,  # named here too, so that one that was deleted is measured again
+        records,  # named here too, so that one that was deleted is measured again
 
 
 rule paper_only:
@@ -58,4 +68,4 @@ rule paper_only:
 
 rule results:
     input:
-        RECORDS,
+        records,

@@ -16,13 +16,15 @@ PREFIX = (
 )
 shell.prefix(f"export {PREFIX}PYTHONPATH={shlex.quote(ROOT)}; ")
 
+from snakemake.io import IOFile
+
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest, plugins
 from slay.provenance import file_digest, fingerprint
-from slay.record import cut_short
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, TABLES
+from slay.stale import to_be_renewed
 
 try:
     CONFIG = load(config)
@@ -35,16 +37,36 @@ GPU = 1 if CONFIG.device == "cuda" else 0
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
 
-# A record that was cut short is measured again, as one that is missing is.
-for path in filter(cut_short, RECORDS):
-    os.replace(path, f"{path}.cut-short")
-    print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
+# What the report reads beside records, so small that it is written as it should be.
+PLANS = {f"{RUN}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
+PLANS[f"{RUN}/config.json"] = json.dumps(config, sort_keys=True) + "\n"
+
+OTHERS = []  # files that are there and are not this run's
+if workflow.is_main_process:
+    cut_short, OTHERS = to_be_renewed(BY_PATH.values())
+    for path in cut_short:
+        os.replace(path, f"{path}.cut-short")
+        print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
+    for path, text in PLANS.items():
+        if os.path.exists(path) and Path(path).read_text() != text:
+            OTHERS.append(path)
 
 
 wildcard_constraints:
     job=r"[^\s]+",
     experiment="|".join(JOBS) or "none",
     draft="(draft/)?",  # results/<run>/draft/ holds what paper_only makes
+
+
+def records(wildcards):
+    """Every record of the run; what there is and is not this run's will be made again.
+
+    Snakemake sees other code or settings too, but only where it remembers how a file was made: not
+    where .snakemake was deleted, nor where results were copied.
+    """
+    forgotten = (f for f in OTHERS if workflow.persistence.params(IOFile(f)) is None)
+    workflow.dag.forcefiles.update(forgotten)
+    return RECORDS
 
 
 def job(wildcards, experiment):
