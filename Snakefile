@@ -17,6 +17,9 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/warm.smk"
 include: "workflow/rules/progress.smk"
@@ -40,32 +43,30 @@ onerror:
     tell_failures()
 
 
-localrules:
-    all,
-    paper,
-    paper_only,
-    results,
-
-
 rule all:
     default_target: True
     input:
         f"{RUN}/paper/slay.pdf",
-        f"{RUN}/report.html",
+        # As a module this is a part of a workflow whose report has it all.
+        [f"{RUN}/report.html"] if MAIN else [],
         records,
+    localrule: True
 
 
 rule paper:
     input:
         f"{RUN}/paper/slay.pdf",
         records,  # named here too, so that one that was deleted is measured again
+    localrule: True
 
 
 rule paper_only:
     input:
         f"{RUN}/draft/paper/slay.pdf",
+    localrule: True
 
 
 rule results:
     input:
         records,
+    localrule: True

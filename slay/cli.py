@@ -241,8 +241,8 @@ DRAFT = click.option("--draft", is_flag=True, help="Take what there is; mark wha
 TEMPLATES = click.option(
     "--templates",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default="paper",
-    show_default=True,
+    default=Path(slay.__file__).parents[1] / "paper",
+    show_default="paper/ beside the package",
     help="Folder of the paper's templates.",
 )
 
@@ -290,6 +290,18 @@ def figure(name: str, folder: Path, out: Path, draft: bool) -> None:
     from slay.report.results import Results
 
     draw_figure(name, Results(folder, draft), out)
+
+
+@main.command()
+@click.argument("name")
+@RUN
+@OUT
+def page(name: str, folder: Path, out: Path) -> None:
+    """Write page NAME of the report: an experiment's numbers as HTML, or "configuration"."""
+    from slay.report.page import page
+    from slay.report.results import Results
+
+    out.write_text(page(name, Results(folder)), encoding="utf-8")
 
 
 @main.command()

@@ -39,8 +39,9 @@ class Job:
         return [self.experiment, *flags(self.params)]
 
     def expected(self) -> dict[str, Any]:
-        """What the record must say to be this job's."""
-        return {"path": self.path, "params": self.params.model_dump(), "code": self.code}
+        """What the record must say to be this job's; its path is relative to the run's folder."""
+        path = self.path.split("/", 2)[2]
+        return {"path": path, "params": self.params.model_dump(), "code": self.code}
 
 
 def code(params: Params) -> str:

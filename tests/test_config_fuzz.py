@@ -229,7 +229,7 @@ def check_place(run: str, job: Job) -> None:
     assert job.path.isprintable()
     assert not set(" '\"\\;$`&|<>*?()[]{}!#~") & set(job.path)
     assert all(len(part) < 250 for part in job.path.split("/"))
-    assert json.loads(manifest([job]))[0]["path"] == job.path
+    assert job.path == f"results/{run}/{json.loads(manifest([job]))[0]['path']}"
 
 
 def check_command(job: Job) -> None:

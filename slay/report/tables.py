@@ -15,7 +15,7 @@ from slay.report.latex import Latex, environment, render
 from slay.report.results import Estimate, Missing, Results
 from slay.report.stats import growth_exponent
 
-PUBLISHED = Path("config/published.yaml")
+PUBLISHED = Path(__file__).parents[2] / "config" / "published.yaml"
 
 
 def render_table(name: str, results: Results, templates: Path) -> str:

@@ -64,8 +64,8 @@ def results(tmp_path_factory):
                     expected_code=None,
                     progress=lambda line: None,
                 )
-            (folder / "manifest.json").write_text(manifest(jobs))
-            rows = collect(folder / "manifest.json")
+            (data / "manifest.json").write_text(manifest(jobs))
+            rows = collect(data / "manifest.json")
             rows.to_csv(data / f"{experiment}.csv", index=False)
             summarise(rows).to_csv(data / f"{experiment}.summary.csv", index=False)
             points(rows).to_csv(data / f"{experiment}.curves.csv", index=False)

@@ -1,6 +1,12 @@
 """From records to tidy data: one row a record, then one row a setting and metric."""
 
 
+def write_plan(path, log):
+    """One of PLANS. The log is empty and new: the report reads from it when the step began."""
+    Path(log).write_text("")
+    Path(path).write_text(PLANS[path])
+
+
 rule write_manifest:
     output:
         f"{RUN}/manifests/{{experiment}}.json",
@@ -9,12 +15,12 @@ rule write_manifest:
     localrule: True
     params:
         digest=lambda wildcards: digest(
-            PLANS[f"{RUN}/manifests/{wildcards.experiment}.json"]
+            PLANS[f"{HERE}/manifests/{wildcards.experiment}.json"]
         ),
     message:
         "{wildcards.experiment}: list the records that there must be"
     run:
-        Path(output[0]).write_text(PLANS[output[0]])
+        write_plan(output[0], log[0])
 
 
 rule write_config:
@@ -24,11 +30,11 @@ rule write_config:
         f"{RUN}/logs/config.log",
     localrule: True
     params:
-        digest=digest(PLANS[f"{RUN}/config.json"]),
+        digest=digest(PLANS[f"{HERE}/config.json"]),
     message:
         "write down the configuration"
     run:
-        Path(output[0]).write_text(PLANS[output[0]])
+        write_plan(output[0], log[0])
 
 
 rule collect_records:

@@ -4,17 +4,28 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-# The workflow measures the code beside it, whatever else is installed, and with its own interpreter
-# unless Snakemake was told to deploy software.
-ROOT = str(workflow.basedir)
+# The folder of this project, also where another Snakefile uses it as a module.
+ROOT = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
+if not os.path.isdir(os.path.join(ROOT, "slay")):
+    sys.exit(f"{ROOT}: slay measures the code beside its workflow; clone the project")
 sys.path.insert(0, ROOT)
-PYTHON = shlex.quote(os.path.dirname(sys.executable))
-PREFIX = (
-    "" if workflow.deployment_settings.deployment_method else f"PATH={PYTHON}:$PATH "
-)
-shell.prefix(f"export {PREFIX}PYTHONPATH={shlex.quote(ROOT)}; ")
+
+
+def put_first(variable, folder):
+    """Let a variable that lists folders begin with this one, for this process and its jobs."""
+    others = os.environ.get(variable, "").split(os.pathsep)
+    kept = [path for path in others if path and path != folder]
+    os.environ[variable] = os.pathsep.join([folder, *kept])
+
+
+# Jobs measure the code beside the workflow, whatever else is installed, and with the interpreter of
+# this process unless Snakemake was told to deploy software.
+put_first("PYTHONPATH", ROOT)
+if not workflow.deployment_settings.deployment_method:
+    put_first("PATH", os.path.dirname(sys.executable))
 
 from snakemake.io import IOFile
 
@@ -33,17 +44,27 @@ except SlayError as error:
     sys.exit(f"{error}")
 
 RUN = f"results/{CONFIG.run}"
+HERE = str(workflow.modifier.modify_path(RUN))  # with the prefix of a module
+MAIN = Path(workflow.main_snakefile).resolve().is_relative_to(ROOT)  # it is no module
 GPU = 1 if CONFIG.device == "cuda" else 0
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
 
+
+def here(path):
+    """Where a file of the run lies."""
+    return HERE + path.removeprefix(RUN)
+
+
 # What the report reads beside records, so small that it is written as it should be.
-PLANS = {f"{RUN}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
-PLANS[f"{RUN}/config.json"] = json.dumps(config, sort_keys=True) + "\n"
+PLANS = {f"{HERE}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
+PLANS[f"{HERE}/config.json"] = json.dumps(config, sort_keys=True) + "\n"
 
 OTHERS = []  # files that are there and are not this run's
 if workflow.is_main_process:
-    cut_short, OTHERS = to_be_renewed(BY_PATH.values())
+    cut_short, OTHERS = to_be_renewed(
+        replace(job, path=here(job.path)) for job in BY_PATH.values()
+    )
     for path in cut_short:
         os.replace(path, f"{path}.cut-short")
         print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
@@ -97,12 +118,13 @@ def megabytes(wildcards, attempt):
 
 def records_there_are(wildcards):
     """Which records a draft finds, and their age: with these it is made again."""
-    paths = [job.path for job in JOBS[wildcards.experiment]]
+    paths = [here(job.path) for job in JOBS[wildcards.experiment]]
     return digest(
         " ".join(f"{p} {os.stat(p).st_mtime_ns}" for p in paths if os.path.exists(p))
     )
 
 
+PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the report
 FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
 # Text that a table reads beside its own template.
 ALSO_READS = {"quality": ["config/published.yaml"], "claims": ["paper/claims.yaml"]}
