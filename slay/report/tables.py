@@ -11,7 +11,7 @@ import yaml
 from slay.errors import unknown
 from slay.report import scores, sources
 from slay.report.context import basic, whole
-from slay.report.latex import Latex, environment, render
+from slay.report.latex import Latex, environment, escape, render
 from slay.report.results import Estimate, Missing, Results
 from slay.report.stats import growth_exponent
 
@@ -258,13 +258,13 @@ def language(results: Results) -> dict[str, Any]:
         for name in _measured(results, "language")
     ]
     used = not results.select("language", "flops_utilisation").empty if rows else False
-    facts = {key: next(iter(results.axis("language", key)), "") for key in ABOUT}
+    facts = {key: value for key in ABOUT for value in results.axis("language", key)[:1]}
     return {
         "rows": rows,
         "convs": convs,
         "utilisation": used,
         "unigram": results.value("language", "unigram_entropy"),
-        "about": Latex(", ".join(text.format(facts[key]) for key, text in ABOUT.items())),
+        "about": Latex(", ".join(ABOUT[key].format(escape(str(facts[key]))) for key in facts)),
     }
 
 

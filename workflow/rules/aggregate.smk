@@ -1,12 +1,6 @@
 """From records to tidy data: one row a record, then one row a setting and metric."""
 
 
-def write_plan(path, log):
-    """One of PLANS. The log is empty and new: the report reads from it when the step began."""
-    Path(log).write_text("")
-    Path(path).write_text(PLANS[path])
-
-
 rule write_manifest:
     output:
         f"{RUN}/manifests/{{experiment}}.json",

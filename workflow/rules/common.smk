@@ -45,7 +45,7 @@ except SlayError as error:
 
 RUN = f"results/{CONFIG.run}"
 HERE = str(workflow.modifier.modify_path(RUN))  # with the prefix of a module
-MAIN = Path(workflow.main_snakefile).resolve().is_relative_to(ROOT)  # it is no module
+MAIN = workflow.main_snakefile in (f"{ROOT}/Snakefile", f"{ROOT}/workflow/Snakefile")
 GPU = 1 if CONFIG.device == "cuda" else 0
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
@@ -58,7 +58,15 @@ def here(path):
 
 # What the report reads beside records, so small that it is written as it should be.
 PLANS = {f"{HERE}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
-PLANS[f"{HERE}/config.json"] = json.dumps(config, sort_keys=True) + "\n"
+SETTINGS = {**CONFIG.model_dump(), "experiments": config["experiments"]}  # and defaults
+PLANS[f"{HERE}/config.json"] = json.dumps(SETTINGS, sort_keys=True) + "\n"
+
+
+def write_plan(path, log):
+    """One of PLANS. The log is empty and new: the report reads from it when the step began."""
+    Path(log).write_text("")
+    Path(path).write_text(PLANS[path])
+
 
 OTHERS = []  # files that are there and are not this run's
 if workflow.is_main_process:
