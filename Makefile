@@ -4,7 +4,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 # One after another: without LaTeX, `paper` stops before the set-up and before any measurement.
 .NOTPARALLEL:
-.PHONY: help setup tex paper test lint format lock dag clean
+.PHONY: help setup tex paper arxiv publish test lint format lock dag clean
 
 in_venv := source .venv/bin/activate
 
@@ -23,6 +23,16 @@ tex:  ## Check that LaTeX is there; root on Debian gets it installed
 paper: tex setup  ## Measure what is not measured yet and build the paper (ARGS=... for Snakemake)
 	@$(in_venv)
 	snakemake --cores all paper $(ARGS)
+
+arxiv: tex setup  ## Pack the paper's source into an archive that compiles alone
+	@$(in_venv)
+	snakemake --cores all arxiv $(ARGS)
+
+RUN ?= laptop
+publish: setup  ## Copy a run to results/published, to be kept in git (RUN=laptop)
+	@$(in_venv)
+	slay publish results/$(RUN) $(ARGS)
+	slay published --write README.md
 
 test: tex setup  ## Run the tests (ARGS=... for pytest)
 	@$(in_venv)

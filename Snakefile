@@ -3,6 +3,7 @@
     snakemake --cores all paper                                   the default run
     snakemake --cores all paper --configfile config/full.yaml     the GPU run
     snakemake --cores all paper_only                              the PDF from the records there are
+    snakemake --cores all arxiv                                   the paper's source as an archive
 
 The configuration says what is measured (config/README.md). A record's job depends on the code that
 it can import, by fingerprint: editing one mechanism reruns that mechanism alone.
@@ -63,6 +64,12 @@ rule paper:
 rule paper_only:
     input:
         f"{RUN}/draft/paper/slay.pdf",
+    localrule: True
+
+
+rule arxiv:
+    input:
+        f"{RUN}/paper/arxiv.tar.gz",
     localrule: True
 
 

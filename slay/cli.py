@@ -317,10 +317,6 @@ def paper(folder: Path, templates: Path, draft: bool) -> None:
     click.echo(build(results, templates, results.base / "paper"))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 @main.command()
 @click.option(
     "--configfile",
@@ -372,28 +368,142 @@ def _duration(seconds: list[float | None]) -> str:
 
 
 @main.command()
+@RUN
+@TEMPLATES
+@OUT
+def arxiv(folder: Path, templates: Path, out: Path) -> None:
+    """Pack the source of a run's paper, which was built, into an archive that compiles alone."""
+    from slay.report.paper import pack
+    from slay.report.results import Results
+
+    click.echo(pack(Results(folder), templates, out))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--name", help="Its folder under results/published. Default: the device's name.")
+@click.option("--dirty", is_flag=True, help="Even if it was measured with uncommitted changes.")
+def publish(folder: Path, name: str | None, dirty: bool) -> None:
+    """Copy a run that was measured in full to results/published, to be kept in git.
+
+    Its records, the command of each and what it printed. Papers built later, and `slay diff`, set
+    other runs beside it.
+
+    \b
+    slay publish results/laptop
+    """
+    from slay.report.published import FOLDER, publish
+
+    click.echo(publish(folder, name, FOLDER, dirty=dirty))
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="As a table of their key numbers.")
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Put that table between the lines of a file that say where, as README.md has them.",
+)
+def published(markdown: bool, write: Path | None) -> None:
+    """List the runs in results/published."""
+    from slay.report.keys import between, table
+    from slay.report.published import printed, published
+
+    runs = published()
+    if markdown or write is not None:
+        text = table(runs, printed())
+        if write is not None:
+            write.write_text(between(write, text), encoding="utf-8")
+        else:
+            click.echo(text, nl=False)
+        return
+    for run in runs:
+        about = run.about
+        click.echo(
+            f"{run.name:16} {about['title']}; {about['processor']}, device {about['device']}; "
+            f"{about['date']}, commit {about['commit']}, {about['records']} records"
+        )
+    if not runs:
+        click.echo("none yet: slay publish results/<run> adds one")
+
+
+@main.command()
 @click.argument("before", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("after", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument(
+    "after", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False
+)
 @click.option("--all", "every", is_flag=True, help="Also what does not differ significantly.")
 @click.option("--experiment", help="Of one experiment only.")
 @click.option("--metric", help="Of one metric only.")
 @click.option("--level", default=0.05, show_default=True, help="Level of significance.")
 def diff(
-    before: Path, after: Path, every: bool, experiment: str | None, metric: str | None, level: float
+    before: Path,
+    after: Path | None,
+    every: bool,
+    experiment: str | None,
+    metric: str | None,
+    level: float,
 ) -> None:
     """Compare the numbers of two runs' folders, such as results/laptop and results/gpu.
 
     Means over seeds by Welch's t test, corrected for the number of comparisons; where there is
     one seed nothing can be said, and a difference is shown without a verdict.
+
+    With one folder, or where one of two is under results/published, say of every number whether the
+    published one was reproduced within its interval.
+
+    \b
+    slay diff results/laptop                             with the published run of that name
+    slay diff results/laptop results/published/laptop    the same
     """
+    from slay.report.published import Published, counterpart, open_results
+
+    runs = [open_results(path) for path in (before, after) if path is not None]
+    if len(runs) == 1:
+        runs.append(counterpart(runs[0]))
+    known = [run for run in runs if isinstance(run, Published)]
+    if known:
+        own = next((run for run in runs if run is not known[0]), known[0])
+        _reproduction(known[0], own, every, experiment, metric)
+        return
+    _differences(runs, every, experiment, metric, level)
+
+
+def _reproduction(
+    published: Any, own: Any, every: bool, experiment: str | None, metric: str | None
+) -> None:
+    from slay.report.reproduction import reproduction
+
+    rows = reproduction(published, own, experiment, metric)
+    if not len(rows):
+        raise SlayError(f"{published.folder} and {own.folder}: have no measurement in common")
+    click.echo(f"published: {published.folder}   own: {own.folder}")
+    shown = rows if every else rows[rows["verdict"] == "differs"]
+    for row in shown.to_dict("records"):
+        interval = "" if row["low"] != row["low"] else f"[{row['low']:.5g}, {row['high']:.5g}]"
+        click.echo(
+            f"{row['verdict']:10} {row['setting']:56} {row['metric']:18} "
+            f"{row['published']:>11.5g} {interval:>24} {row['own']:>11.5g}"
+        )
+    number = {name: int((rows["verdict"] == name).sum()) for name in ("reproduced", "open")}
+    judged = len(rows) - number["open"]
+    click.echo(f"{number['reproduced']} of {judged} numbers reproduced within their intervals")
+    if number["open"]:
+        click.echo(f"{number['open']} of one seed, which has no interval, are not the same")
+    if not every:
+        click.echo("--all shows every number")
+
+
+def _differences(
+    runs: list[Any], every: bool, experiment: str | None, metric: str | None, level: float
+) -> None:
     import math
 
     from slay.report.diff import differences
-    from slay.report.results import Results
 
-    rows = differences(Results(before), Results(after), experiment, metric)
+    rows = differences(runs[0], runs[1], experiment, metric)
     if not len(rows):
-        raise SlayError(f"{before} and {after}: have no measurement in common")
+        raise SlayError(f"{runs[0].folder} and {runs[1].folder}: have no measurement in common")
     numbers = rows.to_dict("records")
     significant = [row for row in numbers if row["p"] < level]
     unjudged = sum(math.isnan(row["p"]) for row in numbers)
@@ -409,3 +519,7 @@ def diff(
     )
     if unjudged and not every:
         click.echo(f"{unjudged} have one seed and cannot be judged: --all shows them")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

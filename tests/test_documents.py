@@ -76,3 +76,13 @@ def run(words, cwd):
     done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     return done.stdout
+
+
+def test_the_readme_shows_the_published_runs(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    done = CliRunner().invoke(main, ["published", "--write", str(copy)])
+    assert done.exit_code == 0, done.output
+    assert (ROOT / "README.md").read_text() == copy.read_text(), (
+        "run: slay published --write README.md"
+    )

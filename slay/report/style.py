@@ -65,6 +65,14 @@ def look(name: str) -> tuple[str, str]:
     return LOOKS.get(name) or SPARE[sum(map(ord, name)) % len(SPARE)]
 
 
+def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
+    """How a mechanism's curve of many points is drawn: with a few markers, at places of its own."""
+    colour, marker = look(name)
+    step = max(1, points // marks)
+    place = sum(map(ord, name)) % step
+    return {"color": colour, "marker": marker, "markevery": (place, step), "label": name}
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """The style, for the figures drawn inside."""
@@ -72,11 +80,15 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path, epoch: int) -> None:
-    """Write a figure as PDF and PNG, dated by its data: the same data give the same bytes."""
+def save(figure: Figure, path: Path, epoch: int, subject: str) -> None:
+    """Write a figure as PDF and PNG, dated by its data: the same data give the same bytes.
+
+    The PDF names its subject.
+    """
     from datetime import UTC, datetime
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"CreationDate": datetime.fromtimestamp(epoch, UTC)})
+    date = datetime.fromtimestamp(epoch, UTC)
+    figure.savefig(path, metadata={"CreationDate": date, "Subject": subject})
     figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": ""})
     plt.close(figure)

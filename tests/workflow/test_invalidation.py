@@ -21,6 +21,8 @@ def test_deleted_record(checkout):
         "table quality",
         "table denominators",
         "table claims",
+        "table claims-ours",
+        "table runs",
         "figure quality",
         "figure normalisers",
         "the paper",

@@ -134,8 +134,18 @@ def records_there_are(wildcards):
 
 PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the report
 FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
-# Text that a table reads beside its own template.
-ALSO_READS = {"quality": ["config/published.yaml"], "claims": ["paper/claims.yaml"]}
+# Text that a table or figure reads beside its own template.
+PRINTED = "config/published.yaml"
+KEPT = "results/published/*/about.json"
+CLAIMS = ["paper/claims.yaml", "paper/parts/verdicts.tex.j2", PRINTED, KEPT]
+ALSO_READS = {
+    "quality": [PRINTED],
+    "language": [PRINTED],
+    "machines": [PRINTED, KEPT],
+    "runs": [PRINTED, KEPT],
+    "claims": CLAIMS,
+    "claims-ours": CLAIMS,
+}
 
 
 def data(experiments, draft="{draft}"):

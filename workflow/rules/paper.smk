@@ -46,6 +46,9 @@ rule draw_figure:
         "../../envs/slay.yaml"
     params:
         code=lambda wildcards: fingerprint([f"slay.report.figures.{wildcards.figure}"]),
+        text=lambda wildcards: (
+            text(PRINTED, KEPT) if wildcards.figure == "machines" else ""
+        ),
         draft=draft_flag,
         run=lambda wildcards: HERE,
     message:
@@ -81,6 +84,8 @@ rule build_paper:
             "paper/sections/*",
             "paper/references.bib",
             "paper/claims.yaml",
+            PRINTED,
+            KEPT,
         ),
         draft=draft_flag,
         run=lambda wildcards: HERE,
@@ -117,6 +122,25 @@ rule write_page:
         "page {wildcards.page}"
     shell:
         "slay page {wildcards.page} --run {params.run:q} --out {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule pack_paper:
+    input:
+        f"{RUN}/paper/slay.pdf",
+    output:
+        f"{RUN}/paper/arxiv.tar.gz",
+    log:
+        f"{RUN}/logs/arxiv.log",
+    localrule: True
+    conda:
+        "../../envs/slay.yaml"
+    params:
+        code=fingerprint(["slay.report.paper"]),
+        run=lambda wildcards: HERE,
+    message:
+        "the archive of the paper's source"
+    shell:
+        "slay arxiv --run {params.run:q} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule build_report:
