@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -74,6 +76,13 @@ def results(tmp_path_factory):
     (data.parent / "config.json").write_text(json.dumps(CONFIG))
     (data.parent / "mechanisms.json").write_text(json.dumps([{"name": name} for name in NAMES]))
     return Results(data.parent)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_report_has_a_caption_for_it(name):
+    text = Path("workflow/report/figure.rst").read_text(encoding="utf-8")
+    template = jinja2.Template(text, undefined=jinja2.StrictUndefined)
+    assert template.render(snakemake={"wildcards": {"figure": name}}).strip()
 
 
 @pytest.mark.parametrize("name", FIGURES)
