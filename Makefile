@@ -63,7 +63,7 @@ lock: setup  ## Write envs/lock.txt from pyproject.toml (ARGS=--upgrade takes ne
 dag: setup  ## Draw the workflow's rules: docs/workflow.svg
 	@envs/graphviz.sh
 	$(in_venv)
-	snakemake all --quiet --rulegraph dot | tred | dot -Grankdir=LR -Tsvg > docs/workflow.svg
+	snakemake all arxiv --quiet --rulegraph dot | tred | dot -Grankdir=LR -Tsvg > docs/workflow.svg
 
 clean:  ## Remove caches and build files, never results
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
