@@ -27,6 +27,9 @@ def test_they_stay_text(checkout):
     path = checkout.path / SMOKE
     config = yaml.safe_load(path.read_text())
     config["title"] = TITLE
+    config["plugins"] = {"my_soft.2": "slay.attention.linear:LinearAttention"}
+    config["attention"].append("my_soft.2")
+    config["experiments"]["quality"].append({"attention": "my_soft.2", "head_dim": 16})
     config["experiments"]["language"][0]["data"] = DATA
     path.write_text(yaml.safe_dump(config, allow_unicode=True))
     before = set(checkout.path.iterdir())
@@ -43,3 +46,4 @@ def test_they_stay_text(checkout):
     for words in ("50% of $x_1^2$ &", r"\input{secret} <b>", "$(touch hacked);", "[U+2603]"):
         assert words in text
     assert "{threads}" in text
+    assert "my_soft.2" in text
