@@ -32,6 +32,7 @@ include: "workflow/rules/paper.smk"
 
 
 onstart:
+    look_for_gpu()
     keep_warm()
     show_progress()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ shell.prefix(f"export {PREFIX}PYTHONPATH={shlex.quote(ROOT)}; ")
 from snakemake.io import IOFile
 
 from slay.config import load
+from slay.devices import VARIABLE, visible
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest, plugins
 from slay.provenance import file_digest, fingerprint
@@ -33,7 +35,18 @@ except SlayError as error:
     sys.exit(f"{error}")
 
 RUN = f"results/{CONFIG.run}"
-GPU = 1 if CONFIG.device == "cuda" else 0
+
+# On this machine, and not on a cluster's nodes, jobs share what GPUs there are: one each.
+LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
+GPUS = visible() if LOCAL and CONFIG.device != "cpu" else []
+GPU = 1 if CONFIG.device == "cuda" or GPUS else 0
+if GPUS:
+    os.environ[VARIABLE] = ",".join(GPUS)  # jobs need not ask again
+if LOCAL and GPU and "gpu" not in workflow.resource_settings.resources:
+    workflow.register_resource("gpu", max(1, len(GPUS)))
+# A timing job has the machine to itself, or its share of the cores where it has a GPU.
+ALONE = max(1, (workflow.resource_settings.cores or 8) // max(1, len(GPUS)))
+
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
 
@@ -56,6 +69,19 @@ wildcard_constraints:
     job=r"[^\s]+",
     experiment="|".join(JOBS) or "none",
     draft="(draft/)?",  # results/<run>/draft/ holds what paper_only makes
+
+
+def look_for_gpu():
+    """Stop at once, not at every job, where measurements need a GPU and this machine has none."""
+    if GPUS or not workflow.local_exec or CONFIG.device != "cuda":
+        return
+    if any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs()):
+        look = "import torch; raise SystemExit(not torch.cuda.is_available())"
+        if subprocess.run([sys.executable, "-c", look]).returncode:
+            sys.exit(
+                "config: device: 'cuda', and torch sees no GPU here; take a configuration with "
+                "device: cpu, or a cluster: --profile slurm"
+            )
 
 
 def records(wildcards):
