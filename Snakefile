@@ -18,6 +18,8 @@ if not workflow.config_settings.configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/gpus.smk"
+include: "workflow/rules/resume.smk"
 include: "workflow/rules/warm.smk"
 include: "workflow/rules/progress.smk"
 include: "workflow/rules/quality.smk"
@@ -32,6 +34,7 @@ include: "workflow/rules/paper.smk"
 
 
 onstart:
+    sign()
     look_for_gpu()
     keep_warm()
     show_progress()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 import slay
 from slay.errors import SlayError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, or none for this user
 LANGUAGE = ("train", "export", "generate", "data")  # of slay.training.language.commands
 
 
@@ -33,6 +35,11 @@ class Group(click.Group):
             return super().invoke(ctx)
         except SlayError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            what = error.filename or "a file"
+            raise click.ClickException(f"{what}: cannot be written ({error.strerror})") from error
 
 
 @click.group(
@@ -305,10 +312,6 @@ def paper(folder: Path, templates: Path, draft: bool) -> None:
     click.echo(build(results, templates, results.base / "paper"))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 @main.command()
 @click.option(
     "--configfile",
@@ -397,3 +400,7 @@ def diff(
     )
     if unjudged and not every:
         click.echo(f"{unjudged} have one seed and cannot be judged: --all shows them")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ import torch
 
 from slay.devices import claimed
 from slay.errors import SlayError
+from slay.experiments.measure import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result, choose_device
 from slay.jobs import code
 from slay.params import LanguageParams, Params
@@ -56,7 +57,11 @@ def _measured(params: Params, fingerprint: str, threads: int, progress: Progress
     device = choose_device(params.device)
     started = datetime.now(UTC)
     begin = time.perf_counter()
-    result = _finite(EXPERIMENTS.load(params.experiment)(params, progress))
+    try:
+        with memory_guard():
+            result = _finite(EXPERIMENTS.load(params.experiment)(params, progress))
+    except OutOfMemory as error:
+        result = Result({}, status="oom", message=str(error))
     head, dirty = commit()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Record(

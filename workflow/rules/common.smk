@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,16 +16,12 @@ PREFIX = (
 )
 shell.prefix(f"export {PREFIX}PYTHONPATH={shlex.quote(ROOT)}; ")
 
-from snakemake.io import IOFile
-
 from slay.config import load
-from slay.devices import VARIABLE, visible
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest, plugins
 from slay.provenance import file_digest, fingerprint
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, TABLES
-from slay.stale import to_be_renewed
 
 try:
     CONFIG = load(config)
@@ -36,17 +31,6 @@ except SlayError as error:
 
 RUN = f"results/{CONFIG.run}"
 
-# On this machine, and not on a cluster's nodes, jobs share what GPUs there are: one each.
-LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
-GPUS = visible() if LOCAL and CONFIG.device != "cpu" else []
-GPU = 1 if CONFIG.device == "cuda" or GPUS else 0
-if GPUS:
-    os.environ[VARIABLE] = ",".join(GPUS)  # jobs need not ask again
-if LOCAL and GPU and "gpu" not in workflow.resource_settings.resources:
-    workflow.register_resource("gpu", max(1, len(GPUS)))
-# A timing job has the machine to itself, or its share of the cores where it has a GPU.
-ALONE = max(1, (workflow.resource_settings.cores or 8) // max(1, len(GPUS)))
-
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
 
@@ -54,45 +38,11 @@ RECORDS = list(BY_PATH)
 PLANS = {f"{RUN}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
 PLANS[f"{RUN}/config.json"] = json.dumps(config, sort_keys=True) + "\n"
 
-OTHERS = []  # files that are there and are not this run's
-if workflow.is_main_process:
-    cut_short, OTHERS = to_be_renewed(BY_PATH.values())
-    for path in cut_short:
-        os.replace(path, f"{path}.cut-short")
-        print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
-    for path, text in PLANS.items():
-        if os.path.exists(path) and Path(path).read_text() != text:
-            OTHERS.append(path)
-
 
 wildcard_constraints:
     job=r"[^\s]+",
     experiment="|".join(JOBS) or "none",
     draft="(draft/)?",  # results/<run>/draft/ holds what paper_only makes
-
-
-def look_for_gpu():
-    """Stop at once, not at every job, where measurements need a GPU and this machine has none."""
-    if GPUS or not workflow.local_exec or CONFIG.device != "cuda":
-        return
-    if any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs()):
-        look = "import torch; raise SystemExit(not torch.cuda.is_available())"
-        if subprocess.run([sys.executable, "-c", look]).returncode:
-            sys.exit(
-                "config: device: 'cuda', and torch sees no GPU here; take a configuration with "
-                "device: cpu, or a cluster: --profile slurm"
-            )
-
-
-def records(wildcards):
-    """Every record of the run; what there is and is not this run's will be made again.
-
-    Snakemake sees other code or settings too, but only where it remembers how a file was made: not
-    where .snakemake was deleted, nor where results were copied.
-    """
-    forgotten = (f for f in OTHERS if workflow.persistence.params(IOFile(f)) is None)
-    workflow.dag.forcefiles.update(forgotten)
-    return RECORDS
 
 
 def job(wildcards, experiment):
