@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -58,10 +59,8 @@ def test_a_full_disk_stops_what_writes_tables_with_one_line(tmp_path):
     done = run(tmp_path, *QUALITY, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "record.json")
-    (tmp_path / "manifest.json").write_text(
-        f'[{{"path": "record.json", "params": {record.model_dump_json(include={"params"})[10:-1]}, '
-        f'"code": "{record.provenance.code}"}}]'
-    )
+    job = {"path": "record.json", "params": record.params, "code": record.provenance.code}
+    (tmp_path / "manifest.json").write_text(json.dumps([job]))
     words = [SLAY, "collect", "manifest.json", "--table", "/dev/full", "--summary", "s.csv"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1

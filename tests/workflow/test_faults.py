@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -35,6 +36,14 @@ def start(checkout, log, *args):
     )  # fmt: skip
 
 
+def until(condition):
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited for a minute")
+
+
 def test_twenty_kills_and_one_resume(checkout, tmp_path):
     results = checkout.path / "results/smoke"
     before = (results / "paper/slay.pdf").read_bytes()
@@ -57,3 +66,38 @@ def test_twenty_kills_and_one_resume(checkout, tmp_path):
     assert len(done) == 16
     assert (results / "paper/slay.pdf").read_bytes() == before
     assert checkout.planned() == set()
+
+
+RESULTS = ("results", "--configfile", SMOKE)
+
+
+def test_two_runs_at_once(checkout, tmp_path):
+    for record in (checkout.path / "results/smoke/records/tasks/linear").rglob("*.json"):
+        record.unlink()
+    first = start(checkout, tmp_path / "log", "--cores", "1", *RESULTS)
+    until(lambda: list((checkout.path / ".snakemake/locks").glob("*.lock")))
+    second = checkout.run("--cores", "1", *RESULTS)
+    assert second.returncode != 0
+    assert "Directory cannot be locked" in second.stdout
+    assert "Traceback" not in second.stdout
+    assert first.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
+    assert "Nothing to be done" in checkout.run("-n", *RESULTS).stdout
+
+
+def test_an_edit_during_a_run_mixes_nothing(checkout, tmp_path):
+    records = [path for path in checkout.records() if "majority" in str(path)]
+    code = {path: json.loads(path.read_text())["provenance"]["code"] for path in records}
+    for path in records:
+        path.unlink()
+    shutil.rmtree(checkout.path / "results/smoke/logs/tasks")
+    process = start(checkout, tmp_path / "log", "--cores", "1", *RESULTS)
+    until(lambda: [p for p in checkout.path.rglob("logs/tasks/**/*.log") if p.stat().st_size])
+    checkout.edit("slay/tasks/pattern.py", "CLASSES = 8", "CLASSES = 7")
+    assert process.wait(300) != 0
+    assert "the code changed since this job was planned" in (tmp_path / "log").read_text()
+    made = [path for path in records if path.exists()]
+    assert made
+    assert all(json.loads(p.read_text())["provenance"]["code"] == code[p] for p in made)
+    assert checkout.measured() == {
+        f"tasks {name}/majority-L8/seed{seed}" for name in ("standard", "linear") for seed in (0, 1)
+    }
