@@ -22,6 +22,8 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/gpus.smk"
+include: "workflow/rules/resume.smk"
 include: "workflow/rules/warm.smk"
 include: "workflow/rules/progress.smk"
 include: "workflow/rules/quality.smk"
@@ -36,6 +38,8 @@ include: "workflow/rules/paper.smk"
 
 
 onstart:
+    sign()
+    look_for_gpu()
     keep_warm()
     show_progress()
 

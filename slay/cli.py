@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 import slay
 from slay.errors import SlayError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, or none for this user
 LANGUAGE = ("train", "export", "generate", "data")  # of slay.training.language.commands
 
 
@@ -33,6 +35,11 @@ class Group(click.Group):
             return super().invoke(ctx)
         except SlayError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            what = error.filename or "a file"
+            raise click.ClickException(f"{what}: cannot be written ({error.strerror})") from error
 
 
 @click.group(

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 # The folder of this project, also where another Snakefile uses it as a module.
@@ -27,15 +26,12 @@ put_first("PYTHONPATH", ROOT)
 if not workflow.deployment_settings.deployment_method:
     put_first("PATH", os.path.dirname(sys.executable))
 
-from snakemake.io import IOFile
-
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest, plugins
 from slay.provenance import file_digest, fingerprint
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, TABLES
-from slay.stale import to_be_renewed
 
 try:
     CONFIG = load(config)
@@ -46,7 +42,7 @@ except SlayError as error:
 RUN = f"results/{CONFIG.run}"
 HERE = str(workflow.modifier.modify_path(RUN))  # with the prefix of a module
 MAIN = workflow.main_snakefile in (f"{ROOT}/Snakefile", f"{ROOT}/workflow/Snakefile")
-GPU = 1 if CONFIG.device == "cuda" else 0
+
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
 
@@ -68,34 +64,10 @@ def write_plan(path, log):
     Path(path).write_text(PLANS[path])
 
 
-OTHERS = []  # files that are there and are not this run's
-if workflow.is_main_process:
-    cut_short, OTHERS = to_be_renewed(
-        replace(job, path=here(job.path)) for job in BY_PATH.values()
-    )
-    for path in cut_short:
-        os.replace(path, f"{path}.cut-short")
-        print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
-    for path, text in PLANS.items():
-        if os.path.exists(path) and Path(path).read_text() != text:
-            OTHERS.append(path)
-
-
 wildcard_constraints:
     job=r"[^\s]+",
     experiment="|".join(JOBS) or "none",
     draft="(draft/)?",  # results/<run>/draft/ holds what paper_only makes
-
-
-def records(wildcards):
-    """Every record of the run; what there is and is not this run's will be made again.
-
-    Snakemake sees other code or settings too, but only where it remembers how a file was made: not
-    where .snakemake was deleted, nor where results were copied.
-    """
-    forgotten = (f for f in OTHERS if workflow.persistence.params(IOFile(f)) is None)
-    workflow.dag.forcefiles.update(forgotten)
-    return RECORDS
 
 
 def job(wildcards, experiment):
