@@ -23,7 +23,7 @@ def shown(value: object) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python writes no integer of more than 4300 digits
-        return f"a {type(value).__name__} of many digits"
+        return "a number of thousands of digits"
     return text if len(text) <= 100 else f"{text[:60]}…{text[-20:]}"
 
 

@@ -69,8 +69,14 @@ def plugins(names: Iterable[str]) -> list[str]:
 def expand(config: Config) -> dict[str, list[Job]]:
     """Every job of a run, by experiment, in the order of the configuration.
 
-    Raises `SlayError` where two different jobs would write one record.
+    Raises `SlayError` where two different jobs would write one record, or where a mechanism from
+    outside is not there.
     """
+    for name in config.plugins:
+        try:
+            fingerprint([ATTENTION.module(name)])
+        except SlayError as error:
+            raise SlayError(f"plugins.{name}: {error}") from error
     jobs: dict[str, dict[str, Job]] = {}
     for experiment, points in config.grids().items():
         table = jobs.setdefault(experiment, {})
