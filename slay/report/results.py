@@ -197,7 +197,7 @@ class Results:
         facts = facts.sort_values("started", kind="stable")
         commits = [str(commit)[:7] for commit in facts["commit"].dropna().unique()]
         if len(commits) > 2:
-            commits = [f"{len(commits)} commits, the last {commits[-1]}"]
+            commits = [f"{commits[0]} to {commits[-1]} ({len(commits)} commits)"]
         last = datetime.fromisoformat(facts["started"].max())
         return {
             **machine,

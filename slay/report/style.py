@@ -25,16 +25,16 @@ LOOKS = {
     "uniform": ("#7f7f7f", "x"),
     "linear": ("#E69F00", "s"),
     "performer": ("#B8860B", "P"),
-    "cosformer": ("#8C6D31", "h"),
+    "cosformer": ("#8C6D31", "+"),
     "rff": ("#999933", "X"),
     "yat-performer": ("#56B4E9", "<"),
     "yat-performer-laplace": ("#332288", ">"),
     "yat-performer-nystrom": ("#44AA99", "p"),
     "yat-performer-tensor": ("#117733", "*"),
-    "yat-performer-rm": ("#009E73", "H"),
+    "yat-performer-rm": ("#009E73", "2"),
     "yat-performer-anchor": ("#0072B2", "^"),
     "yat-quadratic": ("#D55E00", "v"),
-    "yat-cubic": ("#882255", "8"),
+    "yat-cubic": ("#882255", "1"),
 }
 SPARE = [("#CC6677", "$1$"), ("#6699CC", "$2$"), ("#997700", "$3$"), ("#666666", "$4$")]
 BOUND = "#555555"  # what no mechanism can be below
