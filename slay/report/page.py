@@ -75,7 +75,8 @@ def _cell(row: dict[Any, Any]) -> str:
     if math.isnan(row["mean"]):
         return "" if row["status"] == "ok" else row["status"]
     half = (row["high"] - row["low"]) / 2
-    text = f"{row['mean']:.4g}" + (f" ± {half:.2g}" if half > 0 else "")
+    digits = ".4g" if abs(row["mean"]) < 1e4 else ",.0f"
+    text = f"{row['mean']:{digits}}" + (f" ± {half:.2g}" if half > 0 else "")
     return f"{text} †" if row["stale"] else text
 
 
