@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+SAID = ("out of memory", "not enough memory", "allocate memory")  # by GPUs, Windows and Linux
+
 
 class OutOfMemory(Exception):
     """A call wanted more memory than there is."""
@@ -22,7 +24,7 @@ def memory_guard() -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         line = str(error).partition("\n")[0] or "out of memory"
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "not enough memory" not in line and "out of memory" not in line:
+        if not known and not any(words in line for words in SAID):
             raise
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -16,7 +16,3 @@ def keep_warm():
             stdin=subprocess.PIPE,
         )
         os.environ.update(SLAY_WARM=path)
-
-
-onstart:
-    keep_warm()
