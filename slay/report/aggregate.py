@@ -30,7 +30,7 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
     expected = json.loads(manifest.read_text(encoding="utf-8"))
     found = []
     for job in expected:
-        path = manifest.parents[1] / job["path"]
+        path = manifest.parent.parent / job["path"]
         if draft and not path.is_file():
             continue
         record = read_record(path)
