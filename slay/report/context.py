@@ -13,7 +13,7 @@ from slay.report import scores
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex, escape
 from slay.report.published import configuration, others, printed
-from slay.report.results import Estimate, Results
+from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import has_figure, has_table
 from slay.report.sources import FIGURES, TABLES
 
@@ -39,10 +39,12 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
         "machine": results.machine,
         "mechanisms": results.mechanisms,
         "names": results.names,
-        "longest": max(scores.timed_lengths(results), default=0),
-        "shortest": min(scores.timed_lengths(results), default=0),
+        "longest": max(scores.timed_lengths(results), default=Missing("scaling: ratio")),
+        "shortest": min(scores.timed_lengths(results), default=Missing("scaling: ratio")),
         "reach": lambda name: scores.reach(results, name),
-        "decoded": max(results.axis("scaling", "seq_len", mode="decode"), default=0),
+        "decoded": max(
+            results.axis("scaling", "seq_len", mode="decode"), default=Missing("scaling: decode")
+        ),
         "growth": lambda name, metric: scores.growth(results, name, metric),
         "solved": lambda name, group: scores.solved(results, name, group),
         "score": lambda name, group: scores.mean_score(results, name, task_groups()[group]),
@@ -53,8 +55,9 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
         "inputs": results.axis("quality", "inputs"),
         "trained_len": next(iter(results.axis("quality", "seq_len", inputs="trained")), None),
         "task_names": list(dict.fromkeys(task for task, _ in scores.lengths(results))),
-        "task_len": next(iter(results.axis("tasks", "seq_len")), 0),
-        "model_width": next(iter(results.axis("language", "embed_dim")), 0),
+        "task_len": next(iter(results.axis("tasks", "seq_len")), Missing("tasks")),
+        "twice": next((2 * n for n in results.axis("tasks", "seq_len")), Missing("tasks")),
+        "model_width": next(iter(results.axis("language", "embed_dim")), Missing("language")),
         "has_table": lambda name: has_table(results.base / f"tables/{name}.tex"),
         "has_figure": lambda name: has_figure(results.base / f"figures/{name}.pdf"),
         "table": lambda name: Latex(f"\\input{{\\built/tables/{name}}}"),
@@ -105,7 +108,8 @@ def _flag(results: Results) -> str:
 def _provenance(results: Results) -> list[dict[str, Any]]:
     """A row a table or figure: how many records, which code, which file.
 
-    A figure with the name of a table shows the same records, and has no row of its own.
+    A figure with the name of a table shows the same records, and has no row of its own; nor has one
+    of which this run has none.
     """
     run = results.folder.name
     files = {name: f"figures/{name}.pdf" for name in FIGURES}
@@ -118,4 +122,5 @@ def _provenance(results: Results) -> list[dict[str, Any]]:
             "code": results.code(experiments),
         }
         for name, experiments in (TABLES | FIGURES).items()
+        if not experiments or any(len(results.records(experiment)) for experiment in experiments)
     ]

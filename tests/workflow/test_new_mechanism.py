@@ -13,9 +13,9 @@ from slay.report.sources import FIGURES, TABLES
 
 pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
 
-# What is about other things than the mechanisms of a run: sentences of the text, one mechanism's
-# quadrature, neurons.
-ABOUT_OTHERS = {"claims", "quadrature", "decision"}
+# What is about other things than the mechanisms of a run: sentences of the text, what other
+# machines and the original study have too, one mechanism's quadrature, neurons.
+ABOUT_OTHERS = {"claims", "claims-ours", "runs", "machines", "quadrature", "decision"}
 WIDER = {  # settings that the smoke run does without, so that nothing is left empty
     "scaling": {"mode": ["forward", "decode"]},
     "analysis": {"kind": ["profile", "reconstruction", "entropy", "maps", "sphere"]},
