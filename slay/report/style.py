@@ -72,11 +72,9 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path, epoch: int) -> None:
-    """Write a figure as PDF and PNG, dated by its data: the same data give the same bytes."""
-    from datetime import UTC, datetime
-
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PDF and PNG, without a date: the same numbers give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"CreationDate": datetime.fromtimestamp(epoch, UTC)})
+    figure.savefig(path, metadata={"CreationDate": None})
     figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": ""})
     plt.close(figure)

@@ -21,4 +21,4 @@ def draw_figure(name: str, results: Results, path: Path) -> None:
             figure = import_module(f"{__name__}.{name}").draw(results)
         except MissingError:
             figure = not_measured()
-        save(figure, path, results.epoch(FIGURES[name]))
+        save(figure, path)
