@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from slay.errors import SlayError
-from slay.experiments.measure import OutOfMemory, memory_guard
+from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result
 from slay.flags import words
 from slay.jobs import code

@@ -14,7 +14,7 @@ import torch
 
 from slay.devices import claimed
 from slay.errors import SlayError
-from slay.experiments.measure import OutOfMemory, memory_guard
+from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result, choose_device
 from slay.jobs import code
 from slay.params import LanguageParams, Params

@@ -18,7 +18,7 @@ ALONE = max(1, (workflow.resource_settings.cores or 8) // max(1, len(GPUS)))
 
 def look_for_gpu():
     """Stop at once, not at every job, where measurements need a GPU and this machine has none."""
-    if GPUS or not workflow.local_exec or CONFIG.device != "cuda":
+    if GPUS or workflow.touch or not workflow.local_exec or CONFIG.device != "cuda":
         return
     if any(job.resources.get("gpu") for job in workflow.dag.needrun_jobs()):
         look = "import torch; raise SystemExit(not torch.cuda.is_available())"
