@@ -22,7 +22,6 @@ from slay.ops.triton_maps import (
     b_back,
     b_of,
     beside,
-    coefficient,
     column,
     cross_weight,
     dot,
@@ -125,15 +124,15 @@ def across_polynomial_back(u, half, g, dz, X, M: tl.constexpr, QUERY: tl.constex
     linear = state_rows(X, M.linear_row, M.D, M.DP, M)
     s2 = state_sums(X, 0, M.D, M.D, M.DP, M.DP, M)
     s1 = state_sums(X, M.D * M.D, 1, M.D, 1, M.DP, M)
-    c1: tl.constexpr = coefficient(1, M, QUERY)
-    c2: tl.constexpr = coefficient(2, M, QUERY)
+    c1: tl.constexpr = M.c1 if QUERY else 1.0
+    c2: tl.constexpr = M.c2 if QUERY else 1.0
     du = c2 * du + c1 * dot(g, tl.trans(narrow(linear, M)), M)
     du += dz[:, None] * (c2 * fine_dot(u, s2 + tl.trans(s2), M) + c1 * s1)
     if M.degree == 3:
         more, dF = powers_back(
             u * 0.0, u * 0.0, u, u, g, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, True, QUERY
         )  # fmt: skip
-        c3: tl.constexpr = coefficient(3, M, QUERY)
+        c3: tl.constexpr = M.c3 if QUERY else 1.0
         du += c3 * (more + dF)
         for a in range(M.pairs):
             i, j = pair(a)

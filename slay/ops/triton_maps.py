@@ -457,12 +457,6 @@ def polynomial_slope(x, M: tl.constexpr):
 
 
 @triton.jit
-def coefficient(power: tl.constexpr, M: tl.constexpr, QUERY: tl.constexpr):
-    """The coefficient of a power of x, which counts on the side of the queries."""
-    return M.c[power] if QUERY else 1.0
-
-
-@triton.jit
 def cross_weight(M: tl.constexpr, QUERY: tl.constexpr):
     """Weights of u_j in rows of u (x) u that are kept whole: (1, DP).
 

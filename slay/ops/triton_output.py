@@ -13,7 +13,6 @@ import triton.language as tl
 from slay.ops.triton_maps import (
     a_of,
     b_of,
-    coefficient,
     cross_weight,
     dot,
     fine_dot,
@@ -67,10 +66,10 @@ def polynomial_products(u, half, X, M: tl.constexpr, QUERY: tl.constexpr):
         o += products(u, half, X, row, BW, M.half, M.D, M, M.DP, BW, False, QUERY)
     linear = state_rows(X, M.linear_row, M.D, M.DP, M)
     one = state_rows(X, M.linear_row + M.D, 1, 1, M)
-    o = coefficient(2, M, QUERY) * o + coefficient(1, M, QUERY) * dot(u, linear, M)
-    o += coefficient(0, M, QUERY) * one
+    o = (M.c2 if QUERY else 1.0) * o + (M.c1 if QUERY else 1.0) * dot(u, linear, M)
+    o += (M.c0 if QUERY else 1.0) * one
     if M.degree == 3:
-        o += coefficient(3, M, QUERY) * products(
+        o += (M.c3 if QUERY else 1.0) * products(
             u, u, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, M.DP, True, QUERY
         )  # fmt: skip
     return o

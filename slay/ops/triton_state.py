@@ -22,7 +22,6 @@ from slay.ops.triton_maps import (
     a_of,
     b_of,
     beside,
-    coefficient,
     column,
     cross_weight,
     dot,
@@ -195,7 +194,7 @@ def outer_sums(
         p = X + (row + a * BW + c)[:, None] * M.E + e[None, :]
         scale = 1.0
         if M.degree:
-            scale = coefficient(3 if CUBIC else 2, M, QUERY)
+            scale = (M.c3 if CUBIC else M.c2) if QUERY else 1.0
         tl.store(p, sums[i] * scale, mask=there[:, None] & (e < M.E)[None, :])
         if CUBIC:
             p = X + M.rows * M.E + M.cubic_sums + a * BW + c
@@ -254,9 +253,9 @@ def normaliser_sums(
     a, c = tl.arange(0, AP), tl.arange(0, BB)
     X += M.rows * M.E
     if M.degree:
-        s *= coefficient(2, M, QUERY)
-        tl.store(X + M.D * M.D + a, tl.sum(s1, 0) * coefficient(1, M, QUERY), mask=a < M.D)
-        tl.store(X + M.D * M.D + M.D, s0 * coefficient(0, M, QUERY))
+        s *= (M.c2 if QUERY else 1.0)
+        tl.store(X + M.D * M.D + a, tl.sum(s1, 0) * (M.c1 if QUERY else 1.0), mask=a < M.D)
+        tl.store(X + M.D * M.D + M.D, s0 * (M.c0 if QUERY else 1.0))
     tl.store(X + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
 
 
@@ -279,7 +278,7 @@ def linear_sums(
             S0 += w.to(tl.float32)
     d, e = tl.arange(0, M.DP), tl.arange(0, M.EP)
     X += M.linear_row * M.E
-    S1, S0 = S1 * coefficient(1, M, QUERY), S0 * coefficient(0, M, QUERY)
+    S1, S0 = S1 * (M.c1 if QUERY else 1.0), S0 * (M.c0 if QUERY else 1.0)
     tl.store(X + d[:, None] * M.E + e[None, :], S1, mask=(d < M.D)[:, None] & (e < M.E)[None, :])
     tl.store(X + M.D * M.E + e, tl.sum(S0, 0), mask=e < M.E)
 
