@@ -223,7 +223,7 @@ def query_gradients(
                     there = keys_there(keys.padding, b, j, end, L)[None, :]
                     dA = tl.where(there & (j[None, :] <= t[:, None]), dA, 0.0)
                     dP, dF = inside_back(dP, dF, P, F, Pk, Fk, dA, M)
-            t = fresh(t)
+            t, end, b, h, kv = fresh(t), fresh(end), fresh(b), fresh(h), fresh(kv)
             du = store_factors(
                 du, dP, dF, queries, da, db, b, h, kv, t, end, first, M, True
             )  # fmt: skip
@@ -280,7 +280,7 @@ def key_gradients(
                             dP, dF, P, F, Pq, Fq, tl.where(later, dA, 0.0), M
                         )  # fmt: skip
             dP, dF = tl.where(there[:, None], dP, 0.0), tl.where(there[:, None], dF, 0.0)
-            t = fresh(t)
+            t, end, b, kv = fresh(t), fresh(end), fresh(b), fresh(kv)
             du = store_factors(
                 du, dP, dF, keys, da, db, b, kv, kv, t, end, first, M, False
             )  # fmt: skip
