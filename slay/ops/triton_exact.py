@@ -49,10 +49,6 @@ class Pairs:
     dtype: Any  # of the products with scores or their gradients: tl.bfloat16 or tl.float32
     precision: str  # of float32 products
 
-    @property
-    def C(self) -> float:
-        return 2.0 + self.epsilon
-
 
 class Tokens(NamedTuple):
     """Queries with the gradients of their outputs, or keys with their values."""
@@ -63,15 +59,24 @@ class Tokens(NamedTuple):
 
 
 @triton.jit
-def reciprocal(x):
-    """1 / x, to the last bit or two."""
+def four_w(a, half, M: tl.constexpr):
+    """1 / (max(1 - x, 0) / 2 + eps / 4) from x = 2 a half, in three instructions.
+
+    The sum is formed in this order because 2 + eps would be rounded, by a part of eps.
+    """
     if INTERPRETED:
-        y = 1.0 / x
+        w = 1.0 / (tl.maximum(0.5 - a * half, 0.0) + M.epsilon / 4)
     else:
-        y = tl.inline_asm_elementwise(
-            "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
-        )
-    return y
+        w = tl.inline_asm_elementwise(
+            """{
+            .reg .f32 t;
+            fma.rn.sat.f32 t, $1, $2, 0f3F000000;
+            add.f32 t, t, $3;
+            rcp.approx.ftz.f32 $0, t;
+            }""",
+            "=f,f,f,f", [a, -half, M.epsilon / 4], dtype=tl.float32, is_pure=True, pack=1,
+        )  # fmt: skip
+    return w
 
 
 @triton.jit
@@ -109,10 +114,9 @@ def scaled(u, r):
 
 @triton.jit
 def ratios(S, r, ro, M: tl.constexpr):
-    """x / r and x w / r from S = u·u' of tokens with r and other tokens with ro: (T, TO)."""
+    """x / r and 4 x w / r from S = u·u' of tokens with r and other tokens with ro: (T, TO)."""
     a = S * ro[None, :]
-    rest = M.C - (2.0 * r)[:, None] * a
-    return a, a * reciprocal(tl.maximum(rest, M.epsilon))
+    return a, a * four_w(a, (0.5 * r)[:, None], M)
 
 
 @triton.jit
@@ -152,7 +156,7 @@ def attended(
     o, z, u, r, keys, b, kv, row, last, lo, hi, end,
     M: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """o and z, over r^2, with the keys from `lo` to below `hi`; if `MASK`, up to `last`: (T,)."""
+    """o and z, over r^2 / 4, with the keys from `lo` to below `hi`; if `MASK`, up to `last`: (T,)."""
     for t0 in range(lo, hi, TK):
         j = t0 + tl.arange(0, TK)
         S = product(u, stored(keys.u, b, kv, j, end, M.D, M.DP), M)
@@ -196,9 +200,9 @@ def outputs(
             o, z = attended(
                 o, z, u, r, keys, b, kv, row, t, start, keys_end, keys_end, M, TK, False
             )  # fmt: skip
-        z *= r * r
+        z *= 0.25 * r * r
         tl.store(z_out + (bh * Lq).to(tl.int64) + t, z, mask=t < end)
-        put(y, o * (r * r / divisor(z))[:, None], b, h, t, end, M.E, M.EP)
+        put(y, o * (0.25 * r * r / divisor(z))[:, None], b, h, t, end, M.E, M.EP)
 
 
 @triton.jit
@@ -206,17 +210,17 @@ def query_sums(
     D, u, r, do, delta, keys, b, kv, row, last, lo, hi, end,
     M: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """D = sum_j k' (do·v_j - delta) k^_j, over 2 r, with the keys from `lo` to below `hi`."""
+    """D = sum_j k' (do·v_j - delta) k^_j, over r / 2, with the keys from `lo` to below `hi`."""
     for t0 in range(lo, hi, TK):
         j = t0 + tl.arange(0, TK)
         k = stored(keys.u, b, kv, j, end, M.D, M.DP)
         ro = numbers(keys.r, row, j, end)
         _, h = ratios(product(u, k, M), r, ro, M)
-        dA = product(do, stored(keys.w, b, kv, j, end, M.E, M.EP), M) - delta[:, None]
-        dS = dA * (1.0 + r[:, None] * h) * (h * ro[None, :])
+        slope = (1.0 + (0.25 * r)[:, None] * h) * (h * ro[None, :])
         if MASK:
-            dS = tl.where(j[None, :] <= last[:, None], dS, 0.0)
-        D += dot(dS, k, M)
+            slope = tl.where(j[None, :] <= last[:, None], slope, 0.0)
+        dA = product(do, stored(keys.w, b, kv, j, end, M.E, M.EP), M) - delta[:, None]
+        D += dot(dA * slope, k, M)
     return D
 
 
@@ -258,7 +262,7 @@ def query_gradients(
             D = query_sums(
                 D, u, r, do, delta, keys, b, kv, row, t, start, keys_end, keys_end, M, TK, False
             )  # fmt: skip
-        du = sphere_back(D * (2.0 * r * weight)[:, None], u, norm, r)
+        du = sphere_back(D * (0.5 * r * weight)[:, None], u, norm, r)
         put(dq, du, b, h, t, end, M.D, M.DP)
 
 
@@ -267,7 +271,7 @@ def key_sums(
     D, dv, u, r, v, queries, weights, deltas, b, h, row, first, lo, hi, end,
     M: tl.constexpr, TQ: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """D = sum_i dx_i q^_i, over 2 r, and dv, over r^2, with the queries from `lo` to below `hi`.
+    """D = sum_i dx_i q^_i, over r / 2, and dv, over r^2 / 4, with the queries from `lo` to below `hi`.
 
     If `MASK`, with those from `first`: (T,).
     """
@@ -280,9 +284,10 @@ def key_sums(
         A = x * numbers(weights, row, j, end)[None, :]
         if MASK:
             A = tl.where(j[None, :] >= first[:, None], A, 0.0)
+        slope = (1.0 + (0.25 * r)[:, None] * x) * A
         dv += dot(A * S, do, M)
         dA = product(v, do, M) - numbers(deltas, row, j, end)[None, :]
-        D += dot(dA * (1.0 + r[:, None] * x) * A, q, M)
+        D += dot(dA * slope, q, M)
     return D, dv
 
 
@@ -323,8 +328,8 @@ def key_gradients(
                     D, sums, u, r, v, queries, weights, deltas, b, h, row, t, start, queries_end,
                     queries_end, M, TQ, False,
                 )  # fmt: skip
-        put(dk, sphere_back(D * (2.0 * r)[:, None], u, norm, r), b, kv, t, end, M.D, M.DP)
-        put(dv, sums * (r * r)[:, None], b, kv, t, end, M.E, M.EP)
+        put(dk, sphere_back(D * (0.5 * r)[:, None], u, norm, r), b, kv, t, end, M.D, M.DP)
+        put(dv, sums * (0.25 * r * r)[:, None], b, kv, t, end, M.E, M.EP)
 
 
 _inverse_norms = Tuned(inverse_norms, [])
