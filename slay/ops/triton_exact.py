@@ -101,18 +101,6 @@ def numbers(x, row, t, end):
 
 
 @triton.jit
-def scaled(u, r):
-    """u and r times a power of two and its inverse, so that r lies in [1, 2); 0 where r = 0.
-
-    Scores may then leave out factors of r without leaving the range of float32.
-    """
-    bits = r.to(tl.int32, bitcast=True)
-    power = (bits & 0x7F800000).to(tl.float32, bitcast=True)
-    u = (u.to(tl.float32) * power[:, None]).to(u.dtype)
-    return u, ((bits & 0x007FFFFF) | 0x3F800000).to(tl.float32, bitcast=True)
-
-
-@triton.jit
 def ratios(S, r, ro, M: tl.constexpr):
     """x / r and 4 x w / r from S = u·u' of tokens with r and other tokens with ro: (T, TO)."""
     a = S * ro[None, :]
@@ -120,9 +108,9 @@ def ratios(S, r, ro, M: tl.constexpr):
 
 
 @triton.jit
-def sphere_back(du, u, r, own):
-    """The gradient of a token by that of its unit vector u `own`; r = 1 / ‖·‖."""
-    u = u.to(tl.float32) * own[:, None]
+def sphere_back(du, u, r):
+    """The gradient of u by that of its unit vector r u."""
+    u = u.to(tl.float32) * r[:, None]
     return r[:, None] * (du - tl.sum(du * u, 1)[:, None] * u)
 
 
@@ -181,8 +169,8 @@ def outputs(
     own, start, end = place(spans, tl.num_programs(0) - 1 - tl.program_id(0), Lq, C, T)
     if own < end:
         t = own + tl.arange(0, T)
+        u = stored(queries.u, b, h, t, end, M.D, M.DP)
         r = numbers(queries.r, bh * Lq, t, end)
-        u, r = scaled(stored(queries.u, b, h, t, end, M.D, M.DP), r)
         o, z = zeros(T, M.EP), tl.zeros((T,), tl.float32)
         row = (b * K + kv) * Lk
         keys_end = end + Lk - Lq
@@ -238,13 +226,11 @@ def query_gradients(
         t = own + tl.arange(0, T)
         do = stored(queries.w, b, h, t, end, M.E, M.EP)
         delta = tl.sum(do.to(tl.float32) * tile(y, b, h, t, end, M.E, M.EP).to(tl.float32), 1)
-        norm = numbers(queries.r, bh * Lq, t, end)
+        u = stored(queries.u, b, h, t, end, M.D, M.DP)
+        r = numbers(queries.r, bh * Lq, t, end)
         total = numbers(z, bh * Lq, t, end)
         delta = tl.where(tl.abs(total) < DELTA, 0.0, delta)
         weight = 1.0 / divisor(total)
-        tl.store(weights + (bh * Lq).to(tl.int64) + t, norm * weight, mask=t < end)
-        tl.store(deltas + (bh * Lq).to(tl.int64) + t, delta, mask=t < end)
-        u, r = scaled(stored(queries.u, b, h, t, end, M.D, M.DP), norm)
         D = zeros(T, M.DP)
         row = (b * K + kv) * Lk
         keys_end = end + Lk - Lq
@@ -262,7 +248,10 @@ def query_gradients(
             D = query_sums(
                 D, u, r, do, delta, keys, b, kv, row, t, start, keys_end, keys_end, M, TK, False
             )  # fmt: skip
-        du = sphere_back(D * (0.5 * r * weight)[:, None], u, norm, r)
+        tl.store(weights + (bh * Lq).to(tl.int64) + t, r * weight, mask=t < end)
+        tl.store(deltas + (bh * Lq).to(tl.int64) + t, delta, mask=t < end)
+        u = stored(queries.u, b, h, t, end, M.D, M.DP)  # again, rather than kept in registers
+        du = sphere_back(D * (0.5 * r * weight)[:, None], u, r)
         put(dq, du, b, h, t, end, M.D, M.DP)
 
 
@@ -303,12 +292,13 @@ def key_gradients(
     own, start, end = place(spans, tl.program_id(0), Lk, C, T)
     if own < end:
         t = own + tl.arange(0, T)
-        norm = numbers(keys.r, bk * Lk, t, end)
-        u, r = scaled(stored(keys.u, b, kv, t, end, M.D, M.DP), norm)
+        u = stored(keys.u, b, kv, t, end, M.D, M.DP)
+        r = numbers(keys.r, bk * Lk, t, end)
         v = stored(keys.w, b, kv, t, end, M.E, M.EP)
         D, sums = zeros(T, M.DP), zeros(T, M.EP)
         queries_end = end + Lq - Lk
-        for h in range(kv * G, kv * G + G):
+        for g in range(G):
+            h = kv * G + g
             row = (b * H + h) * Lq
             if CAUSAL:
                 first = t + Lq - Lk
@@ -328,8 +318,10 @@ def key_gradients(
                     D, sums, u, r, v, queries, weights, deltas, b, h, row, t, start, queries_end,
                     queries_end, M, TQ, False,
                 )  # fmt: skip
-        put(dk, sphere_back(D * (0.5 * r)[:, None], u, norm, r), b, kv, t, end, M.D, M.DP)
         put(dv, sums * (0.25 * r * r)[:, None], b, kv, t, end, M.E, M.EP)
+        u = stored(keys.u, b, kv, t, end, M.D, M.DP)  # again, rather than kept in registers
+        r = numbers(keys.r, bk * Lk, t, end)
+        put(dk, sphere_back(D * (0.5 * r)[:, None], u, r), b, kv, t, end, M.D, M.DP)
 
 
 _inverse_norms = Tuned(inverse_norms, [])
