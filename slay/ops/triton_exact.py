@@ -4,8 +4,8 @@ With x = q^·k^ and w = 1 / max(C - 2x, eps), C = 2 + eps, a score and its slope
 
     k = x^2 w,    k' = 2 x w (1 + x w),
 
-and y = sum k v / z, z = sum k, over the keys that a query sees. On the way back, with g = do / z and
-D = do·y,
+and y = sum k v / z, z = sum k, over the keys that a query sees. On the way back, with g = do / z
+and D = do·y,
 
     dx = k' (g·v - D / z),    dq^ = sum dx k^,    dk^ = sum dx q^,    dv = sum k g.
 
@@ -48,6 +48,13 @@ class Pairs:
     EP: int
     dtype: Any  # of the products with scores or their gradients: tl.bfloat16 or tl.float32
     precision: str  # of float32 products
+
+    @property
+    def kind(self) -> str:
+        """The class that configurations are for: the precision, and a width that is not exceeded."""
+        half = self.dtype != tl.float32
+        width = max(self.DP, self.EP, 64 if half else 32)
+        return f"{'half' if half else 'full'} {width}"
 
 
 class Tokens(NamedTuple):
@@ -144,7 +151,10 @@ def attended(
     o, z, u, r, keys, b, kv, row, last, lo, hi, end,
     M: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """o and z, over r^2 / 4, with the keys from `lo` to below `hi`; if `MASK`, up to `last`: (T,)."""
+    """o and z, over r^2 / 4, with the keys from `lo` to below `hi`.
+
+    If `MASK`, with those up to `last`: (T,).
+    """
     for t0 in range(lo, hi, TK):
         j = t0 + tl.arange(0, TK)
         S = product(u, stored(keys.u, b, kv, j, end, M.D, M.DP), M)
@@ -198,7 +208,10 @@ def query_sums(
     D, u, r, do, delta, keys, b, kv, row, last, lo, hi, end,
     M: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """D = sum_j k' (do·v_j - delta) k^_j, over r / 2, with the keys from `lo` to below `hi`."""
+    """D = sum_j k' (do·v_j - delta) k^_j, over r / 2, with the keys from `lo` to below `hi`.
+
+    If `MASK`, with those up to `last`: (T,).
+    """
     for t0 in range(lo, hi, TK):
         j = t0 + tl.arange(0, TK)
         k = stored(keys.u, b, kv, j, end, M.D, M.DP)
@@ -260,7 +273,7 @@ def key_sums(
     D, dv, u, r, v, queries, weights, deltas, b, h, row, first, lo, hi, end,
     M: tl.constexpr, TQ: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """D = sum_i dx_i q^_i, over r / 2, and dv, over r^2 / 4, with the queries from `lo` to below `hi`.
+    """D = sum_i dx_i q^_i, over r / 2, and dv, over r^2 / 4, with queries from `lo` to below `hi`.
 
     If `MASK`, with those from `first`: (T,).
     """
@@ -324,17 +337,40 @@ def key_gradients(
         put(dk, sphere_back(D * (0.5 * r)[:, None], u, r), b, kv, t, end, M.D, M.DP)
 
 
+def tuned(kernel: Any, other: str, choices: dict[str, list[tuple[int, ...]]]) -> dict[str, Tuned]:
+    """A kernel for each class of `Pairs`: of (warps, stages, T, tokens on the other side)."""
+    return {
+        name: Tuned(
+            kernel, ["M", "CAUSAL"],
+            *(config(warps, stages, T=t, **{other: to}) for warps, stages, t, to in tiles),
+        )
+        for name, tiles in choices.items()
+    }  # fmt: skip
+
+
+# In float32 a product takes three, of operands that are split in registers: its tiles are small.
 _inverse_norms = Tuned(inverse_norms, [])
-_outputs = Tuned(
-    outputs, ["M", "CAUSAL"], config(4, 3, T=64, TK=64), config(4, 3, T=128, TK=64),
-    config(8, 3, T=128, TK=64), config(8, 2, T=128, TK=128),
-)  # fmt: skip
-_query_gradients = Tuned(
-    query_gradients, ["M", "CAUSAL"], config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)
-)
-_key_gradients = Tuned(
-    key_gradients, ["M", "CAUSAL"], config(4, 2, T=64, TQ=64), config(8, 2, T=128, TQ=64)
-)
+_outputs = tuned(outputs, "TK", {
+    "half 64": [(4, 3, 64, 64), (4, 3, 128, 64), (8, 3, 128, 64)],
+    "half 128": [(4, 2, 64, 64), (8, 2, 128, 64)],
+    "full 32": [(4, 2, 64, 32), (8, 2, 128, 32)],
+    "full 64": [(4, 2, 64, 32), (8, 2, 128, 32)],
+    "full 128": [(8, 2, 32, 32)],
+})  # fmt: skip
+_query_gradients = tuned(query_gradients, "TK", {
+    "half 64": [(4, 2, 64, 64), (8, 2, 128, 64)],
+    "half 128": [(8, 2, 128, 64), (4, 2, 64, 32)],
+    "full 32": [(4, 2, 64, 32), (8, 2, 128, 32)],
+    "full 64": [(4, 2, 64, 32), (8, 2, 128, 32)],
+    "full 128": [(8, 2, 16, 32)],
+})  # fmt: skip
+_key_gradients = tuned(key_gradients, "TQ", {
+    "half 64": [(4, 2, 64, 64), (8, 2, 128, 64)],
+    "half 128": [(8, 2, 128, 32), (8, 2, 64, 32)],
+    "full 32": [(4, 2, 64, 32), (8, 2, 128, 32)],
+    "full 64": [(8, 2, 32, 32), (4, 2, 32, 32)],
+    "full 128": [(8, 2, 16, 32)],
+})  # fmt: skip
 
 
 @lru_cache(maxsize=256)
@@ -399,7 +435,7 @@ class Call:
             (self.B, self.H, self.Lq, self.M.E), dtype=self.q.dtype, device=self.q.device
         )
         z = self.new(self.q)
-        _outputs(
+        _outputs[self.M.kind](
             self.blocks(self.Lq, self.H),
             Tokens(rows(self.q), rows(self.q), r_q), Tokens(rows(self.k), rows(self.v), r_k),
             rows(y), z, self.spans, self.Lq, self.Lk, self.H, self.K, self.M, self.causal,
@@ -418,11 +454,11 @@ class Call:
         queries = Tokens(rows(self.q), rows(dy), r_q)
         keys = Tokens(rows(self.k), rows(self.v), r_k)
         sizes = (self.spans, self.Lq, self.Lk, self.H, self.K, self.M, self.causal)
-        _query_gradients(
+        _query_gradients[self.M.kind](
             self.blocks(self.Lq, self.H),
             queries, keys, rows(y), z, rows(dq), weights, deltas, *sizes, LONGEST_TILE,
         )  # fmt: skip
-        _key_gradients(
+        _key_gradients[self.M.kind](
             self.blocks(self.Lk, self.K),
             queries, keys, weights, deltas, rows(dk), rows(dv), *sizes, self.H // self.K,
             LONGEST_TILE,
@@ -493,7 +529,7 @@ def exact_yat(
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H. When causal, the queries
     are the last Lq of Lk tokens. `key_padding_mask`: (B, Lk), True for keys that are not there;
     `bounds`: where packed sequences begin and end, 0 to L = Lq = Lk. Returns (B, H, Lq, e) in v's
-    dtype. Norms outside 1e-19 to 1e19 count as zero.
+    dtype. Norms are zero or between 1e-15 and 1e15.
     """
     padding = None if key_padding_mask is None else key_padding_mask.contiguous().view(torch.uint8)
     return _forward(q, k, v, epsilon, causal, padding, bounds)[0]
