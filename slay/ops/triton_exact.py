@@ -30,11 +30,22 @@ from torch import Tensor
 
 from slay.ops.triton_configs import Tuned, config
 from slay.ops.triton_linear import rows
-from slay.ops.triton_maps import DELTA, INTERPRETED, Rows, dot, put, tile, zeros
+from slay.ops.triton_maps import (
+    DELTA,
+    INTERPRETED,
+    Rows,
+    dot,
+    narrow,
+    nearest,
+    put,
+    tile,
+    zeros,
+)
 from slay.ops.triton_state import divisor
 
 WIDEST = 128  # head
 LONGEST_TILE = 128  # of any configuration
+ONES = tl.constexpr(16)  # columns that a sum takes as a matrix product
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Pairs:
 
     @property
     def kind(self) -> str:
-        """The class that configurations are for: the precision, and a width that is not exceeded."""
+        """What configurations are for: the precision, and a width that is not exceeded."""
         half = self.dtype != tl.float32
         width = max(self.DP, self.EP, 64 if half else 32)
         return f"{'half' if half else 'full'} {width}"
@@ -122,6 +133,16 @@ def sphere_back(du, u, r):
 
 
 @triton.jit
+def nearest_to(o, y):
+    """o rounded as it is stored in y."""
+    if INTERPRETED and y.data.dtype.element_ty == tl.bfloat16:
+        o = nearest(o)
+    else:
+        o = o.to(y.data.dtype.element_ty).to(tl.float32)
+    return o
+
+
+@triton.jit
 def place(spans, i, L, C: tl.constexpr, T: tl.constexpr):
     """First token of block i; the first of its sequence, and the one after its last."""
     if spans is None:
@@ -151,8 +172,10 @@ def attended(
     o, z, u, r, keys, b, kv, row, last, lo, hi, end,
     M: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """o and z, over r^2 / 4, with the keys from `lo` to below `hi`.
+    """o and z, over r^2 / 4, with the keys from `lo` to below `hi`; z: (T, ONES), alike.
 
+    z sums the scores as rounded for the product with v, so that weights sum to 1: where one key
+    outweighs the others y then is as near to its v as it should be, and so is D to do·v.
     If `MASK`, with those up to `last`: (T,).
     """
     for t0 in range(lo, hi, TK):
@@ -162,17 +185,24 @@ def attended(
         A = a * h
         if MASK:
             A = tl.where(j[None, :] <= last[:, None], A, 0.0)
-        z += tl.sum(A, 1)
+        A = narrow(A, M)
+        if M.dtype == tl.float32:
+            z += tl.sum(A, 1)[:, None]
+        else:
+            z += dot(A, zeros(TK, ONES) + 1.0, M)
         o += dot(A, tile(keys.w, b, kv, j, end, M.E, M.EP), M)
     return o, z
 
 
 @triton.jit
 def outputs(
-    queries, keys, y, z_out, spans, Lq, Lk, H, K,
+    queries, keys, y, rest, z_out, spans, Lq, Lk, H, K,
     M: tl.constexpr, CAUSAL: tl.constexpr, C: tl.constexpr, T: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
-    """y and z of a block of queries; grid (blocks, B H), the longest first."""
+    """y and z of a block of queries; grid (blocks, B H), the longest first.
+
+    rest: what y lost when it was rounded, which D needs.
+    """
     bh = tl.program_id(1)
     b, h = bh // H, bh % H
     kv = h // (H // K)
@@ -181,7 +211,7 @@ def outputs(
         t = own + tl.arange(0, T)
         u = stored(queries.u, b, h, t, end, M.D, M.DP)
         r = numbers(queries.r, bh * Lq, t, end)
-        o, z = zeros(T, M.EP), tl.zeros((T,), tl.float32)
+        o, z = zeros(T, M.EP), zeros(T, ONES)
         row = (b * K + kv) * Lk
         keys_end = end + Lk - Lq
         if CAUSAL:
@@ -198,9 +228,12 @@ def outputs(
             o, z = attended(
                 o, z, u, r, keys, b, kv, row, t, start, keys_end, keys_end, M, TK, False
             )  # fmt: skip
-        z *= 0.25 * r * r
+        z = tl.sum(z, 1) * (0.25 / ONES) * r * r
         tl.store(z_out + (bh * Lq).to(tl.int64) + t, z, mask=t < end)
-        put(y, o * (0.25 * r * r / divisor(z))[:, None], b, h, t, end, M.E, M.EP)
+        o *= (0.25 * r * r / divisor(z))[:, None]
+        put(y, o, b, h, t, end, M.E, M.EP)
+        if rest is not None:
+            put(rest, o - nearest_to(o, y), b, h, t, end, M.E, M.EP)
 
 
 @triton.jit
@@ -227,7 +260,7 @@ def query_sums(
 
 @triton.jit
 def query_gradients(
-    queries, keys, y, z, dq, weights, deltas, spans, Lq, Lk, H, K,
+    queries, keys, y, rest, z, dq, weights, deltas, spans, Lq, Lk, H, K,
     M: tl.constexpr, CAUSAL: tl.constexpr, C: tl.constexpr, T: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
     """dq of a block of queries, r / z and do·y; grid (blocks, B H), the longest first."""
@@ -238,7 +271,10 @@ def query_gradients(
     if own < end:
         t = own + tl.arange(0, T)
         do = stored(queries.w, b, h, t, end, M.E, M.EP)
-        delta = tl.sum(do.to(tl.float32) * tile(y, b, h, t, end, M.E, M.EP).to(tl.float32), 1)
+        o = tile(y, b, h, t, end, M.E, M.EP).to(tl.float32)
+        if rest is not None:
+            o += tile(rest, b, h, t, end, M.E, M.EP).to(tl.float32)
+        delta = tl.sum(do.to(tl.float32) * o, 1)
         u = stored(queries.u, b, h, t, end, M.D, M.DP)
         r = numbers(queries.r, bh * Lq, t, end)
         total = numbers(z, bh * Lq, t, end)
@@ -428,23 +464,23 @@ class Call:
             length = len(self.spans) * LONGEST_TILE
         return lambda meta: (triton.cdiv(length, meta["T"]), self.B * heads)
 
-    def forward(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """y, z, and the inverse norms of queries and keys."""
+    def forward(self, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """y, and for the way back what it lost in rounding, z, the inverse norms of q and k."""
         r_q, r_k = self.inverse_norms(self.q, None), self.inverse_norms(self.k, self.padding)
-        y = torch.empty(
-            (self.B, self.H, self.Lq, self.M.E), dtype=self.q.dtype, device=self.q.device
-        )
+        shape = (self.B, self.H, self.Lq, self.M.E)
+        y = torch.empty(shape, dtype=self.q.dtype, device=self.q.device)
+        rest = torch.empty_like(y) if keep and y.dtype != torch.float32 else y.new_empty(0)
         z = self.new(self.q)
         _outputs[self.M.kind](
             self.blocks(self.Lq, self.H),
             Tokens(rows(self.q), rows(self.q), r_q), Tokens(rows(self.k), rows(self.v), r_k),
-            rows(y), z, self.spans, self.Lq, self.Lk, self.H, self.K, self.M, self.causal,
-            LONGEST_TILE,
+            rows(y), rows(rest) if rest.numel() else None, z, self.spans, self.Lq, self.Lk, self.H,
+            self.K, self.M, self.causal, LONGEST_TILE,
         )  # fmt: skip
-        return y, z, r_q, r_k
+        return y, rest, z, r_q, r_k
 
     def backward(
-        self, y: Tensor, z: Tensor, r_q: Tensor, r_k: Tensor, dy: Tensor
+        self, y: Tensor, rest: Tensor, z: Tensor, r_q: Tensor, r_k: Tensor, dy: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of q, k and v."""
         dq, dk, dv = (
@@ -456,7 +492,8 @@ class Call:
         sizes = (self.spans, self.Lq, self.Lk, self.H, self.K, self.M, self.causal)
         _query_gradients[self.M.kind](
             self.blocks(self.Lq, self.H),
-            queries, keys, rows(y), z, rows(dq), weights, deltas, *sizes, LONGEST_TILE,
+            queries, keys, rows(y), rows(rest) if rest.numel() else None, z, rows(dq), weights,
+            deltas, *sizes, LONGEST_TILE,
         )  # fmt: skip
         _key_gradients[self.M.kind](
             self.blocks(self.Lk, self.K),
@@ -469,35 +506,37 @@ class Call:
 @torch.library.custom_op("slay::exact_yat", mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, epsilon: float, causal: bool,
-    padding: Tensor | None, bounds: Sequence[int] | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return Call(q, k, v, epsilon, causal, padding, bounds).forward()
+    padding: Tensor | None, bounds: Sequence[int] | None, keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    return Call(q, k, v, epsilon, causal, padding, bounds).forward(keep)
 
 
 @_forward.register_fake
-def _(q, k, v, epsilon, causal, padding, bounds):
+def _(q, k, v, epsilon, causal, padding, bounds, keep):
     def number(u):
         return u.new_empty(u.shape[:3], dtype=torch.float32)
 
-    return q.new_empty(*q.shape[:3], v.shape[3]), number(q), number(q), number(k)
+    y = q.new_empty(*q.shape[:3], v.shape[3])
+    rest = torch.empty_like(y) if keep and y.dtype != torch.float32 else y.new_empty(0)
+    return y, rest, number(q), number(q), number(k)
 
 
 @torch.library.custom_op("slay::exact_yat_backward", mutates_args=())
 def _backward(
     q: Tensor, k: Tensor, v: Tensor, epsilon: float, causal: bool,
     padding: Tensor | None, bounds: Sequence[int] | None,
-    y: Tensor, z: Tensor, r_q: Tensor, r_k: Tensor, dy: Tensor,
+    y: Tensor, rest: Tensor, z: Tensor, r_q: Tensor, r_k: Tensor, dy: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return Call(q, k, v, epsilon, causal, padding, bounds).backward(y, z, r_q, r_k, dy)
+    return Call(q, k, v, epsilon, causal, padding, bounds).backward(y, rest, z, r_q, r_k, dy)
 
 
 @_backward.register_fake
-def _(q, k, v, epsilon, causal, padding, bounds, y, z, r_q, r_k, dy):
+def _(q, k, v, epsilon, causal, padding, bounds, y, rest, z, r_q, r_k, dy):
     return tuple(t.new_empty(t.shape) for t in (q, k, v))
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, *ctx.settings, padding, bounds = inputs
+    q, k, v, *ctx.settings, padding, bounds, _ = inputs
     ctx.save_for_backward(q, k, v, padding, *output)
     ctx.bounds = bounds
     ctx.set_materialize_grads(False)
@@ -505,10 +544,10 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> Any:
     if dy is None:
-        return (None,) * 7
+        return (None,) * 8
     q, k, v, padding, *output = ctx.saved_tensors
     grads = _backward(q, k, v, *ctx.settings, padding, ctx.bounds, *output, dy)
-    return *grads, None, None, None, None
+    return *grads, *[None] * 5
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -532,7 +571,8 @@ def exact_yat(
     dtype. Norms are zero or between 1e-15 and 1e15.
     """
     padding = None if key_padding_mask is None else key_padding_mask.contiguous().view(torch.uint8)
-    return _forward(q, k, v, epsilon, causal, padding, bounds)[0]
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
+    return _forward(q, k, v, epsilon, causal, padding, bounds, keep)[0]
 
 
 def limit(q: Tensor, k: Tensor, v: Tensor) -> str | None:
