@@ -23,43 +23,41 @@ def config(warps: int, stages: int, **tiles: int) -> triton.Config:
 class Tuned:
     """A kernel that is launched with the best of its configurations for a shape class.
 
-    `key` names the arguments that tell classes apart, `M` among them; without configurations there
-    is no choice.
+    `key` names the arguments that tell classes apart; without configurations there is no choice.
     """
 
     def __init__(self, kernel: Any, key: list[str], *configs: triton.Config):
         self.kernel, self.configs, self.launch = kernel, list(configs), kernel
         if configs and not INTERPRETED:
-            self.launch = triton.autotune(
-                self.configs,
-                key=key,
-                prune_configs_by={"early_config_prune": _prune},
-                cache_results=True,
-            )(kernel)
+            self.launch = triton.autotune(self.configs, key=key, cache_results=True)(kernel)
 
     def __call__(self, grid: Any, *args: Any) -> None:
         if _recorded is not None:
             _recorded.append((self, args))
-        elif INTERPRETED:  # one configuration will do
-            named = dict(zip(self.kernel.arg_names, args, strict=False))
-            self.kernel[grid](*args, **self.choice(named.get("M"))[0].kwargs)
+        elif self.configs and INTERPRETED:  # one configuration will do
+            self.kernel[grid](*args, **self.configs[0].kwargs)
         else:
             self.launch[grid](*args)
 
-    def choice(self, M: Any) -> list[triton.Config]:
-        """The configurations that fit into registers."""
-        if not self.configs:
-            return [triton.Config({})]
-        return fitting(self.configs, M)
+
+Tiles = tuple[int, int, int, int]  # warps, stages, T tokens of a block, tokens of the other side
 
 
-def fitting(configs: list[triton.Config], M: Any) -> list[triton.Config]:
-    """Those whose blocks of tokens are not too many where they are wide."""
-    return [c for c in configs if c.kwargs["T"] * M.width <= 64 * 128]
-
-
-def _prune(configs: list[triton.Config], named: dict[str, Any], **more: Any) -> list[triton.Config]:
-    return fitting(configs, {**named, **more}["M"])
+def tuned(
+    kernel: Any, key: list[str], other: str | None, choices: dict[str, list[Tiles]]
+) -> dict[str, Tuned]:
+    """A kernel by shape class, with configurations for each; `other` names the other side's T."""
+    return {
+        name: Tuned(
+            kernel,
+            key,
+            *(
+                config(warps, stages, T=t, **({other: to} if other else {}))
+                for warps, stages, t, to in tiles
+            ),
+        )
+        for name, tiles in choices.items()
+    }
 
 
 _recorded: list[Launch] | None = None

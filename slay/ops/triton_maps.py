@@ -87,9 +87,10 @@ class Map:
         return self.c[3]
 
     @property
-    def width(self) -> int:
-        """Of the widest block of tokens."""
-        return max(self.DP, self.EP, self.AP, self.BB)
+    def size(self) -> str:
+        """The class of shapes that configurations are chosen by: the widest block of tokens."""
+        width = max(32, self.DP, self.EP, self.AP, self.BB)
+        return f"{width} polynomial" if width == 64 and self.degree else str(width)
 
     @property
     def blocks(self) -> int:

@@ -253,7 +253,7 @@ def normaliser_sums(
     a, c = tl.arange(0, AP), tl.arange(0, BB)
     X += M.rows * M.E
     if M.degree:
-        s *= (M.c2 if QUERY else 1.0)
+        s *= M.c2 if QUERY else 1.0
         tl.store(X + M.D * M.D + a, tl.sum(s1, 0) * (M.c1 if QUERY else 1.0), mask=a < M.D)
         tl.store(X + M.D * M.D + M.D, s0 * (M.c0 if QUERY else 1.0))
     tl.store(X + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
