@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 import slay
-from slay.cli import compare, look, measure, publish
+from slay.cli import compare, kernels, look, measure, publish
 from slay.cli.group import Group
 
 SECTIONS = {
     "Look": ("mechanisms", "tasks"),
-    "Measure": ("run", "stale", "diff"),
+    "Measure": ("run", "kernels", "stale", "diff"),
     "Train language models": ("train", "export", "generate", "data"),
     "From records to the paper, as the workflow does": (
         "collect",
@@ -48,6 +48,7 @@ for command in (
     look.mechanisms,
     look.tasks,
     measure.run,
+    kernels.kernels,
     compare.stale,
     compare.diff,
     publish.collect,

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from slay.attention.linearised import FeatureAttention
+from slay.attention.yat_spherical import SphericalYatAttention
 from slay.errors import SlayError
+from slay.ops.dispatch import recipe_limit
 from slay.registry import get_attention_class
 
 TARGETS = {"sm_80": 80, "sm_90": 90}
@@ -33,28 +36,17 @@ class Subject:
 
 
 # One of each kind of features; sizes and precisions where kernels differ most.
+KINDS = ("linear", "performer", "cosformer", "rff", "yat-performer", "yat-performer-rm")
+MAIN = ("linear", "yat-performer-anchor", "yat-quadratic", "yat-spherical")
 SUBJECTS = (
-    *(Subject(name, 32, "bfloat16") for name in ("linear", "performer", "cosformer", "rff")),
-    *(
-        Subject(name, 32, "bfloat16")
-        for name in ("yat-performer", "yat-performer-anchor", "yat-performer-rm")
-    ),
-    *(Subject("yat-performer-tensor", d, "bfloat16") for d in (32,)),
-    *(Subject("yat-quadratic", d, "bfloat16") for d in (16, 32, 64, 128)),
-    *(Subject("yat-performer-anchor", d, "bfloat16") for d in (64, 128)),
-    *(Subject("linear", d, "bfloat16") for d in (64, 128)),
+    *(Subject(name, 32, "bfloat16") for name in (*KINDS, "yat-performer-tensor")),
+    *(Subject(name, d, "bfloat16") for name in MAIN for d in (16, 32, 64, 128)),
     Subject("yat-cubic", 16, "bfloat16"),
-    *(Subject("yat-spherical", d, "bfloat16") for d in (32, 64, 128)),
-    *(
-        Subject(name, 32, "float32")
-        for name in ("linear", "yat-performer-anchor", "yat-quadratic", "yat-spherical")
-    ),
+    *(Subject(name, 32, "float32") for name in MAIN),
 )
 
 
-def survey(
-    subjects: Iterable[Subject], target: str, *, decoding: bool = True
-) -> Iterator[tuple[Subject, Any]]:
+def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, Any]]:
     """Each subject with a `slay.ops.triton_compile.Compiled` a kernel and configuration."""
     if target not in TARGETS:
         raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
@@ -93,7 +85,7 @@ def _compile(subject: Subject, capability: int, index: int) -> list[Any]:
 
 
 def _launches(subject: Subject) -> list[Any]:
-    """The launches of a forward pass, a backward pass and a decoded token."""
+    """The launches of a forward pass, a backward pass if kernels have one, and a decoded token."""
     from slay.ops.triton_compile import launches
 
     cls = get_attention_class(subject.attention)
@@ -102,19 +94,34 @@ def _launches(subject: Subject) -> list[Any]:
     q, k, v = (torch.empty(shape, dtype=dtype, device="meta") for _ in range(3))
     if isinstance(mechanism, FeatureAttention):
         return launches(lambda: _linear(mechanism, q, k, v))
-    raise SlayError(f"{subject.attention} has no Triton kernels")
+    if isinstance(mechanism, SphericalYatAttention):
+        return launches(lambda: _exact(mechanism, q, k, v))
+    raise SlayError(f"{subject.attention}: has no Triton kernels")
 
 
-def _linear(mechanism: FeatureAttention, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+def _linear(mechanism: FeatureAttention, q: Tensor, k: Tensor, v: Tensor) -> None:
     from slay.ops.triton_decode import decode_launch
     from slay.ops.triton_linear import Call, arguments
 
     i = torch.arange(q.shape[2], device="meta").view(1, 1, -1)
-    recipe = mechanism.recipe(mechanism.prepare(q), mechanism.prepare(k), i, i)
-    assert recipe is not None
+    q, k = mechanism.prepare(q), mechanism.prepare(k)
+    recipe = mechanism.recipe(q, k, i, i)
+    reason = recipe_limit(recipe, q, v, gradient=False)
+    if recipe is None or reason is not None:
+        raise SlayError(f"{type(mechanism).__name__}: {reason}")
     tensors, kinds = arguments(recipe, None)
-    call = Call(q, k, v, *tensors, None, *kinds, True, 0)
+    call = Call(q, k, v, *tensors, None, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
     y, z, X, _ = call.forward(None)
-    call.backward(y, z, X, y, None)
+    if recipe_limit(recipe, q, v, gradient=True) is None:
+        call.backward(y, z, X, y, None)
+    token = Call(*(t[:, :, :1] for t in (q, k, v)), *tensors, None, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
     state = q.new_empty(1, HEADS, v.shape[3] + 1, 1, dtype=torch.float32)
-    decode_launch(call, state, state)
+    decode_launch(token, state, state)
+
+
+def _exact(mechanism: SphericalYatAttention, q: Tensor, k: Tensor, v: Tensor) -> None:
+    from slay.ops.triton_exact import Call
+
+    call = Call(q, k, v, mechanism.epsilon, True, None, None)
+    output = call.forward(True)
+    call.backward(*output, output[0])

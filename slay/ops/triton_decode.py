@@ -101,8 +101,8 @@ def decode(
     if keys.padding is not None:
         kept = keys_there(keys.padding, b, tl.arange(0, T), 1, 1)
         phi *= tl.sum(kept.to(tl.float32), 0)
-    p = keys.w.data + b * keys.w.batch + kv * keys.w.head + e
-    v = tl.load(p, mask=e < M.E, other=0.0).to(tl.float32)
+    values = keys.w.data + b * keys.w.batch + kv * keys.w.head + e
+    v = tl.load(values, mask=e < M.E, other=0.0).to(tl.float32)
     base = bk.to(tl.int64) * (M.E + 1) * m
     at = base + e[:, None] * m + place[None, :]
     mask = (e < M.E)[:, None] & there[None, :]

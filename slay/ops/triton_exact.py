@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from slay.ops.triton_configs import Tuned
+from slay.ops.triton_configs import Tuned, tuned
 from slay.ops.triton_linear import rows
 from slay.ops.triton_maps import (
     DELTA,
@@ -563,18 +563,3 @@ def exact_yat(
     padding = None if key_padding_mask is None else key_padding_mask.contiguous().view(torch.uint8)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
     return _forward(q, k, v, epsilon, causal, padding, bounds, keep)[0]
-
-
-def limit(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """What about a call these kernels cannot take, in a line; None if they can."""
-    if q.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        return f"{q.dtype} is none of bfloat16, float16 and float32"
-    for name, width in (("head", q.shape[3]), ("value", v.shape[3])):
-        if width > WIDEST:
-            return f"{name} dimension {width} exceeds {WIDEST}"
-    if not min(q.numel(), k.numel(), v.numel()):
-        return "there are no queries or no keys"
-    longest = max(q.shape[0] * t.shape[1] * t.shape[2] for t in (q, k))
-    if longest >= 1 << 31:
-        return f"{longest} tokens and heads exceed 2^31 - 1"
-    return None

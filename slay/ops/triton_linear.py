@@ -28,30 +28,35 @@ from slay.ops.triton_state import Side, chunk_states, scan_states
 LONGEST_TILE = 128  # of any configuration; chunks are multiples of it
 SCAN_WIDTH = 512
 
-# Blocks and warps with which nothing spills from registers, by `Map.size`.
+# Blocks and warps with which nothing spills from registers, by `Map.size`. In float32 ("full") a
+# product takes three, of operands that are split in registers.
 _chunk_states = tuned(chunk_states, ["M", "QUERY"], None, {
     "32": [(8, 2, 64, 0), (8, 1, 64, 0)],
     "64": [(8, 2, 64, 0), (8, 1, 64, 0)],
     "64 polynomial": [(8, 2, 64, 0), (8, 1, 64, 0)],
     "128": [(8, 2, 64, 0)],
+    "full": [(8, 1, 16, 0)],
 })  # fmt: skip
 _outputs = tuned(outputs, ["M"], "TK", {
     "32": [(8, 2, 128, 64), (4, 2, 64, 64), (8, 1, 64, 64)],
     "64": [(8, 1, 64, 64), (8, 1, 64, 32)],
     "64 polynomial": [(8, 2, 128, 64), (8, 1, 64, 64), (8, 1, 64, 32)],
     "128": [(8, 1, 64, 32), (8, 1, 64, 16)],
+    "full": [(8, 1, 16, 16)],
 })  # fmt: skip
 _query_gradients = tuned(query_gradients, ["M"], "TK", {
     "32": [(8, 2, 128, 64), (8, 1, 64, 32)],
     "64": [(4, 2, 64, 16)],
     "64 polynomial": [(8, 1, 64, 32), (8, 1, 64, 64)],
     "128": [(8, 1, 64, 16)],
+    "full": [(8, 1, 16, 16)],
 })  # fmt: skip
 _key_gradients = tuned(key_gradients, ["M"], "TQ", {
     "32": [(8, 2, 128, 32), (4, 2, 64, 32)],
     "64": [(4, 2, 64, 32), (4, 2, 64, 16)],
     "64 polynomial": [(8, 1, 64, 32)],
     "128": [(8, 1, 64, 16)],
+    "full": [(8, 1, 16, 16)],
 })  # fmt: skip
 _scan_states = Tuned(scan_states, [])
 

@@ -89,6 +89,8 @@ class Map:
     @property
     def size(self) -> str:
         """The class of shapes that configurations are chosen by: the widest block of tokens."""
+        if self.dtype == tl.float32:
+            return "full"
         width = max(32, self.DP, self.EP, self.AP, self.BB)
         return f"{width} polynomial" if width == 64 and self.degree else str(width)
 

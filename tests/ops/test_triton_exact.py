@@ -9,7 +9,7 @@ from slay.attention import get_attention_class
 from slay.ops import triton_exact
 from slay.ops.naive import naive_attention
 from slay.ops.triton_configs import Tuned, config
-from slay.ops.triton_exact import exact_yat, limit
+from slay.ops.triton_exact import exact_yat
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
@@ -129,10 +129,3 @@ def test_later_tokens_and_padding_change_nothing():
 def test_the_operator_is_what_torch_takes_it_for():
     q, k, v = tokens(lengths=(5, 5))
     torch.library.opcheck(torch.ops.slay.exact_yat.default, (q, k, v, 1e-3, True, None, None, True))
-
-
-def test_limits():
-    q, k, v = tokens(lengths=(3, 3))
-    assert limit(q, k, v) is None
-    assert limit(*(t.double() for t in (q, k, v))).startswith("torch.float64")
-    assert limit(q, k, torch.empty(1, 2, 3, 200)) == "value dimension 200 exceeds 128"

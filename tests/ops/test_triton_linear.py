@@ -133,7 +133,7 @@ def test_lengths_and_chunks(name, length, chunk):
         ("performer", 16, {"num_features": 200}),  # in blocks
         ("performer", 16, {"num_features": 100, "kernel": "softmax"}),
         ("rff", 16, {"num_features": 70}),
-        ("linear", 128, {}),
+        ("linear", 64, {}),
     ],
 )
 def test_widths(name, head_dim, options):
@@ -311,6 +311,15 @@ def test_what_kernels_cannot_take(name, head_dim, options, dtype, says):
     mechanism = cls.heads_only(head_dim, 1, **options).to(dtype)
     assert mechanism.attend(q, k, v).isfinite().all()
     assert mechanism.backend_used == "torch"
+
+
+def test_gradients_that_kernels_cannot_form():
+    q = torch.randn(1, 1, 4, 128, requires_grad=True)
+    mechanism = slay.get_attention_class("linear").heads_only(128, 1, backend="triton")
+    with torch.no_grad():
+        assert mechanism.attend(q, q, q).isfinite().all()
+    with pytest.raises(SlayError, match="heads up to 64, not 128"):
+        mechanism.attend(q, q, q)
 
 
 def test_unknown_backend():
