@@ -62,16 +62,19 @@ class RecordError(SlayError):
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record under a temporary name, then rename it: a reader sees all of it or nothing."""
-    _write_whole(Path(path), record.model_dump(by_alias=True))
+    _write_whole(Path(path), _text(record, indent=1))
 
 
 def write_records(path: Path, records: list[Record]) -> None:
-    """Write several records as one list, in the same way."""
-    _write_whole(Path(path), [record.model_dump(by_alias=True) for record in records])
+    """Write several records in the same way, one a line."""
+    _write_whole(Path(path), "".join(_text(record, indent=None) for record in records))
 
 
-def _write_whole(path: Path, data: Any) -> None:
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+def _text(record: Record, indent: int | None) -> str:
+    return json.dumps(record.model_dump(by_alias=True), indent=indent, allow_nan=False) + "\n"
+
+
+def _write_whole(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -92,35 +95,33 @@ def _write_whole(path: Path, data: Any) -> None:
 
 def read_record(path: Path) -> Record:
     """Read and validate a record. Raises `RecordError`, one line that says what to do."""
-    return _validated(_read(path), path)
+    return _parsed(_read(path), path)
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read and validate a list of records. Raises `RecordError` as `read_record` does."""
-    data = _read(path)
-    if not isinstance(data, list):
-        raise RecordError(f"{path}: holds no list of records")
-    return [_validated(item, path) for item in data]
+    """Read and validate records that stand one a line. Raises `RecordError` as `read_record`."""
+    return [_parsed(line, path) for line in _read(path).splitlines()]
 
 
-def _read(path: Path) -> Any:
-    """The JSON of a file."""
+def _read(path: Path) -> str:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RecordError(f"{path}: there is no such record") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(
             f"{path}: broken record, cannot be read ({error}); {_remedy(path)}"
         ) from error
+
+
+def _parsed(text: str, path: Path) -> Record:
+    try:
+        data = json.loads(text)
     except json.JSONDecodeError as error:
         raise RecordError(
             f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
             f"{_remedy(path)}"
         ) from error
-
-
-def _validated(data: Any, path: Path) -> Record:
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; "
@@ -138,13 +139,3 @@ def _validated(data: Any, path: Path) -> Record:
 
 def _remedy(path: Path) -> str:
     return f"delete it and run again: rm {path}"
-
-
-def cut_short(path: Path) -> bool:
-    """Whether a record is there whose end is not: looked at without reading all of it."""
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(-min(2, file.seek(0, os.SEEK_END)), os.SEEK_END)
-            return file.read() != b"}\n"
-    except OSError:
-        return False

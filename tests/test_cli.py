@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -40,12 +42,61 @@ def commands(group=main, path=()):
 
 
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
-def test_every_command_explains_itself(path):
+def test_every_command_explains_itself_with_an_example_of_its_own(path):
     done = call(*path, "--help")
     assert done.exit_code == 0
     summary = done.output.split("\n\n")[1].strip()
-    assert summary
-    assert not summary.startswith("Options:")
+    assert summary.endswith(".")
+    assert f"slay {' '.join(path)}" in done.output
+    assert "..." not in done.output.replace("]...", "").replace("FILES...", "")  # nothing cut off
+    for option in found(path).params:
+        assert isinstance(option, click.Argument) or option.help
+
+
+def found(path):
+    command = main
+    for name in path:
+        command = command.get_command(None, name)
+    return command
+
+
+def test_help_says_to_what_subject_each_command_belongs():
+    assert "Others" not in call("--help").output
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("slay mech", {"mechanisms"}),
+        ("slay run q", {"quality"}),
+        ("slay run no", {""}),
+        ("slay mechanisms yat-q", {"yat-quadratic"}),
+        ("slay run tasks --attention yat-c", {"yat-cubic"}),
+        ("slay run tasks --task ind", {"induction"}),
+        ("slay train --attention lin", {"linear"}),
+        ("slay tasks att", {"attention_critical"}),
+        ("slay table tasks", {"tasks", "tasks-full"}),
+        ("slay figure qu", {"quality", "quadrature"}),
+    ],
+)
+def test_the_shell_completes_commands_and_names(typed, offered):
+    words = typed.split()
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    done = CliRunner().invoke(
+        main, prog_name="slay", env={"_SLAY_COMPLETE": "bash_complete", **asked}
+    )
+    assert {line.partition(",")[2] for line in done.output.splitlines()} == offered
+
+
+def test_a_library_that_is_not_installed_is_named_with_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "slay.report.aggregate", raising=False)
+    (tmp_path / "m.json").write_text("[]")
+    done = call("collect", tmp_path / "m.json", "--table", "t", "--summary", "s")
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [
+        "Error: this command needs pandas; install it with: pip install 'slay-attention[pipeline]'"
+    ]
 
 
 @pytest.mark.parametrize("experiment", PARAMS)
@@ -128,6 +179,8 @@ TASKS = ["run", "tasks", "--out", "record.json", "--device", "cpu", "--attention
         (["run", "scaling", "--attention", "linear", "--n-heads", 7, *QUALITY[2:]], "n_heads"),
         (["mechanisms", "liner"], "did you mean 'linear'"),
         (["mechanisms", "--head-dim", 0], "n_heads"),
+        (["figure", "quality", "--run", ".", "--out", "x.pdf"], "is not a run's folder"),
+        (["collect", __file__, "--table", "a", "--summary", "b"], "is no manifest"),
         (["tasks", "--show", "copi"], "did you mean 'copy'"),
         (["tasks", "--show", "copy", "--seq-len", "7"], "seq_len = 7"),
     ],
@@ -167,6 +220,13 @@ def test_tasks_lists_all_and_shows_one():
     assert {row["category"] for row in rows} == {"memory"}
 
 
+def test_it_is_complete_as_a_module_too():
+    words = [sys.executable, "-m", "slay.cli", "--help"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    here = CliRunner().invoke(main, ["--help"], prog_name="slay").output
+    assert done.stdout.split() == here.split()
+
+
 def test_starting_loads_neither_torch_nor_tables():
     script = "import sys, slay.cli; print(*sys.modules)"
     loaded = subprocess.run(
@@ -183,3 +243,15 @@ def test_an_option_that_the_experiment_sets_is_refused(tmp_path, name):
     assert done.output.strip().count("\n") == 0
     assert repr(name) in done.output
     assert "the experiment itself sets" in done.output
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"experiments": {}}')
+    (tmp_path / "mechanisms.json").write_text("[]")
+    where = tmp_path / "none" / "tasks.tex"
+    templates = Path(__file__).parents[1] / "paper"
+    done = call("table", "tasks", "--run", tmp_path, "--templates", templates, "--out", where)
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [
+        f"Error: {where}: cannot be read or written (No such file or directory)"
+    ]

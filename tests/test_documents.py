@@ -1,23 +1,19 @@
-"""What the documents say is so: their examples run, and lists are those of the code."""
+"""What the documents say is so: their commands and examples run, lists are those of the code."""
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from clone import ROOT, clone
+from documents import PAGES, follow, needs_a_run
 
 import slay
 from slay.cli import main
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-GUIDE = BLOCK.findall((ROOT / "docs/add-a-mechanism.md").read_text())
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+ALONE = [page for page in PAGES if not needs_a_run(page)]
 
 
 def test_the_list_of_mechanisms_is_that_of_the_classes():
@@ -33,46 +29,31 @@ def test_every_source_is_in_the_bibliography(name):
     assert not key or f"{{{key}," in (ROOT / "paper/references.bib").read_text()
 
 
-@pytest.mark.parametrize("page", [Path("README.md"), *Path("docs").glob("*.md")], ids=str)
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text())
-    missing = [target for target in targets if not (ROOT / page.parent / target).exists()]
-    assert not missing
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#:]*)#?([^)]*)\)", page.read_text()):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor}"
 
 
-def test_the_readmes_python_runs(tmp_path):
-    code = "\n".join(text for kind, text in BLOCK.findall((ROOT / "README.md").read_text())
-                     if kind == "python")  # fmt: skip
-    run(["python", "-c", code], tmp_path)
+def anchors(page):
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The project with the files that the guide has its reader save."""
-    path = tmp_path_factory.mktemp("project")
-    clone(path)
-    for _, text in GUIDE:
-        if name := re.match(r"# (\S+\.\w+)\n", text):
-            (path / name[1]).write_text(text)
-    return path
+@pytest.mark.parametrize("page", ALONE, ids=[str(page.relative_to(ROOT)) for page in ALONE])
+def test_the_page_can_be_followed(page, tmp_path):
+    clone(tmp_path)
+    follow(page, tmp_path)
 
 
-STEPS = [(kind, text) for kind, text in GUIDE if kind in ("sh", "python") and text[0] != "#"]
-
-
-@pytest.mark.parametrize(("kind", "text"), STEPS, ids=[text.split()[0] for _, text in STEPS])
-def test_the_guide_to_a_new_mechanism_works(project, kind, text):
-    words = ["python", "-c", text] if kind == "python" else shlex.split(text)
-    if words[0] == "snakemake":  # a run with a mechanism from outside is among the workflow's tests
-        words = ["snakemake", "-n", *words[3:]]
-    out = run(words, project)
-    assert kind == "python" or "hedgehog" in out or " passed" in out
-
-
-def run(words, cwd):
-    """Standard output of a command of this environment."""
-    env = {**os.environ, "PYTHONPATH": str(cwd)}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    done = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    return done.stdout
+def test_the_readme_shows_the_published_runs(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    done = CliRunner().invoke(main, ["published", "--write", str(copy)])
+    assert done.exit_code == 0, done.output
+    assert (ROOT / "README.md").read_text() == copy.read_text(), (
+        "run: slay published --write README.md"
+    )

@@ -83,6 +83,23 @@ def test_known_bounds(dim):
     assert found == pytest.approx(KNOWN_BOUNDS[dim], abs=6e-3)
 
 
+@pytest.mark.parametrize("dim", [3, 4, 8, 16, 32, 64, 128])
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-3, 0.1])
+def test_the_best_quadratic_attains_the_bound_and_a_square_misses_it_by_one_constant(dim, epsilon):
+    x, w = sphere_rule(dim, epsilon)
+    k = yat_kernel(x, epsilon)
+    c0, c1, c2 = quadratic_projection(dim, epsilon)
+    beta, floor = quadratic_shift(dim, epsilon), c1**2 / (4.0 * c2)
+    assert c1 > 0
+    assert c2 > 0
+    assert c0 <= floor
+    best = w @ (k - c0 - c1 * x - c2 * x**2) ** 2
+    rank = (dim + 1) * (dim + 2) // 2 - 1
+    assert np.sqrt(best / (w @ k**2)) == pytest.approx(mercer_bound(dim, epsilon, rank), abs=1e-6)
+    square = w @ (k - c2 * (x + beta) ** 2) ** 2
+    assert square == pytest.approx(best + (floor - c0) ** 2, rel=1e-7)
+
+
 @given(dim=st.integers(3, 64), epsilon=st.floats(1e-4, 1.0), m=st.integers(0, 3000))
 def test_more_features_never_raise_the_bound(dim, epsilon, m):
     more, fewer = mercer_bound(dim, epsilon, m + 1), mercer_bound(dim, epsilon, m)

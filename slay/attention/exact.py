@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from slay.attention.layer import Attention, Memory, nothing
 from slay.errors import SlayError
+from slay.ops.dispatch import choose
 from slay.ops.exact import exact_attention
 from slay.ops.groups import fold, unfold
 
@@ -51,9 +52,16 @@ class PairwiseAttention(Attention):
                 padding = _no_padding(k) if padding is None else padding
                 padding = torch.cat((past, padding), dim=1)
             k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
-        seen = q.shape[2] and k.shape[2]
-        y = self._attend_all(q, k, v, padding) if seen else nothing(q, v)
+        if not q.shape[2] or not k.shape[2]:
+            y = nothing(q, v)
+        else:
+            self.backend_used = choose(self.backend, self.kernel_limit(q, v))
+            y = self._attend_all(q, k, v, padding)
         return y, (k, v, padding) if final else ()
+
+    def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
+        """Why no Triton kernel computes a call, if none does."""
+        return "kernels compute mechanisms that have features, and yat-spherical"
 
     @abstractmethod
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:

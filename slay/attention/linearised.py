@@ -124,7 +124,8 @@ class FeatureAttention(Attention):
             with torch.autocast(q.device.type, enabled=False):
                 q, k = self.prepare(q), self.prepare(k)
                 recipe = self.recipe(q, k, i, j)
-            reason = recipe_limit(recipe, q.shape[-1])
+            given = () if recipe is None else (*(recipe.given_a or ()), *(recipe.given_b or ()))
+            reason = recipe_limit(recipe, q, v, gradient=wants_gradient(q, k, v, *given))
             if recipe is not None:
                 found = q, k, recipe
         self.backend_used = choose(self.backend, reason)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from slay.attention.exact import ExactAttention
-from slay.attention.layer import DEFAULT_EPSILON
+from slay.attention.layer import DEFAULT_EPSILON, Memory
 from slay.errors import SlayError
 from slay.features.elementwise import unit
+from slay.ops.dispatch import choose, tensor_limit
 
 
 class SphericalYatAttention(ExactAttention):
@@ -39,3 +41,35 @@ class SphericalYatAttention(ExactAttention):
         x = q @ k.mT
         rest = torch.rsub(x, 2.0 + self.epsilon, alpha=2.0)  # C - 2x, at least eps but for rounding
         return x.square() / rest.clamp(min=self.epsilon)
+
+    def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
+        if self.training and self.dropout:
+            return "kernels drop no attention weights"
+        return tensor_limit(q, v)
+
+    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
+        if self.backend_used == "torch":
+            return super()._attend_all(q, k, v, padding)
+        from slay.ops.triton_exact import exact_yat
+
+        with torch.autocast(q.device.type, enabled=False):
+            return exact_yat(q, k, v, self.epsilon, causal=self.causal, key_padding_mask=padding)
+
+    def _attend_packed(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        lengths: list[int],
+        start: Tensor | None,
+        memory: Memory | None,
+        final: bool,
+    ) -> tuple[Tensor, Memory]:
+        self.backend_used = choose(self.backend, self.kernel_limit(q, v))
+        if self.backend_used == "torch" or memory is not None or final:
+            return super()._attend_packed(q, k, v, lengths, start, memory, final)
+        from slay.ops.triton_exact import exact_yat
+
+        bounds = [0, *accumulate(lengths)]
+        with torch.autocast(q.device.type, enabled=False):
+            return exact_yat(q, k, v, self.epsilon, causal=self.causal, bounds=bounds), ()

@@ -37,9 +37,14 @@ def choose(backend: str, reason: str | None) -> Literal["torch", "triton"]:
     return "triton"
 
 
-@lru_cache(maxsize=1)
+@torch.compiler.assume_constant_result
 def interpreted() -> bool | None:
     """Whether Triton's interpreter runs kernels, on a CPU too; None where there is no Triton."""
+    return _interpreted()
+
+
+@lru_cache(maxsize=1)
+def _interpreted() -> bool | None:
     if find_spec("triton") is None:
         return None
     import triton
@@ -63,8 +68,9 @@ def tensor_limit(q: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def recipe_limit(recipe: Recipe | None, head_dim: int) -> str | None:
-    """Why kernels cannot form a mechanism's features, if they cannot."""
+def recipe_limit(recipe: Recipe | None, q: Tensor, v: Tensor, *, gradient: bool) -> str | None:
+    """Why kernels cannot form a mechanism's features, or their gradient, if they cannot."""
+    head_dim = q.shape[-1]
     if recipe is None:
         return "kernels know features that are a vector or an outer product of two, not these"
     if recipe.degree == 3 and head_dim > WIDEST_CUBIC:
@@ -74,4 +80,11 @@ def recipe_limit(recipe: Recipe | None, head_dim: int) -> str | None:
         return f"kernels take factors of up to {WIDEST} features, not {a} x {b}"
     if b > WIDEST_DENSE:
         return f"kernels take up to {WIDEST_DENSE} features that are no product, not {b}"
+    product = a > 1 and recipe.degree == 0
+    widest = max(head_dim, v.shape[-1], a if product else 0, b if product else 0)
+    most = 64 if a > 1 or recipe.degree else 128
+    if q.dtype == torch.float32:
+        most = 32 if product else 64
+    if gradient and widest > most:  # more would not fit into registers
+        return f"kernels form gradients of such {q.dtype} heads up to {most}, not {widest}"
     return None

@@ -26,6 +26,7 @@ from slay.ops.triton_maps import (
     cross_weight,
     dot,
     fine_dot,
+    fresh,
     narrow,
     norm_back,
     one_hot,
@@ -57,25 +58,36 @@ from slay.ops.triton_state import (
 
 
 @triton.jit
-def products_back(
-    P, F, g, X, row, BW, first, last,
-    M: tl.constexpr, WP: tl.constexpr, BB: tl.constexpr, CUBIC: tl.constexpr, QUERY: tl.constexpr,
-):  # fmt: skip
-    """dP and dF of sum_a p_a (F S_a) g: (T, WP), (T, BB)."""
+def products_back(P, F, g, X, M: tl.constexpr):
+    """dP and dF of sum_a p_a (F S_a) g: (T, AP), (T, BB)."""
     dP, dF = P * 0.0, F * 0.0
-    g = narrow(g, M)
+    for a in range(M.A):
+        S = state_rows(X, a * M.B, M.B, M.BB, M)
+        G = dot(g, tl.trans(narrow(S, M)), M)  # (T, BB)
+        dF += column(P, a, M.AP) * G
+        dP += tl.sum(F * G, 1)[:, None] * one_hot(a, M.AP)
+    return dP, dF
+
+
+@triton.jit
+def powers_back(
+    du, dF, u, F, g, X, row, BW, first, last,
+    M: tl.constexpr, BB: tl.constexpr, CUBIC: tl.constexpr, QUERY: tl.constexpr,
+):  # fmt: skip
+    """The same where P is u itself or its pairs: du, and dF where F is something else than u."""
     for a in range(first, last):
         S = state_rows(X, row + a * BW, BW, BB, M)
         G = dot(g, tl.trans(narrow(S, M)), M)  # (T, BB)
-        dF += group(P, a, WP, CUBIC, QUERY) * G
+        dF += group(u, a, M.DP, CUBIC, QUERY) * G
         dp = tl.sum(F * G, 1)[:, None]
         if CUBIC:
             i, j = pair(a)
             dp *= tl.where((i != j) & QUERY, 2.0, 1.0)
-            dP += dp * (column(P, j, WP) * one_hot(i, WP) + column(P, i, WP) * one_hot(j, WP))
+            du += dp * (column(u, j, M.DP) * one_hot(i, M.DP))
+            du += dp * (column(u, i, M.DP) * one_hot(j, M.DP))
         else:
-            dP += dp * one_hot(a, WP)
-    return dP, dF
+            du += dp * one_hot(a, M.DP)
+    return du, dF
 
 
 @triton.jit
@@ -86,7 +98,7 @@ def across_back(P, F, g, dz, X, first, M: tl.constexpr):
         s = state_sums(X, first, 1, M.B - first, 1, M.BB, M)
         dP, dF = P, dot(g, tl.trans(narrow(S, M)), M) + dz[:, None] * s
     else:
-        dP, dF = products_back(P, F, g, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, True)
+        dP, dF = products_back(P, F, narrow(g, M), X, M)
         s = state_sums(X, 0, M.A, M.B, M.AP, M.BB, M)
         dP += dz[:, None] * fine_dot(F, tl.trans(s), M)
         dF += dz[:, None] * fine_dot(P, s, M)
@@ -96,31 +108,37 @@ def across_back(P, F, g, dz, X, first, M: tl.constexpr):
 @triton.jit
 def across_polynomial_back(u, half, g, dz, X, M: tl.constexpr, QUERY: tl.constexpr):
     """du from the state of a polynomial: (T, DP)."""
+    g = narrow(g, M)
     weight = cross_weight(M, QUERY)
-    dP, dF = products_back(
-        u, u * weight, g, X, 0, M.D, 0, M.half, M, M.DP, M.DP, False, QUERY
+    du, dF = powers_back(
+        u * 0.0, u * 0.0, u, u * weight, g, X, 0, M.D, 0, M.half, M, M.DP, False, QUERY
     )  # fmt: skip
-    du = dP + dF * weight
+    du += dF * weight
     if M.half < M.D:
         BW: tl.constexpr = M.D - M.half
         row: tl.constexpr = M.half * M.D - M.half * BW
-        dP, dF = products_back(u, half, g, X, row, BW, M.half, M.D, M, M.DP, BW, False, QUERY)
-        du += dP + beside(dF * 0.0, dF, M.DP)
+        du, dF = powers_back(
+            du, half * 0.0, u, half, g, X, row, BW, M.half, M.D, M, BW, False, QUERY
+        )  # fmt: skip
+        du += beside(dF * 0.0, dF, M.DP)
     linear = state_rows(X, M.linear_row, M.D, M.DP, M)
     s2 = state_sums(X, 0, M.D, M.D, M.DP, M.DP, M)
     s1 = state_sums(X, M.D * M.D, 1, M.D, 1, M.DP, M)
-    du = M.c2 * du + M.c1 * dot(g, tl.trans(narrow(linear, M)), M)
-    du += dz[:, None] * (2.0 * M.c2 * fine_dot(u, s2, M) + M.c1 * s1)
+    c1: tl.constexpr = M.c1 if QUERY else 1.0
+    c2: tl.constexpr = M.c2 if QUERY else 1.0
+    du = c2 * du + c1 * dot(g, tl.trans(narrow(linear, M)), M)
+    du += dz[:, None] * (c2 * fine_dot(u, s2 + tl.trans(s2), M) + c1 * s1)
     if M.degree == 3:
-        dP, dF = products_back(
-            u, u, g, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, M.DP, True, QUERY
+        more, dF = powers_back(
+            u * 0.0, u * 0.0, u, u, g, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, True, QUERY
         )  # fmt: skip
-        du += M.c3 * (dP + dF)
+        c3: tl.constexpr = M.c3 if QUERY else 1.0
+        du += c3 * (more + dF)
         for a in range(M.pairs):
             i, j = pair(a)
             s = dz[:, None] * state_sums(X, M.cubic_sums + a * M.D, 1, M.D, 1, M.DP, M)
-            du += M.c3 * group(u, a, M.DP, True, QUERY) * s
-            dp = M.c3 * tl.where((i != j) & QUERY, 2.0, 1.0) * tl.sum(u * s, 1)[:, None]
+            du += c3 * group(u, a, M.DP, True, QUERY) * s
+            dp = c3 * tl.where((i != j) & QUERY, 2.0, 1.0) * tl.sum(u * s, 1)[:, None]
             du += dp * column(u, j, M.DP) * one_hot(i, M.DP)
             du += dp * column(u, i, M.DP) * one_hot(j, M.DP)
     return du
@@ -132,9 +150,7 @@ def inside_back(dP, dF, P, F, Po, Fo, dA, M: tl.constexpr):
     if M.degree:
         dA *= polynomial_slope(cosines(F, Fo, M), M)
     Po, Fo = narrow(Po, M), narrow(Fo, M)
-    if M.degree:
-        dF += dot(dA, Fo, M)
-    elif M.a == "none":
+    if M.degree or M.a == "none":
         dF += dot(dA, Fo, M)
     else:
         dF += dot(dA * dot(P, tl.trans(Po), M), Fo, M)
@@ -143,15 +159,19 @@ def inside_back(dP, dF, P, F, Po, Fo, dA, M: tl.constexpr):
 
 
 @triton.jit
-def store_factors(dP, dF, du, F, u, side, da, db, b, h, kv, t, end, first,
+def store_factors(du, dP, dF, side, da, db, b, h, kv, t, end, first,
                   M: tl.constexpr, QUERY: tl.constexpr):  # fmt: skip
-    """du with what comes through the maps; the gradients of given factors are stored."""
+    """du with what comes through the maps; the gradients of given factors are stored.
+
+    Tokens are read and factors formed once more: they would take up registers all the while.
+    """
+    u, _ = normalised(side.u, b, h, t, end, M)
     if M.degree:
         du += dF
     elif M.b == "given":
         put(db, dF, b, h, t, end, M.B, M.BB, first)
     else:
-        _, s = b_of(u, side.b, b, h, kv, t, end, first, M, QUERY)
+        F, s = b_of(u, side.b, b, h, kv, t, end, first, M, QUERY)
         du = b_back(du, dF, F, s, u, side.b, kv, first, M, QUERY)
     if M.a == "given":
         if da is not None:
@@ -185,15 +205,14 @@ def query_gradients(
         tl.store(dz_out + bh * L + t, dz, mask=t < end)
         g = narrow(do / divisor(z)[:, None], M)
         du = u * 0.0
-        if M.degree:
-            half = second_half(queries.u, r, b, h, t, end, M)
-            du += across_polynomial_back(u, half, g, dz, X, M, True)
         for first in range(0, M.B, M.BB):
             P, F = both_factors(queries, u, b, h, kv, t, end, first, M, True)
             if M.degree:
-                dP, dF = P * 0.0, F * 0.0
+                half = second_half(queries.u, r, b, h, t, end, M)
+                dP, dF = P * 0.0, across_polynomial_back(u, half, g, dz, X, M, True)
             else:
                 dP, dF = across_back(P, F, g, dz, X, first, M)
+                P, F = narrow(P, M), narrow(F, M)
             if CAUSAL:
                 for t0 in range(start, tl.minimum(own + T, end), TK):
                     j = t0 + tl.arange(0, TK)
@@ -204,9 +223,11 @@ def query_gradients(
                     there = keys_there(keys.padding, b, j, end, L)[None, :]
                     dA = tl.where(there & (j[None, :] <= t[:, None]), dA, 0.0)
                     dP, dF = inside_back(dP, dF, P, F, Pk, Fk, dA, M)
+            t, end, b, h, kv = fresh(t), fresh(end), fresh(b), fresh(h), fresh(kv)
             du = store_factors(
-                dP, dF, du, F, u, queries, da, db, b, h, kv, t, end, first, M, True
+                du, dP, dF, queries, da, db, b, h, kv, t, end, first, M, True
             )  # fmt: skip
+        u, r = normalised(queries.u, b, h, t, end, M)
         put(dq, norm_back(du, u, r, M), b, h, t, end, M.D, M.DP)
 
 
@@ -231,20 +252,19 @@ def key_gradients(
         u, r = normalised(keys.u, b, kv, t, end, M)
         v = narrow(tile(keys.w, b, kv, t, end, M.E, M.EP), M)
         du, dv_, one = u * 0.0, zeros(T, M.EP), tl.full((T,), 1.0, tl.float32)
-        if M.degree:
-            half = second_half(keys.u, r, b, kv, t, end, M)
-            du += across_polynomial_back(u, half, v, one, X, M, False)
-            dv_ += polynomial_products(u, half, X, M, False)
         for first in range(0, M.B, M.BB):
             P, F = both_factors(keys, u, b, kv, kv, t, end, first, M, False)
             if M.degree:
-                dP, dF = P * 0.0, F * 0.0
+                half = second_half(keys.u, r, b, kv, t, end, M)
+                dP, dF = P * 0.0, across_polynomial_back(u, half, v, one, X, M, False)
+                dv_ += polynomial_products(u, half, X, M, False)
             else:
                 dP, dF = across_back(P, F, v, one, X, first, M)
                 if M.a == "none":
                     dv_ += dot(F, state_rows(X, first, M.B - first, M.BB, M), M)
                 else:
                     dv_ += products(P, F, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, False)
+                P, F = narrow(P, M), narrow(F, M)
             if CAUSAL:
                 for head in range(kv * G, kv * G + G):
                     for t0 in range(own // TQ * TQ, end, TQ):
@@ -260,9 +280,11 @@ def key_gradients(
                             dP, dF, P, F, Pq, Fq, tl.where(later, dA, 0.0), M
                         )  # fmt: skip
             dP, dF = tl.where(there[:, None], dP, 0.0), tl.where(there[:, None], dF, 0.0)
+            t, end, b, kv = fresh(t), fresh(end), fresh(b), fresh(kv)
             du = store_factors(
-                dP, dF, du, F, u, keys, da, db, b, kv, kv, t, end, first, M, False
+                du, dP, dF, keys, da, db, b, kv, kv, t, end, first, M, False
             )  # fmt: skip
+        u, r = normalised(keys.u, b, kv, t, end, M)
         du = tl.where(there[:, None], du, 0.0)
         put(dk, norm_back(du, u, r, M), b, kv, t, end, M.D, M.DP)
         put(dv, tl.where(there[:, None], dv_, 0.0), b, kv, t, end, M.E, M.EP)

@@ -40,6 +40,7 @@ class Compiled:
     warpgroup: int  # matrix instructions of a warp group (HGMMA), and
     matrix: int  # of a warp (HMMA)
     instructions: int
+    multiplies: bool  # whether it is a kernel of large matrix products
 
 
 def launches(run: Callable[[], object]) -> list[tuple[Tuned, tuple[Any, ...]]]:
@@ -122,4 +123,5 @@ def _read(made: Any, kernel: str, label: str) -> Compiled:
         sum(name.startswith("HGMMA") for name in instructions),
         sum(name.startswith("HMMA") for name in instructions),
         len(instructions),
+        "tt.dot" in made.asm["ttir"],
     )

@@ -13,7 +13,7 @@ from typing import Any
 import triton
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
-Recorded = list[tuple["Tuned", tuple[Any, ...]]]
+Launch = tuple["Tuned", tuple[Any, ...]]
 
 
 def config(warps: int, stages: int, **tiles: int) -> triton.Config:
@@ -27,23 +27,44 @@ class Tuned:
     """
 
     def __init__(self, kernel: Any, key: list[str], *configs: triton.Config):
-        self.kernel, self.configs = kernel, list(configs)
-        kept = self.configs[: 1 if INTERPRETED else None]
-        cached = {"cache_results": not INTERPRETED}
-        self.launch = triton.autotune(kept, key=key, **cached)(kernel) if kept else kernel
+        self.kernel, self.configs, self.launch = kernel, list(configs), kernel
+        if configs and not INTERPRETED:
+            self.launch = triton.autotune(self.configs, key=key, cache_results=True)(kernel)
 
     def __call__(self, grid: Any, *args: Any) -> None:
-        if _recorded is None:
-            self.launch[grid](*args)
-        else:
+        if _recorded is not None:
             _recorded.append((self, args))
+        elif self.configs and INTERPRETED:  # one will do, with blocks that are not too many
+            self.kernel[grid](*args, **dict.fromkeys(self.configs[0].kwargs, 64))
+        else:
+            self.launch[grid](*args)
 
 
-_recorded: Recorded | None = None
+Tiles = tuple[int, int, int, int]  # warps, stages, T tokens of a block, tokens of the other side
+
+
+def tuned(
+    kernel: Any, key: list[str], other: str | None, choices: dict[str, list[Tiles]]
+) -> dict[str, Tuned]:
+    """A kernel by shape class, with configurations for each; `other` names the other side's T."""
+    return {
+        name: Tuned(
+            kernel,
+            key,
+            *(
+                config(warps, stages, T=t, **({other: to} if other else {}))
+                for warps, stages, t, to in tiles
+            ),
+        )
+        for name, tiles in choices.items()
+    }
+
+
+_recorded: list[Launch] | None = None
 
 
 @contextmanager
-def recording() -> Iterator[Recorded]:
+def recording() -> Iterator[list[Launch]]:
     """Note launches with their arguments instead of making them."""
     global _recorded
     _recorded = []

@@ -101,8 +101,8 @@ def decode(
     if keys.padding is not None:
         kept = keys_there(keys.padding, b, tl.arange(0, T), 1, 1)
         phi *= tl.sum(kept.to(tl.float32), 0)
-    p = keys.w.data + b * keys.w.batch + kv * keys.w.head + e
-    v = tl.load(p, mask=e < M.E, other=0.0).to(tl.float32)
+    values = keys.w.data + b * keys.w.batch + kv * keys.w.head + e
+    v = tl.load(values, mask=e < M.E, other=0.0).to(tl.float32)
     base = bk.to(tl.int64) * (M.E + 1) * m
     at = base + e[:, None] * m + place[None, :]
     mask = (e < M.E)[:, None] & there[None, :]
@@ -147,6 +147,23 @@ def stream_of(device: torch.device) -> int:
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
+def decode_launch(call: Call, state: Tensor, new_state: Tensor) -> Tensor:
+    """y: (B, H, 1, E) of a call for one token."""
+    M, bh, bk = call.M, call.B * call.H, call.B * call.K
+    groups, parts = features_of(M)
+    y = call.v.new_empty(call.B, call.H, 1, M.E)
+    partial = call.new(bh, parts, M.E + 1)
+    counters = _counters(bk, y.device, stream_of(y.device))
+    width = POLYNOMIAL_WIDTH if M.degree else groups * M.BB
+    _decode(
+        (parts, bk),
+        call.queries(call.q), call.keys(), state, new_state, partial, counters, y,
+        state.shape[-1], call.H, call.K,
+        M, call.H // call.K, groups, width, parts, triton.next_power_of_2(parts),
+    )  # fmt: skip
+    return y
+
+
 @torch.library.custom_op("slay::decode", mutates_args=("new_state",))
 def _operator(
     q: Tensor, k: Tensor, v: Tensor,
@@ -160,19 +177,7 @@ def _operator(
         q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, None,
         kinds, degree, unit, coefficients, True, 0,
     )  # fmt: skip
-    M, bh, bk = call.M, call.B * call.H, call.B * call.K
-    groups, parts = features_of(M)
-    y = v.new_empty(call.B, call.H, 1, M.E)
-    partial = call.new(bh, parts, M.E + 1)
-    counters = _counters(bk, q.device, stream_of(q.device))
-    width = POLYNOMIAL_WIDTH if degree else groups * M.BB
-    _decode(
-        (parts, bk),
-        call.queries(q), call.keys(), state, new_state, partial, counters, y,
-        state.shape[-1], call.H, call.K,
-        M, call.H // call.K, groups, width, parts, triton.next_power_of_2(parts),
-    )  # fmt: skip
-    return y
+    return decode_launch(call, state, new_state)
 
 
 @_operator.register_fake

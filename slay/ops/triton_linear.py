@@ -19,7 +19,7 @@ from torch import Tensor
 
 from slay.ops.recipe import Recipe
 from slay.ops.triton_backward import key_gradients, query_gradients
-from slay.ops.triton_configs import Tuned, config
+from slay.ops.triton_configs import Tuned, tuned
 from slay.ops.triton_layout import from_kernels, to_kernels
 from slay.ops.triton_maps import Factor, Map, Rows
 from slay.ops.triton_output import outputs
@@ -28,21 +28,37 @@ from slay.ops.triton_state import Side, chunk_states, scan_states
 LONGEST_TILE = 128  # of any configuration; chunks are multiples of it
 SCAN_WIDTH = 512
 
-_chunk_states = Tuned(
-    chunk_states, ["M", "QUERY"], config(4, 2, T=64), config(8, 2, T=128), config(4, 3, T=64)
-)
+# Blocks and warps with which nothing spills from registers, by `Map.size`. In float32 ("full") a
+# product takes three, of operands that are split in registers.
+_chunk_states = tuned(chunk_states, ["M", "QUERY"], None, {
+    "32": [(8, 2, 64, 0), (8, 1, 64, 0)],
+    "64": [(8, 2, 64, 0), (8, 1, 64, 0)],
+    "64 polynomial": [(8, 2, 64, 0), (8, 1, 64, 0)],
+    "128": [(8, 2, 64, 0)],
+    "full": [(8, 1, 16, 0)],
+})  # fmt: skip
+_outputs = tuned(outputs, ["M"], "TK", {
+    "32": [(8, 2, 128, 64), (4, 2, 64, 64), (8, 1, 64, 64)],
+    "64": [(8, 1, 64, 64), (8, 1, 64, 32)],
+    "64 polynomial": [(8, 2, 128, 64), (8, 1, 64, 64), (8, 1, 64, 32)],
+    "128": [(8, 1, 64, 32), (8, 1, 64, 16)],
+    "full": [(8, 1, 16, 16)],
+})  # fmt: skip
+_query_gradients = tuned(query_gradients, ["M"], "TK", {
+    "32": [(8, 2, 128, 64), (8, 1, 64, 32)],
+    "64": [(4, 2, 64, 16)],
+    "64 polynomial": [(8, 1, 64, 32), (8, 1, 64, 64)],
+    "128": [(8, 1, 64, 16)],
+    "full": [(8, 1, 16, 16)],
+})  # fmt: skip
+_key_gradients = tuned(key_gradients, ["M"], "TQ", {
+    "32": [(8, 2, 128, 32), (4, 2, 64, 32)],
+    "64": [(4, 2, 64, 32), (4, 2, 64, 16)],
+    "64 polynomial": [(8, 1, 64, 32)],
+    "128": [(8, 1, 64, 16)],
+    "full": [(8, 1, 16, 16)],
+})  # fmt: skip
 _scan_states = Tuned(scan_states, [])
-_outputs = Tuned(
-    outputs,
-    ["M"],
-    config(4, 2, T=128, TK=64),
-    config(4, 2, T=64, TK=64),
-    config(8, 2, T=128, TK=64),
-)
-_query_gradients = Tuned(
-    query_gradients, ["M"], config(4, 2, T=64, TK=64), config(8, 2, T=128, TK=64)
-)
-_key_gradients = Tuned(key_gradients, ["M"], config(4, 2, T=64, TQ=64), config(8, 2, T=128, TQ=64))
 
 
 @lru_cache(maxsize=256)
@@ -154,7 +170,7 @@ class Call:
         N, M, bk = self.chunks(length), self.M, self.B * self.K
         X, final = self.new(bk, N, M.state), self.new(bk, self.sequences, M.state)
         groups = self.H // self.K if query else 1
-        _chunk_states(
+        _chunk_states[M.size](
             (M.programs, N, bk),
             side, X, length, self.C, N, self.H, self.K, M, query, groups,
         )  # fmt: skip
@@ -176,7 +192,7 @@ class Call:
             X, final = final, self.new(0)
         y = self.q.new_empty(self.B, self.H, self.Lq, self.M.E)
         z = self.new(self.B, self.H, self.Lq)
-        _outputs(
+        _outputs[self.M.size](
             self.blocks(self.Lq, self.H),
             self.queries(self.q), self.keys(), X, rows(y), z,
             self.Lq, self.C, X.shape[1], self.H, self.K, self.M, self.causal,
@@ -191,7 +207,7 @@ class Call:
         given = [self.new(0) if g is None else torch.empty_like(g).contiguous() for g in self.given]
         da_q, da_k, db_q, db_k = (None if not g.numel() else rows(g) for g in given)
         dz = torch.empty_like(z)
-        _query_gradients(
+        _query_gradients[self.M.size](
             self.blocks(self.Lq, self.H),
             self.queries(dy, z), self.keys(), X, rows(y), dz, rows(dq), da_q, db_q,
             self.Lq, self.C, X.shape[1], self.H, self.K, self.M, self.causal,
@@ -200,7 +216,7 @@ class Call:
         dX, dinitial = self.states(side, self.Lq, dfinal, query=True, reverse=True)
         if not self.causal:
             dX = dinitial
-        _key_gradients(
+        _key_gradients[self.M.size](
             self.blocks(self.Lk, self.K),
             side, self.keys(), dX, rows(dk), rows(dv), da_k, db_k,
             self.Lk, self.C, dX.shape[1], self.H, self.K, self.M, self.causal, self.H // self.K,

@@ -87,6 +87,14 @@ class Map:
         return self.c[3]
 
     @property
+    def size(self) -> str:
+        """The class of shapes that configurations are chosen by: the widest block of tokens."""
+        if self.dtype == tl.float32:
+            return "full"
+        width = max(32, self.DP, self.EP, self.AP, self.BB)
+        return f"{width} polynomial" if width == 64 and self.degree else str(width)
+
+    @property
     def blocks(self) -> int:
         """Blocks of b."""
         return -(-self.B // self.BB)
@@ -149,7 +157,8 @@ class Map:
     @property
     def tiles(self) -> int:
         """Those tiles: as many as fit into registers."""
-        return max(1, 8192 // (max(64, self.DP if self.degree else self.BB) * self.EP))
+        rows = max(64, self.DP if self.degree else self.BB)
+        return min(max(1, 8192 // (rows * self.EP)), 2 if self.degree == 3 else 4)
 
     @property
     def half_groups(self) -> int:
@@ -171,7 +180,7 @@ class Map:
         """Programs a chunk that together sum its state."""
         if self.degree:
             cubic = -(-self.pairs // self.groups)
-            return self.whole_programs + self.half_programs + cubic + 1
+            return self.whole_programs + self.half_programs + cubic + 2
         return self.blocks if self.a == "none" else -(-self.A // self.groups) + 1
 
     def _per_program(self, width: int) -> int:
@@ -182,6 +191,19 @@ class Map:
 def zeros(n: tl.constexpr, m: tl.constexpr):
     """Sums that start: (n, m)."""
     return tl.zeros((n, m), tl.float32)
+
+
+@triton.jit
+def fresh(t):
+    """t, of which the compiler does not know that it is the same.
+
+    What is made of it is made again, instead of taking up registers since the first time.
+    """
+    if not INTERPRETED:
+        t = tl.inline_asm_elementwise(
+            "mov.b32 $0, $1;", "=r,r", [t], dtype=tl.int32, is_pure=False, pack=1
+        )  # fmt: skip
+    return t
 
 
 @triton.jit

@@ -66,9 +66,12 @@ def polynomial_products(u, half, X, M: tl.constexpr, QUERY: tl.constexpr):
         o += products(u, half, X, row, BW, M.half, M.D, M, M.DP, BW, False, QUERY)
     linear = state_rows(X, M.linear_row, M.D, M.DP, M)
     one = state_rows(X, M.linear_row + M.D, 1, 1, M)
-    o = M.c2 * o + M.c1 * dot(u, linear, M) + M.c0 * one
+    o = (M.c2 if QUERY else 1.0) * o + (M.c1 if QUERY else 1.0) * dot(u, linear, M)
+    o += (M.c0 if QUERY else 1.0) * one
     if M.degree == 3:
-        o += M.c3 * products(u, u, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, M.DP, True, QUERY)
+        o += (M.c3 if QUERY else 1.0) * products(
+            u, u, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, M.DP, True, QUERY
+        )  # fmt: skip
     return o
 
 

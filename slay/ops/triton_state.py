@@ -1,7 +1,8 @@
 """Triton kernels for the states between chunks: S = sum phi(k_j) v_jᵀ and s = sum phi(k_j).
 
 `chunk_states` sums over a chunk of tokens, `scan_states` over the chunks before each. On the way
-back the same kernels sum phi(q_i) [do_i / z_i, dz_i] over the chunks after. A state is laid out as
+back the same kernels sum phi(q_i) [do_i / z_i, dz_i] over the chunks after, with the coefficients
+of a polynomial, so that they are gradients of S and s. A state is laid out as
 `Map` says: rows of S, then s. For polynomials of x = q·k its rows are u (x) u without what symmetry
 gives, u, 1 and, for cubics, u_i u_j (x) u with j <= i.
 """
@@ -191,10 +192,13 @@ def outer_sums(
         a, c = a0 + i * J + m // BB, m % BB
         there = (a < A) & (c < BW)
         p = X + (row + a * BW + c)[:, None] * M.E + e[None, :]
-        tl.store(p, sums[i], mask=there[:, None] & (e < M.E)[None, :])
+        scale = 1.0
+        if M.degree:
+            scale = (M.c3 if CUBIC else M.c2) if QUERY else 1.0
+        tl.store(p, sums[i] * scale, mask=there[:, None] & (e < M.E)[None, :])
         if CUBIC:
             p = X + M.rows * M.E + M.cubic_sums + a * BW + c
-            tl.store(p, tl.sum(ones[i], 1), mask=there)
+            tl.store(p, tl.sum(ones[i], 1) * scale, mask=there)
 
 
 @triton.jit
@@ -228,40 +232,55 @@ def normaliser_sums(
     side, X, b, kv, H, start, end, L,
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """s = Pᵀ F of a product; of a polynomial uᵀ u, the sums of u and 1, and their rows of S."""
-    e = tl.arange(0, M.EP)
+    """s = Pᵀ F of a product; of a polynomial uᵀ u, and the sums of u and of 1."""
     AP: tl.constexpr = M.DP if M.degree else M.AP
     BB: tl.constexpr = M.DP if M.degree else M.BB
     A: tl.constexpr = M.D if M.degree else M.A
     B: tl.constexpr = M.D if M.degree else M.B
-    s, S1 = zeros(AP, BB), zeros(AP, M.EP)
-    s1, S0, s0 = zeros(T, AP), zeros(T, M.EP), 0.0
+    s, s1, s0 = zeros(AP, BB), zeros(T, AP), 0.0
     for g in range(G):
         h = kv * G + g
         for t0 in range(start, end, T):
             t = t0 + tl.arange(0, T)
             P, F = factors(side, b, h, kv, t, end, L, 0, False, M, QUERY)
-            w, one = summand(side, b, h, H, t, end, L, M, QUERY)
+            _, one = summand(side, b, h, H, t, end, L, M, QUERY)
+            weighted = P * one[:, None]
             if M.degree:
-                P = tl.where(keys_there(side.padding, b, t, end, L)[:, None], P, 0.0)
-                s += dot(tl.trans(P * one[:, None]), P, M)
-                S1 += dot(tl.trans(P), w, M)
-                s1 += P * one[:, None]
-                there = keys_there(side.padding, b, t, end, L)
-                S0 += tl.where(there[:, None], w.to(tl.float32), 0.0)
+                F = P
+                s1 += weighted
                 s0 += tl.sum(one, 0)
-            else:
-                s += dot(tl.trans(P * one[:, None]), F, M)
+            s += dot(tl.trans(weighted), F, M)
     a, c = tl.arange(0, AP), tl.arange(0, BB)
-    Y = X + M.rows * M.E
-    tl.store(Y + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
+    X += M.rows * M.E
     if M.degree:
-        p = X + (M.linear_row + a)[:, None] * M.E + e[None, :]
-        tl.store(p, S1, mask=(a < M.D)[:, None] & (e < M.E)[None, :])
-        p = X + (M.linear_row + M.D) * M.E + e
-        tl.store(p, tl.sum(S0, 0), mask=e < M.E)
-        tl.store(Y + M.D * M.D + a, tl.sum(s1, 0), mask=a < M.D)
-        tl.store(Y + M.D * M.D + M.D, s0)
+        s *= M.c2 if QUERY else 1.0
+        tl.store(X + M.D * M.D + a, tl.sum(s1, 0) * (M.c1 if QUERY else 1.0), mask=a < M.D)
+        tl.store(X + M.D * M.D + M.D, s0 * (M.c0 if QUERY else 1.0))
+    tl.store(X + a[:, None] * B + c[None, :], s, mask=(a < A)[:, None] & (c < B)[None, :])
+
+
+@triton.jit
+def linear_sums(
+    side, X, b, kv, H, start, end, L,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """A polynomial's rows of S for u and for 1."""
+    S1, S0 = zeros(M.DP, M.EP), zeros(T, M.EP)
+    for g in range(G):
+        h = kv * G + g
+        for t0 in range(start, end, T):
+            t = t0 + tl.arange(0, T)
+            u, _ = normalised(side.u, b, h, t, end, M)
+            w, _ = summand(side, b, h, H, t, end, L, M, QUERY)
+            there = keys_there(side.padding, b, t, end, L)
+            w = tl.where(there[:, None], w, 0.0)
+            S1 += dot(tl.trans(u), w, M)
+            S0 += w.to(tl.float32)
+    d, e = tl.arange(0, M.DP), tl.arange(0, M.EP)
+    X += M.linear_row * M.E
+    S1, S0 = S1 * (M.c1 if QUERY else 1.0), S0 * (M.c0 if QUERY else 1.0)
+    tl.store(X + d[:, None] * M.E + e[None, :], S1, mask=(d < M.D)[:, None] & (e < M.E)[None, :])
+    tl.store(X + M.D * M.E + e, tl.sum(S0, 0), mask=e < M.E)
 
 
 @triton.jit
@@ -281,6 +300,8 @@ def chunk_states(
         dense_sums(side, X, b, kv, H, start, end, L, f * M.BB, M, QUERY, G, T)
     elif f == M.programs - 1:
         normaliser_sums(side, X, b, kv, H, start, end, L, M, QUERY, G, T)
+    elif M.degree != 0 and f == M.programs - 2:
+        linear_sums(side, X, b, kv, H, start, end, L, M, QUERY, G, T)
     elif M.degree == 0:
         outer_sums(
             side, X, b, kv, H, start, end, L, 0, M.B, f * M.groups, M.A,

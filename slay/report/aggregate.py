@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,16 @@ REPEATED = ["seed", "options", "device", "epsilon"]  # parameters that do not na
 def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
     """Read the records that a manifest names: one row each, in the manifest's order.
 
+    The manifest lies in a folder of the run's, to which the paths of records are relative.
+
     A record made with other parameters or other code than the manifest says is stale: it raises
     `SlayError`, or is marked in the column `stale` for a draft. A draft leaves out records that are
     not there; otherwise a missing or broken one raises.
     """
     expected = json.loads(manifest.read_text(encoding="utf-8"))
-    rows = []
+    found = []
     for job in expected:
-        path = Path(job["path"])
+        path = manifest.parent.parent / job["path"]
         if draft and not path.is_file():
             continue
         record = read_record(path)
@@ -37,10 +40,15 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
                 f"{path}: stale record, {why}; measure it again with: "
                 f"snakemake --cores all paper --forcerun {path}"
             )
-        rows.append(_row(record, path, bool(why)))
-    if not rows:
+        found.append((str(path), record, bool(why)))
+    if not found:
         raise SlayError(f"{manifest}: no record yet; run: snakemake --cores all results")
-    return pd.DataFrame(rows)
+    return tabulate(found)
+
+
+def tabulate(records: Iterable[tuple[str, Record, bool]]) -> pd.DataFrame:
+    """Records, each with its path and whether it is stale, as rows."""
+    return pd.DataFrame([_row(record, Path(path), stale) for path, record, stale in records])
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -67,15 +75,17 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def points(table: pd.DataFrame) -> pd.DataFrame:
+def points(table: pd.DataFrame, records: Mapping[str, Record] | None = None) -> pd.DataFrame:
     """The curves of collected records: a row a point, with its record's parameters before it.
 
-    A job that is not "ok" keeps the curve that it came to.
+    A job that is not "ok" keeps the curve that it came to. Records that are not given by their path
+    are read from there.
     """
     setting = list(table.columns[: table.columns.get_loc("status")])
     rows = []
     for row in table[setting].to_dict("records"):
-        curve = read_record(Path(row["path"])).curve
+        path = str(row["path"])
+        curve = (records[path] if records else read_record(Path(path))).curve
         rows += [{**row, **{f"curve.{k}": v for k, v in point.items()}} for point in curve]
     return pd.DataFrame(rows, columns=None if rows else setting)
 

@@ -1,7 +1,7 @@
 """Claims: sentences with a predicate over the results, judged at every build.
 
 A sentence cannot contradict its data: `claim(id)` gives it where it holds, says so where it fails,
-and says that it is open where the run lacks a number.
+and gives nothing where the run lacks a number; the table of claims has them all.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ class Claim(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: str
-    source: Literal["ours", "published"]
-    citation: str = ""  # key in references.bib, for what was published
+    source: Literal["ours", "paper", "readme"]  # the last two: of the original study
     sentence: str  # a LaTeX template over `values`
     values: dict[str, str]  # name -> expression over the results
     holds: str  # expression over `values`
@@ -39,11 +38,6 @@ class Verdict:
     claim: Claim
     status: Literal["holds", "fails", "untested"]
     text: Latex
-
-    @property
-    def source(self) -> Latex:
-        key = self.claim.citation
-        return Latex(f"{self.claim.source} \\citep{{{key}}}" if key else self.claim.source)
 
 
 def judge(path: Path, env: jinja2.Environment, context: dict[str, Any]) -> dict[str, Verdict]:
@@ -99,10 +93,15 @@ class Claims:
         return self[name].status == "holds"
 
     def sentence(self, name: str) -> Latex:
-        """The claim as prose: stated, denied, or left open."""
+        """The claim as prose: stated or denied; nothing where the run cannot test it."""
         verdict = self[name]
         if verdict.status == "holds":
             return verdict.text
         if verdict.status == "fails":
             return Latex(f"\\emph{{The following does not hold in this run:}} {verdict.text}")
-        return Latex(f"\\emph{{This run cannot test the following:}} {verdict.text}")
+        return Latex("")
+
+    def count(self, *sources: str) -> dict[str, int]:
+        """How many claims of some sources hold, fail, or are untested."""
+        found = [v.status for v in self.verdicts.values() if v.claim.source in sources]
+        return {status: found.count(status) for status in ("holds", "fails", "untested")}

@@ -20,9 +20,7 @@ def differences(
     p is of Welch's t test over seeds, corrected together for all comparisons (Benjamini and
     Yekutieli 2001); NaN where a run has one seed.
     """
-    names = [name for name in before.experiments if name in after.experiments]
-    parts = [_joined(before, after, name) for name in names if experiment in (None, name)]
-    rows = pd.concat([pd.DataFrame(columns=["metric"]), *parts], ignore_index=True)
+    rows = pairs(before, after, experiment)
     if metric is not None:
         rows = rows[rows["metric"] == metric]
     if rows.empty:
@@ -43,6 +41,13 @@ def differences(
     )
     found["change"] = (found["after"] / found["before"] - 1).where(found["before"] != 0)
     return found
+
+
+def pairs(before: Results, after: Results, experiment: str | None = None) -> pd.DataFrame:
+    """The summaries of two runs side by side: a row a number that both have."""
+    names = [name for name in before.experiments if name in after.experiments]
+    parts = [_joined(before, after, name) for name in names if experiment in (None, name)]
+    return pd.concat([pd.DataFrame(columns=["metric"]), *parts], ignore_index=True)
 
 
 def _joined(before: Results, after: Results, experiment: str) -> pd.DataFrame:

@@ -13,6 +13,15 @@ from slay.errors import SlayError
 from slay.report.results import Estimate, Missing
 
 DASH = "---"
+WHY = {"oom": "oom", "timeout": "slow", "diverged": "div.", "unsupported": "n/a"}
+MEANING = {
+    DASH: "not measured in this run, or without meaning here",
+    "oom": "out of memory",
+    "slow": "stopped at its limit of time",
+    "div.": "diverged",
+    "n/a": "not supported on this device",
+    r"\ensuremath{^\dagger}": "older than the code it was measured with",
+}
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -38,12 +47,30 @@ def escape(text: str) -> Latex:
 def finalise(value: Any) -> Any:
     """What an expression leaves in the text: strings escaped, missing numbers as a dash."""
     if isinstance(value, Missing) or value is None:
-        return DASH
+        return absent(value)
     if isinstance(value, str) and not isinstance(value, Latex):
         return escape(value)
     if isinstance(value, Estimate):
         raise TypeError("an estimate in a template needs a filter: num, pm, sci, mib or percent")
     return value
+
+
+def absent(value: Any) -> Latex:
+    """What stands for a number that is not there: why it is not, where a job says so, or a dash."""
+    return Latex(WHY.get(value.status, DASH) if isinstance(value, Missing) else DASH)
+
+
+def with_notes(table: str) -> str:
+    """A table with a line under it for every sign in its cells that stands for no number."""
+    body = table[table.find(r"\toprule") :]
+    before = dict.fromkeys(WHY.values(), r"&\s*")  # words stand alone in their cells
+    signs = [s for s in MEANING if re.search(rf"{before.get(s, '')}{re.escape(s)}(?![\w-])", body)]
+    if not signs:
+        return table
+    notes = "; ".join(f"{sign}: {MEANING[sign]}" for sign in signs)
+    return re.sub(
+        r"(?=\\end\{table)", lambda _: f"\\par\\vspace{{2pt}}{{\\scriptsize {notes}.}}\n", table
+    )
 
 
 def environment(folder: Path) -> jinja2.Environment:
@@ -62,14 +89,9 @@ def environment(folder: Path) -> jinja2.Environment:
         finalize=finalise,
         loader=jinja2.FileSystemLoader(folder),
     )
-    env.filters |= {
-        "num": num,
-        "pm": pm,
-        "sci": sci,
-        "mib": mib,
-        "percent": percent,
-        "latex": Latex,
-    }
+    filters = {"num": num, "sig": sig, "pm": pm, "sci": sci, "mib": mib, "percent": percent}
+    env.filters |= filters | {"latex": Latex}
+    env.globals |= filters
     return env
 
 
@@ -101,9 +123,17 @@ def num(value: Any, digits: int = 2) -> Latex:
     """A number with fixed decimals; thousands are set apart."""
     number = _number(value)
     if number is None:
-        return Latex(DASH)
+        return absent(value)
     text = f"{number:,.{digits}f}".replace(",", r"\,")
     return _mark(f"\\ensuremath{{{text}}}" if number < 0 else text, value)
+
+
+def sig(value: Any, digits: int = 2) -> Latex:
+    """A number with so many significant digits, but all of those before the point."""
+    number = _number(value)
+    if not number:
+        return num(value, digits - 1)
+    return num(value, max(0, digits - 1 - math.floor(math.log10(abs(number)))))
 
 
 def pm(value: Any, digits: int = 2, small: bool = False) -> Latex:
@@ -119,7 +149,7 @@ def sci(value: Any, digits: int = 1) -> Latex:
     """a x 10^b."""
     number = _number(value)
     if number is None:
-        return Latex(DASH)
+        return absent(value)
     mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
     return _mark(f"\\ensuremath{{{mantissa}\\times10^{{{int(exponent)}}}}}", value)
 
@@ -128,11 +158,11 @@ def mib(value: Any, digits: int = 1) -> Latex:
     """Bytes as MiB."""
     number = _number(value)
     if number is None:
-        return Latex(DASH)
+        return absent(value)
     return _mark(f"{number / 2**20:,.{digits}f}".replace(",", r"\,"), value)
 
 
 def percent(value: Any, digits: int = 0) -> Latex:
     """A share as a percentage."""
     number = _number(value)
-    return Latex(DASH) if number is None else _mark(f"{100 * number:.{digits}f}\\,\\%", value)
+    return absent(value) if number is None else _mark(f"{100 * number:.{digits}f}\\,\\%", value)

@@ -1,11 +1,14 @@
-"""The paper: templates to LaTeX, LaTeX to PDF, mistakes as file, line and message."""
+"""The paper: templates to LaTeX, LaTeX to PDF or to an archive, mistakes as file and line."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 from slay.errors import SlayError
@@ -24,20 +27,60 @@ def build(results: Results, templates: Path, folder: Path) -> Path:
     """Render main.tex and references.bib into `folder` and typeset folder/slay.pdf.
 
     The PDF is dated by the last measurement: the same results give the same bytes. Raises
-    `SlayError` where LaTeX is missing, fails, or leaves a reference undefined.
+    `SlayError` where LaTeX is missing, fails, leaves a reference undefined or lacks a glyph.
     """
     if shutil.which("latexmk") is None:
         raise SlayError(TEX)
     env = environment(templates)
     context = whole(results, env, templates)
     folder.mkdir(parents=True, exist_ok=True)
-    text = render(env, "main.tex.j2", **context)
+    text = render(env, "main.tex.j2", built="..", **context)
     (folder / "main.tex").write_text(text, encoding="utf-8")
     shutil.copy(templates / "references.bib", folder)
     _typeset(folder, epoch=results.epoch(results.experiments))
     pdf = folder / "slay.pdf"
     os.replace(folder / "build" / "slay.pdf", pdf)
     return pdf
+
+
+def pack(results: Results, templates: Path, archive: Path) -> Path:
+    """Write a .tar.gz with all that LaTeX needs for the paper that was built: no Python, no BibTeX.
+
+    main.tex at its top, as arXiv wants it; the same results give the same bytes. Raises `SlayError`
+    where the paper was not built.
+    """
+    folder = results.base / "paper"
+    bibliography = folder / "build" / "slay.bbl"
+    if not bibliography.is_file():
+        raise SlayError(f"{folder}: no paper yet; run: snakemake --cores all paper")
+    env = environment(templates)
+    text = render(env, "main.tex.j2", built=".", **whole(results, env, templates))
+    files = {"main.tex": text.encode(), "main.bbl": bibliography.read_bytes()}
+    files["references.bib"] = (folder / "references.bib").read_bytes()
+    for name in sorted(set(re.findall(r"\\built/([\w./-]+)", text))):
+        name = name if name.endswith(".pdf") else f"{name}.tex"
+        files[name] = (results.base / name).read_bytes()
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), results.epoch(results.experiments)
+            tar.addfile(info, io.BytesIO(data))
+    archive.write_bytes(gzip.compress(packed.getvalue(), mtime=0))
+    return archive
+
+
+def complaints(log: str, points: float = 2.0) -> list[str]:
+    """What TeX's log, unwrapped, says is not as it should be.
+
+    Boxes wider than their place by more than `points` points, glyphs that a font lacks, references
+    that lead nowhere.
+    """
+    wide = re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\).*", log)
+    found = [f"a box is {width} pt too wide" for width in wide if float(width) > points]
+    found += re.findall(r"Missing character: .*", log)
+    names = re.findall(r"(?:Reference|Citation) [`'](\S+?)'.*undefined", log)
+    return found + [f"undefined in the text: {name}" for name in sorted(set(names))]
 
 
 def _typeset(folder: Path, epoch: int) -> None:
@@ -50,16 +93,15 @@ def _typeset(folder: Path, epoch: int) -> None:
         command, cwd=folder, env={**os.environ, **clock}, capture_output=True, text=True,
         errors="replace",
     )  # fmt: skip
-    log = _unwrap(folder / "build" / "slay.log") or done.stdout + done.stderr
+    log = unwrapped(folder / "build" / "slay.log") or done.stdout + done.stderr
     if done.returncode:
         raise SlayError(f"LaTeX failed: {_first_error(log, folder)}")
-    undefined = re.findall(r"(?:Reference|Citation) [`'](\S+?)'.*undefined", log)
-    if undefined:
-        names = ", ".join(sorted(set(undefined)))
-        raise SlayError(f"{folder / 'main.tex'}: undefined in the text: {names}")
+    wrong = complaints(log, points=float("inf"))
+    if wrong:
+        raise SlayError(f"{folder / 'main.tex'}: {'; '.join(wrong)}")
 
 
-def _unwrap(log: Path) -> str:
+def unwrapped(log: Path) -> str:
     """TeX's log without its line breaks after 79 characters."""
     if not log.is_file():
         return ""

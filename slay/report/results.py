@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,15 @@ class Estimate:
 
 
 class Missing:
-    """A number that this run does not have.
+    """A number that this run does not have; `status` says why, where a job has one that is not ok.
 
-    It shows as an em dash, and so do its parts; reckoning or comparing with it raises
+    It shows as an em dash or its status, and so do its parts; reckoning or comparing with it raises
     `MissingError`.
     """
 
-    def __init__(self, what: str):
+    def __init__(self, what: str, status: str = ""):
         self.what = what
+        self.status = status
 
     def __getattr__(self, name: str) -> Missing:
         if name.startswith("__"):
@@ -53,6 +55,13 @@ class Missing:
 
 class MissingError(LookupError):
     """A number was asked for that this run does not have."""
+
+
+def parsed(file: Path | StringIO) -> pd.DataFrame:
+    """A table of the run's data as CSV keeps it."""
+    types = {"variant": "str"}
+    frame = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=types)
+    return frame.assign(variant=frame["variant"].fillna(""))
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,10 @@ class Results:
 
     @cached_property
     def experiments(self) -> list[str]:
-        """Experiments of the run's configuration."""
-        return list(self.config["experiments"])
+        """Experiments of the run's configuration, without those that `only` leaves out."""
+        names = list(self.config["experiments"])
+        only = self.config.get("only", {}).get("experiment", names)
+        return [name for name in names if name in ([only] if isinstance(only, str) else only)]
 
     def summary(self, experiment: str) -> pd.DataFrame:
         """Rows of setting and metric, see `slay.report.aggregate.summarise`; empty if not run."""
@@ -104,15 +115,11 @@ class Results:
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _read(self, name: str) -> pd.DataFrame:
-        """A file of the run's data, read once."""
+        """A file of the run's data, read once; not one that an earlier configuration left there."""
         if name not in self._frames:
             path = self.base / "data" / name
-            frame = pd.DataFrame()
-            if path.is_file():
-                types = {"variant": "str"}
-                frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=types)
-                frame["variant"] = frame["variant"].fillna("")
-            self._frames[name] = frame
+            there = path.is_file() and name.partition(".")[0] in self.experiments
+            self._frames[name] = parsed(path) if there else pd.DataFrame()
         return self._frames[name]
 
     @cached_property
@@ -124,10 +131,12 @@ class Results:
 
         `variant` is the default one unless it is named.
         """
-        frame = self.select(experiment, metric, **{"variant": "", **where})
+        found = self._matching(experiment, metric, **{"variant": "", **where})
+        frame = found[found["n"] > 0] if len(found) else found
         if frame.empty:
             setting = ", ".join(f"{key} = {value}" for key, value in where.items())
-            return Missing(f"{experiment}: {metric} at {setting}")
+            bad = [status for status in found.get("status", []) if status != "ok"]
+            return Missing(f"{experiment}: {metric} at {setting}", next(iter(bad), ""))
         row = frame.iloc[0]
         numbers = (row["mean"], row["sd"], int(row["n"]), row["low"], row["high"])
         return Estimate(*numbers, stale=bool(row["stale"]))
@@ -138,14 +147,24 @@ class Results:
             return Missing(f"{experiment}: {metric}")
         return float(self.select(experiment, metric)["mean"].max())
 
+    def least(self, experiment: str, metric: str, **where: Any) -> float | Missing:
+        """The smallest mean of a metric over the settings that match."""
+        frame = self.select(experiment, metric, **where)
+        return Missing(f"{experiment}: {metric}") if frame.empty else float(frame["mean"].min())
+
     def select(self, experiment: str, metric: str, **where: Any) -> pd.DataFrame:
         """Rows of the summary with a metric's numbers in the settings that match."""
+        frame = self._matching(experiment, metric, **where)
+        return frame[frame["n"] > 0] if len(frame) else frame
+
+    def _matching(self, experiment: str, metric: str, **where: Any) -> pd.DataFrame:
+        """Rows of the summary for a metric and some settings, numbers or not."""
         frame = self.summary(experiment)
         for column, value in {"metric": metric, **where}.items():
-            if column not in frame:
+            if column not in frame or isinstance(value, Missing):
                 return frame.iloc[:0]
             frame = frame[frame[column] == value]
-        return frame[frame["n"] > 0]
+        return frame
 
     def axis(self, experiment: str, column: str, **where: Any) -> list[Any]:
         """Different values of a column, in the order in which they were configured."""
@@ -169,11 +188,16 @@ class Results:
         facts = records.filter(like="provenance.").rename(
             columns=lambda name: name.removeprefix("provenance.")
         )
+        if facts.empty:
+            raise SlayError(f"{self.base}/data: no records there; run: snakemake --cores all paper")
         machine = {
             name: " / ".join(str(value) for value in facts[name].dropna().unique())
             for name in ("host", "platform", "processor", "cores", "device", "torch", "python")
         }
+        facts = facts.sort_values("started", kind="stable")
         commits = [str(commit)[:7] for commit in facts["commit"].dropna().unique()]
+        if len(commits) > 2:
+            commits = [f"{commits[0]} to {commits[-1]} ({len(commits)} commits)"]
         last = datetime.fromisoformat(facts["started"].max())
         return {
             **machine,

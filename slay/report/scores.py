@@ -1,4 +1,4 @@
-"""Scores of the synthetic tasks: by group, tasks solved, and what differs from softmax."""
+"""Numbers made of several: scores by group of tasks, tasks solved, exponents of growth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 from slay.registry import task_groups
 from slay.report.results import Estimate, Missing, Results
-from slay.report.stats import corrected, interval, paired
+from slay.report.stats import corrected, growth_exponent, interval, paired
 
 OPPONENT = "standard"
 LEVEL = 0.05
@@ -86,3 +86,32 @@ def like_opponent(results: Results) -> set[tuple[str, str, int]]:
                 p.append(paired(both[:, 0], both[:, 1]))
     alike = ~(corrected(np.array(p)) < LEVEL)
     return {cell for cell, same in zip(cells, alike, strict=True) if same}
+
+
+def timed_lengths(results: Results) -> list[int]:
+    """Lengths at which a linear mechanism was timed against softmax."""
+    frame = results.select("scaling", "ratio", mode="forward")
+    if frame.empty:
+        return []
+    return [int(n) for n in frame.loc[frame["attention"] != OPPONENT, "seq_len"].unique()]
+
+
+def reach(results: Results, attention: str) -> int | Missing:
+    """The longest length at which a mechanism was timed against softmax."""
+    frame = results.select("scaling", "ratio", mode="forward", attention=attention)
+    return Missing(f"scaling: {attention}") if frame.empty else int(frame["seq_len"].max())
+
+
+def growth(results: Results, attention: str, metric: str) -> float | Missing:
+    """Exponent of a metric of the forward pass in the sequence length.
+
+    Fitted to the longer half of the lengths, where start-up costs no longer show.
+    """
+    where = {"attention": attention, "mode": "forward", "variant": ""}
+    frame = results.select("scaling", metric, **where)
+    if not frame.empty:
+        frame = frame.drop_duplicates("seq_len").sort_values("seq_len")
+        frame = frame.tail(max(2, (len(frame) + 1) // 2))
+    if len(frame) < 2:
+        return Missing(f"scaling: {metric} of {attention} at two lengths")
+    return growth_exponent(frame["seq_len"].to_numpy(float), frame["mean"].to_numpy(float))

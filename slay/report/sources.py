@@ -1,5 +1,7 @@
 """Which experiments each table and figure is made of; read by the workflow, so kept light."""
 
+EVERY = ["quality", "scaling", "max_context", "ablation", "tasks", "language"]
+
 TABLES: dict[str, list[str]] = {
     "mechanisms": [],
     "quality": ["quality"],
@@ -11,11 +13,15 @@ TABLES: dict[str, list[str]] = {
     "budget": ["ablation"],
     "denominators": ["quality"],
     "language": ["language"],
-    "claims": ["quality", "scaling", "tasks", "language"],
+    "machines": ["scaling"],
+    "runs": EVERY,
+    "claims": EVERY,
+    "claims-ours": EVERY,
 }
 FIGURES: dict[str, list[str]] = {
     "quality": ["quality"],
     "scaling": ["scaling"],
+    "machines": ["scaling"],
     "tasks": ["tasks"],
     "training": ["tasks"],
     "lengths": ["tasks"],

@@ -25,16 +25,16 @@ LOOKS = {
     "uniform": ("#7f7f7f", "x"),
     "linear": ("#E69F00", "s"),
     "performer": ("#B8860B", "P"),
-    "cosformer": ("#8C6D31", "h"),
+    "cosformer": ("#8C6D31", "+"),
     "rff": ("#999933", "X"),
     "yat-performer": ("#56B4E9", "<"),
     "yat-performer-laplace": ("#332288", ">"),
     "yat-performer-nystrom": ("#44AA99", "p"),
     "yat-performer-tensor": ("#117733", "*"),
-    "yat-performer-rm": ("#009E73", "H"),
+    "yat-performer-rm": ("#009E73", "2"),
     "yat-performer-anchor": ("#0072B2", "^"),
     "yat-quadratic": ("#D55E00", "v"),
-    "yat-cubic": ("#882255", "8"),
+    "yat-cubic": ("#882255", "1"),
 }
 SPARE = [("#CC6677", "$1$"), ("#6699CC", "$2$"), ("#997700", "$3$"), ("#666666", "$4$")]
 BOUND = "#555555"  # what no mechanism can be below
@@ -65,6 +65,14 @@ def look(name: str) -> tuple[str, str]:
     return LOOKS.get(name) or SPARE[sum(map(ord, name)) % len(SPARE)]
 
 
+def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
+    """How a mechanism's curve of many points is drawn: with a few markers, at places of its own."""
+    colour, marker = look(name)
+    step = max(1, points // marks)
+    place = sum(map(ord, name)) % step
+    return {"color": colour, "marker": marker, "markevery": (place, step), "label": name}
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """The style, for the figures drawn inside."""
@@ -72,11 +80,12 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path, epoch: int) -> None:
-    """Write a figure as PDF and PNG, dated by its data: the same data give the same bytes."""
-    from datetime import UTC, datetime
+def save(figure: Figure, path: Path, subject: str) -> None:
+    """Write a figure as PDF and PNG, without a date: the same numbers give the same bytes.
 
+    The PDF names its subject.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"CreationDate": datetime.fromtimestamp(epoch, UTC)})
+    figure.savefig(path, metadata={"CreationDate": None, "Subject": subject})
     figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": ""})
     plt.close(figure)

@@ -6,28 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from slay.errors import unknown
 from slay.report import scores, sources
 from slay.report.context import basic, whole
-from slay.report.latex import Latex, environment, render
+from slay.report.keys import keys
+from slay.report.latex import Latex, environment, escape, render, with_notes
+from slay.report.machines import by_machine, device_name
+from slay.report.published import others, printed
 from slay.report.results import Estimate, Missing, Results
-from slay.report.stats import growth_exponent
-
-PUBLISHED = Path("config/published.yaml")
+from slay.report.shown import empty_table
 
 
 def render_table(name: str, results: Results, templates: Path) -> str:
-    """LaTeX of a table, environment and caption included. Raises `UnknownNameError`."""
+    """LaTeX of a table, environment and caption included; a comment where it would have no row.
+
+    Raises `UnknownNameError`.
+    """
     if name not in sources.TABLES:
         raise unknown("table", name, sources.TABLES)
     env = environment(templates)
-    if name == "claims":
+    if name.startswith("claims"):
         context = whole(results, env, templates)
     else:
         context = basic(results) | TABLES[name](results)
-    return render(env, f"tables/{name}.tex.j2", **context)
+        if not context["rows"]:
+            return empty_table()
+    return with_notes(render(env, f"tables/{name}.tex.j2", **context))
 
 
 def mechanisms(results: Results) -> dict[str, Any]:
@@ -37,7 +41,7 @@ def mechanisms(results: Results) -> dict[str, Any]:
 
 def quality(results: Results) -> dict[str, Any]:
     """A block a head dimension; first what needs no mechanism: answering zero."""
-    published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["readme"]["quality"]
+    published = printed()["readme"]["quality"]
     length = next(iter(results.axis("quality", "seq_len")), None)
     trained = {"seq_len": next(iter(results.axis("quality", "seq_len", inputs="trained")), None)}
     blocks: list[dict[str, Any]] = []
@@ -57,7 +61,7 @@ def quality(results: Results) -> dict[str, Any]:
                         "isotropic": _by_metric(results, inputs="isotropic", **where),
                         "planted": _by_metric(results, inputs="planted", **where),
                         "trained": _by_metric(results, inputs="trained", **(where | trained)),
-                        "published": published.get(name, {}) if not variant else {},
+                        "published": {} if variant or dim != 32 else published.get(name, {}),
                     }
                 )
         zeros = {
@@ -67,7 +71,8 @@ def quality(results: Results) -> dict[str, Any]:
         blocks.append({"dim": dim, "rows": rows, "zeros": zeros})
     widest = max((len(block["rows"]) for block in blocks), default=0)
     blocks.sort(key=lambda block: len(block["rows"]) != widest)  # the fullest first
-    return {"blocks": blocks, "length": length, "trained_length": trained["seq_len"]}
+    rows = [row for block in blocks for row in block["rows"]]
+    return {"rows": rows, "blocks": blocks, "length": length, "trained_length": trained["seq_len"]}
 
 
 def _bound(results: Results, dim: int, m: Estimate | Missing) -> float | None:
@@ -95,21 +100,11 @@ def scaling(results: Results) -> dict[str, Any]:
                     }
                     for length in lengths
                 ],
-                "time_growth": _growth(results, name, "latency_ms"),
-                "memory_growth": _growth(results, name, "peak_memory_bytes"),
+                "time_growth": scores.growth(results, name, "latency_ms"),
+                "memory_growth": scores.growth(results, name, "peak_memory_bytes"),
             }
         )
     return {"lengths": lengths, "rows": rows}
-
-
-def _growth(results: Results, name: str, metric: str) -> float | None:
-    """Exponent over the longer half of the lengths, where start-up costs no longer show."""
-    where = {"attention": name, "mode": "forward"}
-    frame = results.select("scaling", metric, **where).drop_duplicates("seq_len")
-    frame = frame.sort_values("seq_len").tail(max(2, (len(frame) + 1) // 2))
-    if len(frame) < 2:
-        return None
-    return growth_exponent(frame["seq_len"].to_numpy(float), frame["mean"].to_numpy(float))
 
 
 def passes(results: Results) -> dict[str, Any]:
@@ -257,14 +252,16 @@ def language(results: Results) -> dict[str, Any]:
         }
         for name in _measured(results, "language")
     ]
+    study = printed()["paper"]["language"]
     used = not results.select("language", "flops_utilisation").empty if rows else False
-    facts = {key: next(iter(results.axis("language", key)), "") for key in ABOUT}
+    facts = {key: value for key in ABOUT for value in results.axis("language", key)[:1]}
     return {
         "rows": rows,
         "convs": convs,
         "utilisation": used,
+        "study": study if facts.get("embed_dim") == 768 else {},
         "unigram": results.value("language", "unigram_entropy"),
-        "about": Latex(", ".join(text.format(facts[key]) for key, text in ABOUT.items())),
+        "about": Latex(", ".join(ABOUT[key].format(escape(str(facts[key]))) for key in facts)),
     }
 
 
@@ -276,6 +273,32 @@ ABOUT = {
     "batch_size": "of ${}$ sequences",
     "data": "on \\texttt{{{}}}",
 }
+
+
+UNITS = {"latency_ms": "ms", "peak_memory_bytes": "MiB"}
+
+
+def machines(results: Results) -> dict[str, Any]:
+    """Latency and memory of the forward pass by machine, mechanism and length."""
+    rows: list[dict[str, Any]] = [
+        {"metric": metric, "device": device, "name": name, "points": points}
+        for metric in UNITS
+        for device, cells in by_machine(results, metric).items()
+        for name, points in cells.items()
+    ]
+    lengths = sorted({n for row in rows for n in row["points"]})
+    return {"rows": rows, "lengths": lengths, "units": UNITS}
+
+
+def runs(results: Results) -> dict[str, Any]:
+    """The key numbers of this run beside those of the published ones and of the study."""
+    every = [results, *others(results)]
+    rows = []
+    for key in keys(printed()):
+        cells = [key.find(run) for run in every]
+        if not all(isinstance(cell, Missing) for cell in cells):
+            rows.append({"key": key, "cells": cells})
+    return {"rows": rows, "devices": [device_name(run) for run in every]}
 
 
 def _measured(results: Results, experiment: str) -> list[str]:
@@ -295,4 +318,6 @@ TABLES: dict[str, Callable[[Results], dict[str, Any]]] = {
     "budget": budget,
     "denominators": denominators,
     "language": language,
+    "machines": machines,
+    "runs": runs,
 }

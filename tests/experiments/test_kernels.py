@@ -101,8 +101,8 @@ def test_a_mistake_is_one_line_and_writes_nothing(args, says, tmp_path, monkeypa
 
 def test_show_wants_its_own_records(tmp_path):
     file = tmp_path / "other.json"
-    file.write_text("{}")
-    assert "holds no list of records" in call("show", file).output
+    file.write_text('{"schema": 1}\n')
+    assert "broken record" in call("show", file).output
 
 
 def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch):

@@ -155,6 +155,7 @@ def results(run):
     """Results over what the run's CSV files keep."""
     table = run.collect()
     (run.folder / "data").mkdir()
+    (run.folder / "config.json").write_text('{"experiments": {"scaling": []}}')
     for name, frame in (("scaling", table), ("scaling.summary", summarise(table))):
         frame.to_csv(run.folder / "data" / f"{name}.csv", index=False)
     return Results(run.folder)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
+from slay import list_attention_types
 from slay.config import load
 from slay.experiments.run import run_job
 from slay.jobs import expand, manifest
 from slay.report.aggregate import collect, points, summarise
 from slay.report.figures import draw_figure
 from slay.report.results import MissingError, Results
+from slay.report.shown import has_figure
 from slay.report.sources import FIGURES
-from slay.report.style import styled
+from slay.report.style import LOOKS, look, styled
 
 NAMES = ["standard", "yat-spherical", "linear", "yat-performer-laplace", "yat-quadratic"]
 TINY = {"head_dim": 4, "n_heads": 2}
@@ -64,14 +68,21 @@ def results(tmp_path_factory):
                     expected_code=None,
                     progress=lambda line: None,
                 )
-            (folder / "manifest.json").write_text(manifest(jobs))
-            rows = collect(folder / "manifest.json")
+            (data / "manifest.json").write_text(manifest(jobs))
+            rows = collect(data / "manifest.json")
             rows.to_csv(data / f"{experiment}.csv", index=False)
             summarise(rows).to_csv(data / f"{experiment}.summary.csv", index=False)
             points(rows).to_csv(data / f"{experiment}.curves.csv", index=False)
     (data.parent / "config.json").write_text(json.dumps(CONFIG))
     (data.parent / "mechanisms.json").write_text(json.dumps([{"name": name} for name in NAMES]))
     return Results(data.parent)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_report_has_a_caption_for_it(name):
+    text = Path("workflow/report/figure.rst").read_text(encoding="utf-8")
+    template = jinja2.Template(text, undefined=jinja2.StrictUndefined)
+    assert template.render(snakemake={"wildcards": {"figure": name}}).strip()
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -96,6 +107,13 @@ def _texts(axes):
     return [text for text in texts if text.get_text() and axes.axison]
 
 
+def test_every_mechanism_looks_like_itself_in_colour_and_in_grey():
+    assert set(LOOKS) >= set(list_attention_types())
+    colours, markers = zip(*LOOKS.values(), strict=True)
+    assert len(set(colours)) == len(set(markers)) == len(LOOKS)
+    assert look("a-new-one") == look("a-new-one")
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_measured_is_said(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
@@ -106,3 +124,4 @@ def test_nothing_measured_is_said(name, tmp_path):
     draw_figure(name, empty, tmp_path / f"{name}.pdf")
     assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert np.ptp(plt.imread(tmp_path / f"{name}.png")) > 0.5  # there is something to read
+    assert not has_figure(tmp_path / f"{name}.pdf")  # and the paper leaves it out

@@ -21,11 +21,12 @@ from slay.report.latex import (
     pm,
     render,
     sci,
+    sig,
 )
 from slay.report.results import Estimate, Missing
 
 DASH = "---"
-FILTERS = [num, pm, sci, mib, percent]
+FILTERS = [num, sig, pm, sci, mib, percent]
 READ_AS = {
     r"\textbackslash{}": "\\",
     r"\textasciitilde{}": "~",
@@ -70,6 +71,10 @@ def test_a_stale_number_alone_carries_a_dagger(show):
     [
         (num(0.125), "0.12"),
         (num(1234567.0, 0), r"1\,234\,567"),
+        (sig(0.01234), "0.012"),
+        (sig(0.96), "0.96"),
+        (sig(1234.5), r"1\,234"),
+        (sig(0.0), "0.0"),
         (sci(0.00123), r"\ensuremath{1.2\times10^{-3}}"),
         (mib(3 * 2**20), "3.0"),
         (mib(2000 * 2**20, 0), r"2\,000"),

@@ -13,20 +13,14 @@ from typing import Any
 import torch
 
 from slay.errors import SlayError
+from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.kernels import check
 from slay.experiments.kernels.contestants import Call, Tokens, by_kernels, call_of, mechanism_of
 from slay.experiments.kernels.precompile import precompile
 from slay.experiments.kernels.settings import EXACT, OPPONENT, Bench, Group, KernelParams, Mode
 from slay.experiments.kernels.tables import line
 from slay.experiments.kernels.work import Work, copy_of, launched, product_of, work_of
-from slay.experiments.measure import (
-    Graphs,
-    OutOfMemory,
-    interleaved,
-    memory_guard,
-    peak_memory,
-    seconds,
-)
+from slay.experiments.measure import Graphs, interleaved, peak_memory, seconds
 from slay.experiments.result import Progress, choose_device, stream
 from slay.experiments.run import provenance
 from slay.jobs import code

@@ -48,12 +48,20 @@ def _lengths(flag: str, name: str, default: tuple[int, ...], text: str) -> Any:
 
 @click.group()
 def bench() -> None:
-    """Benchmarks of the kernels."""
+    """Time the kernels on a GPU.
+
+    \b
+    slay bench kernels --device cuda --out results/published/kernels/h100.jsonl
+    slay bench show results/published/kernels/h100.jsonl
+    """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
 
 
 @bench.command()
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
+@click.option(
+    "--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True,
+    help="cpu tries the benchmark itself, without kernels.",
+)  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), required=True,
     help="Records to write; a log is written beside it.",
@@ -66,7 +74,10 @@ def bench() -> None:
     "--option", "options", multiple=True, metavar="NAME=VALUE",
     help="An option of those mechanisms that know it. May be given several times.",
 )  # fmt: skip
-@click.option("--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True)
+@click.option(
+    "--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True,
+    help="Precision of q, k and v.",
+)  # fmt: skip
 @click.option("--batch-size", default=1, show_default=True, help="Sequences a batch.")
 @click.option("--n-heads", default=8, show_default=True, help="Number of heads.")
 @click.option("--head-dim", default=32, show_default=True, help="Dimension of a head.")
@@ -79,14 +90,15 @@ def bench() -> None:
     help="What has not begun by then is left out.",
 )  # fmt: skip
 def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **asked: Any) -> None:
-    """Time the kernels beside PyTorch's fused attention, and judge them by their targets.
+    """Time the kernels beside their competitors.
 
-    Each is first compared with our PyTorch code in float32, and not timed if it differs. All
-    contestants of a length, a copy of the same bytes and a matrix product of as many operations are
-    timed in turns. `slay bench show` prints the tables again.
+    These are PyTorch's fused attention, our PyTorch code, flash-linear-attention if it is installed
+    and the exact kernel. Each of our kernels is first compared with our PyTorch code in float32,
+    and not timed if it differs. All contestants of a length, a copy of the same bytes and a matrix
+    product of as many operations are timed in turns. Targets are judged at the end.
 
     \b
-    slay bench kernels --device cuda --out results/published/h100/kernels.json
+    slay bench kernels --device cuda --out results/published/kernels/h100.jsonl
     """
     run = {name: asked.pop(name) for name in ("lengths", "backward_lengths", "contexts", "seconds")}
     names = tuple(dict.fromkeys(ATTENTION.canonical(name) for name in attention))
@@ -165,7 +177,11 @@ def _measure(setting: Bench, out: Path, log: Path) -> None:
 @bench.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def show(file: Path) -> None:
-    """Print the tables and verdicts of FILE, which `slay bench kernels` wrote."""
+    """Print a benchmark's tables and verdicts again.
+
+    \b
+    slay bench show results/published/kernels/h100.jsonl
+    """
     from slay.experiments.kernels.tables import report
     from slay.record import read_records
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from slay.errors import unknown
 from slay.report.figures.parts import not_measured
 from slay.report.results import MissingError, Results
+from slay.report.shown import NOTHING
 from slay.report.sources import FIGURES
 from slay.report.style import save, styled
 
@@ -18,7 +19,7 @@ def draw_figure(name: str, results: Results, path: Path) -> None:
         raise unknown("figure", name, FIGURES)
     with styled():
         try:
-            figure = import_module(f"{__name__}.{name}").draw(results)
+            figure, subject = import_module(f"{__name__}.{name}").draw(results), name
         except MissingError:
-            figure = not_measured()
-        save(figure, path, results.epoch(FIGURES[name]))
+            figure, subject = not_measured(), NOTHING
+        save(figure, path, subject)

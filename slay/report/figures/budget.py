@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from slay.report.figures.parts import error_axis, legend_below, shown_error
 from slay.report.results import Estimate, MissingError, Results
@@ -35,6 +36,9 @@ def draw(results: Results) -> Figure:
     size.fill_between(m, bound, color=BOUND, alpha=0.10, linewidth=0)
     size.set(xscale="log", xlabel="features $m$", ylabel="relative error", title="kernel")
     cost.set(xscale="log", xlabel="latency / standard's", title="output")
+    cost.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    cost.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
+    cost.minorticks_off()
     error_axis(size)
     error_axis(cost)
     legend_below(figure, (size, cost), results.names)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from slay.report.figures.parts import legend_below, pictures
 from slay.report.results import Results
-from slay.report.style import PAGE, look
+from slay.report.style import PAGE, curve
 
 
 def draw(results: Results) -> Figure:
@@ -15,9 +15,9 @@ def draw(results: Results) -> Figure:
     figure, (entropy, weight) = plt.subplots(1, 2, figsize=(PAGE, 2.1))
     points = pictures(results, "entropy")
     for name, p in points.items():
-        colour, _ = look(name)
-        entropy.plot(p["x"], p["entropy"], color=colour, label=name)
-        weight.plot(p["x"], p["weight"], color=colour, label=name)
+        form = curve(name, len(p))
+        entropy.plot(p["x"], p["entropy"], **form)
+        weight.plot(p["x"], p["weight"], **form)
     length = int(next(iter(points.values()))["seq_len"].iloc[0])
     weight.axhline(1 / length, color="black", linewidth=0.4, linestyle=":")
     entropy.set(xlabel="cosine of one key", ylabel=r"entropy / $\log L$")

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from slay.report.figures.parts import curves, grid, legend_below
 from slay.report.results import Results
-from slay.report.style import look
+from slay.report.style import curve
 
 
 def draw(results: Results) -> Figure:
@@ -22,7 +22,7 @@ def draw(results: Results) -> Figure:
         for name, p in points.items():
             found = p[p["inputs"] == inputs].groupby("share")["normaliser"].mean()
             if not found.empty:
-                panel.plot(found, found.index, color=look(name)[0], linewidth=0.9, label=name)
+                panel.plot(found, found.index, linewidth=0.9, **curve(name, len(found)))
         panel.axvline(0.0, color="black", linewidth=0.5, linestyle=":")
         panel.set_xscale("asinh", linear_width=0.1)
         panel.set_xlim(-30, 30)

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from slay.report.results import MissingError, Results
+from slay.report.shown import NOTHING
 from slay.report.style import COLUMN, PAGE
 
 TARGET = "yat-spherical"
@@ -105,6 +106,6 @@ def square(points: pd.DataFrame, values: str) -> pd.DataFrame:
 def not_measured() -> Figure:
     """What is drawn where the run has nothing to draw."""
     figure, panel = plt.subplots(figsize=(COLUMN, 1.0))
-    panel.text(0.5, 0.5, "not measured in this run", ha="center", va="center")
+    panel.text(0.5, 0.5, NOTHING, ha="center", va="center")
     panel.set_axis_off()
     return figure

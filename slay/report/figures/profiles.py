@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from slay.report.figures.parts import TARGET, legend_below, pictures
 from slay.report.results import Results
-from slay.report.style import BOUND, PAGE, look
+from slay.report.style import BOUND, PAGE, curve
 
 
 def draw(results: Results) -> Figure:
@@ -20,11 +20,11 @@ def draw(results: Results) -> Figure:
     for name, p in points.items():
         if name == TARGET:
             continue
-        colour, _ = look(name)
+        form = curve(name, len(p))
         for panel, x in ((by_cosine, p["x"]), (by_angle, np.degrees(p["angle"]))):
-            panel.plot(x, p["kernel"], color=colour, label=name)
-            panel.fill_between(x, p["low"], p["high"], color=colour, alpha=0.15, linewidth=0)
-        slope.plot(p["x"], p["slope"], color=colour, label=name)
+            panel.plot(x, p["kernel"], **form)
+            panel.fill_between(x, p["low"], p["high"], color=form["color"], alpha=0.15, linewidth=0)
+        slope.plot(p["x"], p["slope"], linewidth=0.7, **form)
     form = {"color": BOUND, "linestyle": "--", "linewidth": 1.0, "label": f"{TARGET} (target)"}
     by_cosine.plot(target["x"], target["exact"], **form)
     by_angle.plot(np.degrees(target["angle"]), target["exact"], **form)

@@ -12,7 +12,7 @@ from matplotlib.projections.polar import PolarAxes
 
 from slay.report.figures.parts import pictures
 from slay.report.results import Results
-from slay.report.style import PAGE, look
+from slay.report.style import PAGE, curve
 
 FLOOR = 1e-4  # where the scales begin
 
@@ -46,7 +46,8 @@ def draw(results: Results) -> Figure:
         far = p[np.isclose(p["phi"], np.pi, atol=1e-4)].sort_values("theta", ascending=False)
         angle = np.r_[near["theta"], 2 * np.pi - far["theta"]]
         kernel = np.r_[near["kernel"], far["kernel"]].clip(FLOOR)
-        polar.plot(angle, np.log10(kernel / FLOOR), color=look(name)[0], linewidth=0.9)
+        form = curve(name, len(angle), marks=8)
+        polar.plot(angle, np.log10(kernel / FLOOR), linewidth=0.9, markersize=3, **form)
     polar.set_theta_zero_location("N")
     polar.set_rticks([1, 2, 3, 4], [""] * 4)
     polar.set_xticks(np.radians([0, 90, 180, 270]), ["0°", "90°", "180°", "270°"])

@@ -9,7 +9,7 @@ from slay.registry import task_groups
 from slay.report.figures.parts import curves, grid, legend_below
 from slay.report.results import Results
 from slay.report.scores import lengths
-from slay.report.style import look
+from slay.report.style import curve
 
 
 def draw(results: Results) -> Figure:
@@ -24,7 +24,7 @@ def draw(results: Results) -> Figure:
             of_task = p[(p["task"] == task) & (p["seq_len"] == first[task])]
             if not of_task.empty:
                 mean = _mean(of_task)
-                panel.plot(mean.index, mean, color=look(name)[0], linewidth=1.0, label=name)
+                panel.plot(mean.index, mean, linewidth=1.0, **curve(name, len(mean)))
         panel.set(title=task, xlim=(0, None), ylim=(0, 1.05))
     for panel in panels[-3:]:
         panel.set_xlabel("step")

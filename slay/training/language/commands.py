@@ -14,10 +14,11 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 def _train(threads: int, **values: Any) -> None:
-    """Train a GPT with any attention mechanism, in one plain process.
+    """Train a GPT with any attention mechanism.
 
-    A training that was stopped goes on when the same command is given again. For many processes:
-    deepspeed --module slay.training.language, with the same flags.
+    One plain process trains it. A training that was stopped goes on when the same command is
+    given again. For many processes: deepspeed --module slay.training.language, with the same
+    flags.
 
     \b
     slay train --attention linear --embed-dim 128 --n-layers 4 --n-heads 4 \\
@@ -50,10 +51,13 @@ train = click.Command(
 @click.argument("checkpoint", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Folder to write.")
 def export(checkpoint: Path, out: Path) -> None:
-    """Write the model of CHECKPOINT for use elsewhere: safetensors, configuration, tokenizer.
+    """Write a trained model for use elsewhere.
 
-    CHECKPOINT is a step's folder, or a run's, whose last step is taken. `slay.models.gpt.load`
-    and `slay generate` read what is written.
+    What is written: safetensors, configuration, tokenizer; `slay.models.gpt.load` and `slay
+    generate` read it. CHECKPOINT is a step's folder, or a run's, whose last step is taken.
+
+    \b
+    slay export checkpoints/yat-quadratic --out model
     """
     from slay.training.language.export import export_model
 
@@ -64,14 +68,24 @@ def export(checkpoint: Path, out: Path) -> None:
 @click.command()
 @click.argument("model", type=FOLDER)
 @click.option("--prompt", default="def ", show_default=True, help="Text to continue.")
-@click.option("--max-new-tokens", default=200, show_default=True, help="Tokens to add at most.")
+@click.option(
+    "--max-new-tokens", type=int,
+    help="Tokens to add at most. Default: 200, or what is left of learned positions.",
+)  # fmt: skip
 @click.option("--temperature", default=0.8, show_default=True, help="0 takes the likeliest.")
 @click.option("--top-k", type=int, help="Draw from the k likeliest tokens only.")
 @click.option("--top-p", type=float, help="Draw from the likeliest that add up to this much.")
 @click.option("--seed", default=0, show_default=True, help="Of the draws.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="Where to compute.",
+)  # fmt: skip
 def generate(model: Path, prompt: str, **how: Any) -> None:
-    """Continue a text by the model in folder MODEL, which `slay export` wrote."""
+    """Continue a text by a model that `slay export` wrote.
+
+    \b
+    slay generate model --prompt "def main(" --max-new-tokens 100
+    """
     from slay.training.language.export import continuations
 
     for piece in continuations(model, prompt, **how):
@@ -81,7 +95,11 @@ def generate(model: Path, prompt: str, **how: Any) -> None:
 
 @click.group()
 def data() -> None:
-    """Text for training: files of tokens."""
+    """Make files of tokens from text, for training.
+
+    \b
+    slay data prepare notes.txt --out tokens
+    """
 
 
 @data.command()
@@ -98,10 +116,13 @@ def data() -> None:
     help="Share of the documents for validation, and as much again for testing.",
 )  # fmt: skip
 def prepare(files: tuple[str, ...], out: Path, tokenizer: str, held_out: float) -> None:
-    """Turn text into train.bin, validation.bin and test.bin for `slay train --data OUT`.
+    """Turn text into files of tokens for `slay train --data`.
 
-    FILES are .txt (a document each), .jsonl or .parquet (a document a row, in a column `text`), or
-    fineweb.
+    What is written: train.bin, validation.bin and test.bin. FILES are .txt (a document each),
+    .jsonl or .parquet (a document a row, in a column `text`), or fineweb.
+
+    \b
+    slay data prepare notes.txt --out tokens
     """
     from slay.training.language.prepare import prepare_tokens
 

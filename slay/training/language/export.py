@@ -16,6 +16,8 @@ from slay.training.language import checkpoint
 from slay.training.language.stream import Tokenizer
 from slay.training.language.tokens import refuse_existing
 
+LENGTH = 200  # of a continuation
+
 
 def export_model(path: Path, out: Path) -> dict[str, Any]:
     """Copy the model of a checkpoint, or of a run's last one, with what its text needs."""
@@ -45,14 +47,17 @@ def continuations(
     folder: Path,
     prompt: str,
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     seed: int,
     device: str,
 ) -> Iterator[str]:
-    """The prompt, then text as it is drawn, until the end token or `max_new_tokens`."""
+    """The prompt, then text as it is drawn, until the end token or `max_new_tokens`.
+
+    None stands for `LENGTH`, or for what is left of the positions that the model has learned.
+    """
     check_sampling(temperature, top_k, top_p)
     there = "cuda" if torch.cuda.is_available() else "cpu"
     model = load(folder, there if device == "auto" else device)
@@ -63,7 +68,10 @@ def continuations(
     codec = _codec(folder, facts["tokenizer"])
     asked = codec.encode(prompt).tolist() or [codec.end]
     room = model.config.block_size - len(asked) + 1
-    if model.config.positions == "learned" and max_new_tokens > room:
+    learned = model.config.positions == "learned"
+    if max_new_tokens is None:
+        max_new_tokens = min(LENGTH, max(1, room)) if learned else LENGTH
+    if learned and max_new_tokens > room:
         raise SlayError(
             f"--max-new-tokens {max_new_tokens}: the model has learned "
             f"{model.config.block_size} positions, {max(0, room)} are left after the prompt"

@@ -1,0 +1,66 @@
+"""The command `slay`: thin, and quick to start; what needs torch is imported when it is used."""
+
+from __future__ import annotations
+
+import click
+
+import slay
+from slay.cli import compare, kernels, look, measure, publish
+from slay.cli.group import Group
+
+SECTIONS = {
+    "Look": ("mechanisms", "tasks"),
+    "Measure": ("run", "kernels", "bench", "stale", "diff"),
+    "Train language models": ("train", "export", "generate", "data"),
+    "From records to the paper, as the workflow does": (
+        "collect",
+        "table",
+        "figure",
+        "page",
+        "paper",
+        "arxiv",
+    ),
+    "Runs that are kept with the project": ("publish", "published"),
+}
+HOMES = {  # of commands that live with what they run
+    **dict.fromkeys(SECTIONS["Train language models"], "slay.training.language.commands"),
+    "bench": "slay.experiments.kernels.commands",
+}
+
+
+@click.group(
+    cls=Group,
+    sections=SECTIONS,
+    homes=HOMES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(slay.__version__, prog_name="slay")
+def main() -> None:
+    """Spherical linearised attention: measure it, and build the paper from what was measured.
+
+    \b
+    slay mechanisms                            what there is to measure
+    slay tasks --show induction                what a task looks like
+    slay run quality --attention yat-quadratic --out record.json
+
+    The whole paper is made by `make paper`, or `snakemake --cores all paper`.
+    """
+
+
+for command in (
+    look.mechanisms,
+    look.tasks,
+    measure.run,
+    kernels.kernels,
+    compare.stale,
+    compare.diff,
+    publish.collect,
+    publish.table,
+    publish.figure,
+    publish.page,
+    publish.paper,
+    publish.arxiv,
+    publish.publish,
+    publish.published,
+):
+    main.add_command(command)

@@ -1,0 +1,170 @@
+"""`slay stale` and `slay diff`: what a run would measure, and what differs between two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from slay.cli.group import FILE, FOLDER
+from slay.errors import SlayError
+
+if TYPE_CHECKING:
+    from slay.report.results import Results
+
+
+@click.command()
+@click.option(
+    "--configfile",
+    type=FILE,
+    default="config/config.yaml",
+    show_default=True,
+    help="The run's configuration.",
+)
+@click.option("--jobs", "each", is_flag=True, help="A line for every measurement.")
+def stale(configfile: Path, each: bool) -> None:
+    """Say which measurements a run would make, and why.
+
+    To be typed where `snakemake` is: at the root of the project. The times are those that the
+    measurements took when they were made last.
+
+    \b
+    slay stale
+    slay stale --configfile config/gpu.yaml --jobs
+    """
+    from collections import defaultdict
+
+    import yaml
+
+    from slay.config import load
+    from slay.jobs import expand
+    from slay.stale import due
+
+    try:
+        data = yaml.safe_load(configfile.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes or numbers that are none
+        line = " ".join(str(error).split())
+        raise SlayError(f"{configfile}: is no YAML ({line})") from error
+    config = load(data, str(configfile))
+    number = sum(map(len, expand(config).values()))
+    found = list(due(config))
+    groups = defaultdict(list)
+    for item in found:
+        groups[item.job.path if each else item.job.experiment, item.reason].append(item.seconds)
+    width = max((len(name) for name, _ in groups), default=0)
+    for (name, reason), seconds in groups.items():
+        jobs = "" if each else f"{len(seconds):6} jobs"
+        click.echo(f"{name:{width}}{jobs}{_duration(seconds):>10}  {reason}")
+    times = [item.seconds for item in found]
+    last = f"; last time they took {_duration(times)}" if any(times) else ""
+    click.echo(f"{len(found)} of {number} measurements would be made{last}")
+
+
+def _duration(seconds: list[float | None]) -> str:
+    """The sum of what is known, "-" if nothing is."""
+    known = [s for s in seconds if s is not None]
+    if not known:
+        return "-"
+    total = sum(known)
+    return f"{total:.1f} s" if total < 100 else f"{total / 60:.1f} min"
+
+
+@click.command()
+@click.argument("before", type=FOLDER)
+@click.argument("after", type=FOLDER, required=False)
+@click.option("--all", "every", is_flag=True, help="Every number, whatever is said of it.")
+@click.option("--experiment", help="Of one experiment only.")
+@click.option("--metric", help="Of one metric only.")
+@click.option("--level", default=0.05, show_default=True, help="Level of significance.")
+def diff(
+    before: Path,
+    after: Path | None,
+    every: bool,
+    experiment: str | None,
+    metric: str | None,
+    level: float,
+) -> None:
+    """Compare the numbers of two runs, given by their folders.
+
+    Means over seeds by Welch's t test, corrected for the number of comparisons; where there is
+    one seed nothing can be said, and a difference is shown without a verdict.
+
+    Against a published run, which one folder alone is compared with, every number is reproduced or
+    not: within the interval in which a repetition falls in 95 of 100 cases, or, for a latency, with
+    quartiles that overlap.
+
+    \b
+    slay diff results/laptop results/gpu
+    slay diff results/laptop results/gpu --experiment tasks --metric accuracy --all
+    slay diff results/laptop results/published/laptop
+    slay diff results/laptop
+    """
+    from slay.report.published import Published, counterpart, open_results
+
+    runs = [open_results(path) for path in (before, after) if path is not None]
+    if len(runs) == 1:
+        runs.append(counterpart(runs[0]))
+    first, second = runs
+    if isinstance(first, Published) or isinstance(second, Published):
+        published, own = (second, first) if isinstance(second, Published) else (first, second)
+        _reproduction(published, own, every, experiment, metric)
+    else:
+        _differences(first, second, every, experiment, metric, level)
+
+
+def _reproduction(
+    published: Results, own: Results, every: bool, experiment: str | None, metric: str | None
+) -> None:
+    from slay.report.reproduction import reproduction
+
+    rows = reproduction(published, own, experiment, metric)
+    if not len(rows):
+        raise SlayError(f"{published.folder} and {own.folder}: have no measurement in common")
+    click.echo(f"published: {published.folder}   own: {own.folder}")
+    for row in (rows if every else rows[rows["verdict"] == "differs"]).to_dict("records"):
+        known = row["low"] == row["low"]
+        interval = f"[{row['low']:.5g}, {row['high']:.5g}]" if known else ""
+        click.echo(
+            f"{row['verdict']:10} {row['setting']:56} {row['metric']:18} "
+            f"{row['published']:>11.5g} {interval:>24} {row['own']:>11.5g}"
+        )
+    number = {name: int((rows["verdict"] == name).sum()) for name in ("reproduced", "open")}
+    judged = len(rows) - number["open"]
+    click.echo(f"{number['reproduced']} of {judged} numbers reproduced within their intervals")
+    if number["open"]:
+        click.echo(f"{number['open']} of one seed, which has no interval, are not the same")
+    if not every:
+        click.echo("--all shows every number")
+
+
+def _differences(
+    before: Results,
+    after: Results,
+    every: bool,
+    experiment: str | None,
+    metric: str | None,
+    level: float,
+) -> None:
+    import math
+
+    from slay.report.diff import differences
+
+    rows = differences(before, after, experiment, metric)
+    if not len(rows):
+        raise SlayError(f"{before.folder} and {after.folder}: have no measurement in common")
+    numbers = rows.to_dict("records")
+    significant = [row for row in numbers if row["p"] < level]
+    unjudged = sum(math.isnan(row["p"]) for row in numbers)
+    for row in numbers if every else significant:
+        p = "one seed" if math.isnan(row["p"]) else f"p = {row['p']:.2g}"
+        change = "" if math.isnan(row["change"]) else f"{row['change']:+.1%}"
+        click.echo(
+            f"{'*' if row['p'] < level else ' '} {row['setting']:56} {row['metric']:18} "
+            f"{row['before']:>11.5g} {row['after']:>11.5g} {change:>9}  {p}"
+        )
+    click.echo(
+        f"{len(significant)} of {len(numbers)} numbers differ significantly (level {level:g})"
+    )
+    if unjudged and not every:
+        click.echo(f"{unjudged} have one seed and cannot be judged: --all shows them")

@@ -1,0 +1,109 @@
+"""What all commands share: errors of one line, help by subject, mechanisms from outside."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slay.cli.names import completed
+from slay.errors import SlayError
+
+# What a command needs that is not always installed, and the extra that brings it.
+EXTRAS = {
+    "pipeline": ("jinja2", "matplotlib", "pandas", "scipy", "snakemake", "yaml"),
+    "train": ("datasets", "deepspeed", "tensorboard", "tokenizers"),
+    "transformers": ("transformers",),
+    "wandb": ("wandb",),
+}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, or none for this user
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+class Group(click.Group):
+    """A command group that shows a mistake of the user's as one line, without a traceback.
+
+    `sections` are names of commands by the heading that they are listed under. Commands of `homes`
+    are imported from the module that is named there when they are asked for.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sections: dict[str, tuple[str, ...]],
+        homes: dict[str, str],
+        **kwargs: Any,
+    ):
+        super().__init__(*args, **kwargs)
+        self.sections, self.homes = sections, homes
+
+    def list_commands(self, ctx: click.Context | None) -> list[str]:
+        there = {*self.commands, *self.homes}
+        placed = [name for names in self.sections.values() for name in names if name in there]
+        return [*placed, *sorted(there.difference(placed))]
+
+    def get_command(self, ctx: click.Context | None, name: str) -> click.Command | None:
+        if name in self.homes:
+            from importlib import import_module
+
+            return completed(getattr(import_module(self.homes[name]), name))
+        return self.commands.get(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        placed = {name for section in self.sections.values() for name in section}
+        others = tuple(name for name in names if name not in placed)
+        width = max(map(len, names))
+        for title, section in {**self.sections, "Others": others}.items():
+            found = [(name, self.get_command(ctx, name)) for name in section if name in names]
+            rows = [
+                (name.ljust(width), command.get_short_help_str(formatter.width - width - 6))
+                for name, command in found
+                if command is not None
+            ]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SlayError as error:
+            raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None and error.errno not in FULL:
+                raise
+            what = error.filename or "a file"
+            done = "written" if error.errno in FULL else "read or written"
+            raise click.ClickException(f"{what}: cannot be {done} ({error.strerror})") from error
+        except ModuleNotFoundError as error:
+            top = (error.name or "").partition(".")[0]
+            extra = next((extra for extra, names in EXTRAS.items() if top in names), None)
+            if extra is None:
+                raise
+            raise click.ClickException(
+                f"this command needs {top}; install it with: pip install 'slay-attention[{extra}]'"
+            ) from error
+
+
+def _plug(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> None:
+    from slay.registry import ATTENTION
+
+    for text in values:
+        name, _, path = text.partition("=")
+        ATTENTION.plug(name, path)
+
+
+PLUGIN = click.Option(
+    ["--plugin"],
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_plug,
+    metavar="NAME=MODULE:CLASS",
+    help="A mechanism from outside this package, to be known as NAME. May be given several times.",
+)

@@ -1,0 +1,69 @@
+"""`slay kernels`: what compilers make of the Triton kernels."""
+
+from __future__ import annotations
+
+import click
+
+from slay.cli.names import MECHANISM
+from slay.errors import SlayError
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=MECHANISM)
+@click.option("--target", default="sm_90", show_default=True, help="GPU: sm_80 or sm_90.")
+@click.option("--head-dim", type=int, help="Head dimension d of NAMES.  [default: 32]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32"]),
+    default="bfloat16",
+    show_default=True,
+    help="Precision of NAMES.",
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON, a line a kernel.")
+def kernels(
+    names: tuple[str, ...], target: str, head_dim: int | None, dtype: str, as_json: bool
+) -> None:
+    """Compile the Triton kernels for a GPU, and show what came of it.
+
+    Every kernel in every configuration that is chosen among on a device: registers a thread, bytes
+    that did not fit into them, shared memory of a program, matrix instructions of warp groups
+    (Hopper's HGMMA) and of warps. Without NAMES, a selection that covers every kind of features
+    and size. No GPU is needed. Fails if a kernel spills, takes too much memory or multiplies
+    without the matrix units.
+
+    \b
+    slay kernels
+    slay kernels yat-quadratic --head-dim 64 --target sm_80
+    """
+    import json
+    from dataclasses import asdict
+    from importlib.util import find_spec
+
+    if find_spec("triton") is None:
+        raise SlayError(
+            "slay kernels: Triton is not installed; pip install 'slay-attention[kernels]'"
+        )
+
+    from slay.experiments.survey import SUBJECTS, Subject, objections, survey
+
+    subjects = [Subject(name, head_dim or 32, dtype) for name in names] or SUBJECTS
+    if head_dim is not None and not names:
+        raise SlayError("--head-dim is for NAMES; say which mechanisms")
+    form = "{:22} {:>4} {:9} {:18} {:28} {:>4} {:>6} {:>7} {:>6} {:>5}  {}"
+    if not as_json:
+        heads = ("mechanism", "d", "dtype", "kernel", "configuration", "regs", "spill", "shared")
+        click.echo(form.format(*heads, "HGMMA", "HMMA", ""))
+    number = bad = 0
+    for subject, made in survey(subjects, target):
+        wrong = objections(made, subject, target)
+        number, bad = number + 1, bad + bool(wrong)
+        if as_json:
+            click.echo(json.dumps({**asdict(subject), **asdict(made), "wrong": wrong}))
+            continue
+        sizes = (made.registers, made.spilled, made.shared, made.warpgroup, made.matrix)
+        where = (subject.attention, subject.head_dim, subject.dtype, made.kernel, made.config)
+        click.echo(form.format(*where, *sizes, "; ".join(wrong)))
+    if bad:
+        raise SlayError(f"{bad} of {number} kernels for {target} are not what they should be")
+    if not as_json:
+        click.echo(f"{number} kernels for {target}: nothing spilled, matrix units in use")

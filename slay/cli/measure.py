@@ -1,0 +1,111 @@
+"""`slay run`: one command an experiment, its flags made from `slay.params`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slay.cli.group import PATH, PLUGIN
+from slay.cli.names import completed
+
+EXAMPLES = {
+    "quality": "--attention yat-quadratic --head-dim 32 --seq-len 256",
+    "scaling": "--attention yat-quadratic --seq-len 1024 --mode forward_backward",
+    "ablation": "--attention yat-performer-anchor --option poly_dim=128 --seq-len 256",
+    "max_context": "--attention linear --memory-mb 16 --max-len 4096",
+    "tasks": "--attention yat-quadratic --task induction --seq-len 16 --steps 100",
+    "analysis": "--attention yat-quadratic --kind profile",
+    "language": "--attention yat-quadratic --short-conv 4 --steps 240",
+}
+
+
+HELP = "{}\n\n\b\nslay run {} {} \\\n    --out record.json"
+
+
+class Experiments(click.Group):
+    """A command an experiment."""
+
+    def list_commands(self, ctx: click.Context | None) -> list[str]:
+        from slay.params import PARAMS
+
+        return list(PARAMS)
+
+    def get_command(self, ctx: click.Context | None, name: str) -> click.Command | None:
+        from slay.errors import unknown
+        from slay.params import PARAMS
+
+        if name in PARAMS:
+            return _command(name)
+        if ctx is None or ctx.resilient_parsing:  # while the shell completes
+            return None
+        raise unknown("experiment", name, PARAMS)
+
+
+@click.group("run", cls=Experiments)
+def run() -> None:
+    """Measure one thing and write its record.
+
+    A record is JSON: what was asked, what came out, and which code on which machine. The
+    workflow makes its measurements by these same commands, and `slay run tasks --help` says what
+    those of one experiment take.
+
+    \b
+    slay run quality --attention yat-quadratic --out record.json
+    slay run tasks --attention linear --task copy --seq-len 32 --out record.json
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
+    from slay.warm import forward
+
+    status = forward(sys.argv[1:])
+    if status is not None:
+        sys.exit(status)
+
+
+def _command(name: str) -> click.Command:
+    from slay.flags import flags_of
+    from slay.params import PARAMS
+
+    options = [
+        *flags_of(PARAMS[name]),
+        click.Option(["--out"], type=PATH, required=True, help="The record to write."),
+        click.Option(
+            ["--threads"],
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Threads to compute with.",
+        ),
+        click.Option(["--code"], help="Refuse to run other code than this fingerprint's."),
+        PLUGIN,
+    ]
+    command = click.Command(
+        name,
+        params=options,  # type: ignore[arg-type]
+        help=HELP.format(PARAMS[name].__doc__, name, EXAMPLES[name]),
+        callback=lambda **values: _run(name, values),
+    )
+    return completed(command)
+
+
+def _run(name: str, values: dict[str, Any]) -> None:
+    from slay.flags import parsed
+    from slay.params import PARAMS
+
+    out, threads, code = (values.pop(key) for key in ("out", "threads", "code"))
+    params = parsed(PARAMS[name], values)
+
+    from slay.experiments.run import run_job
+
+    record = run_job(
+        params,
+        Path(out),
+        threads=threads,
+        expected_code=code,
+        progress=lambda line: click.echo(line, err=True),
+    )
+    shown = (f"{key} {value:.4g}" for key, value in record.metrics.items() if value is not None)
+    click.echo(f"{out}: {record.status}  {'  '.join(shown) or record.message}")

@@ -1,0 +1,64 @@
+"""Arguments and options that are names, which the shell completes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import click
+from click.shell_completion import CompletionItem
+
+
+class Name(click.ParamType):
+    """A name out of those that a function gives when they are asked for."""
+
+    name = "name"
+
+    def __init__(self, names: Callable[[], Iterable[str]]):
+        self.names = names
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in self.names() if name.startswith(incomplete)]
+
+
+def _mechanisms() -> list[str]:
+    from slay.registry import ATTENTION
+
+    return ATTENTION.names()
+
+
+def _tasks() -> list[str]:
+    from slay.registry import TASKS
+
+    return TASKS.names()
+
+
+def _tasks_and_groups() -> list[str]:
+    from slay.registry import task_groups
+
+    return [*_tasks(), *task_groups()]
+
+
+def _tables() -> list[str]:
+    from slay.report.sources import TABLES
+
+    return list(TABLES)
+
+
+def _figures() -> list[str]:
+    from slay.report.sources import FIGURES
+
+    return list(FIGURES)
+
+
+MECHANISM, TASK, TASKS_OR_GROUPS = Name(_mechanisms), Name(_tasks), Name(_tasks_and_groups)
+TABLE, FIGURE = Name(_tables), Name(_figures)
+
+
+def completed(command: click.Command) -> click.Command:
+    """A command whose flags were made from a class, those that take a name completing it."""
+    kinds = {"attention": MECHANISM, "task": TASK}
+    for option in command.params:
+        option.type = kinds.get(option.name or "", option.type)
+    return command

@@ -1,0 +1,200 @@
+"""From records to the paper, as the workflow calls it, and runs that are kept with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import slay
+from slay.cli.group import FILE, FOLDER, PATH
+from slay.cli.names import FIGURE, TABLE
+from slay.errors import SlayError
+
+
+def _of_a_run(ctx: click.Context, option: click.Parameter, folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise SlayError(f"{folder}: is not a run's folder (results/<run>): there is no config.json")
+    return folder
+
+
+OUT = click.option("--out", type=PATH, required=True, help="File to write.")
+RUN = click.option(
+    "--run",
+    "folder",
+    type=FOLDER,
+    required=True,
+    callback=_of_a_run,
+    help="Folder of the run, such as results/laptop.",
+)
+DRAFT = click.option("--draft", is_flag=True, help="Take what there is; mark what is stale.")
+TEMPLATES = click.option(
+    "--templates",
+    type=FOLDER,
+    default=Path(slay.__file__).parents[1] / "paper",
+    show_default="paper/ beside the package",
+    help="Folder of the paper's templates.",
+)
+
+
+@click.command()
+@click.argument("manifest", type=FILE)
+@click.option("--table", type=PATH, required=True, help="A row a record.")
+@click.option("--summary", type=PATH, required=True, help="A row a setting.")
+@click.option("--curves", type=PATH, help="A row a point of a curve.")
+@DRAFT
+def collect(manifest: Path, table: Path, summary: Path, curves: Path | None, draft: bool) -> None:
+    """Read the records that a manifest lists into CSV files.
+
+    \b
+    slay collect results/laptop/manifests/quality.json --table quality.csv --summary summary.csv
+    """
+    from json import JSONDecodeError
+
+    from slay.report.aggregate import collect, points, summarise
+
+    try:
+        rows = collect(manifest, draft=draft)
+    except JSONDecodeError as error:
+        raise SlayError(f"{manifest}: is no manifest of a run ({error.msg})") from error
+    rows.to_csv(table, index=False)
+    summarise(rows).to_csv(summary, index=False)
+    if curves is not None:
+        points(rows).to_csv(curves, index=False)
+
+
+@click.command()
+@click.argument("name", type=TABLE)
+@RUN
+@TEMPLATES
+@OUT
+@DRAFT
+def table(name: str, folder: Path, templates: Path, out: Path, draft: bool) -> None:
+    """Write the LaTeX of one of the paper's tables.
+
+    \b
+    slay table quality --run results/laptop --out quality.tex
+    """
+    from slay.report.results import Results
+    from slay.report.tables import render_table
+
+    text = render_table(name, Results(folder, draft), templates)
+    out.write_text(text, encoding="utf-8")
+
+
+@click.command()
+@click.argument("name", type=FIGURE)
+@RUN
+@OUT
+@DRAFT
+def figure(name: str, folder: Path, out: Path, draft: bool) -> None:
+    """Draw one of the paper's figures as PDF, and as PNG beside it.
+
+    \b
+    slay figure quality --run results/laptop --out quality.pdf
+    """
+    from slay.report.figures import draw_figure
+    from slay.report.results import Results
+
+    draw_figure(name, Results(folder, draft), out)
+
+
+@click.command()
+@click.argument("name")
+@RUN
+@OUT
+def page(name: str, folder: Path, out: Path) -> None:
+    """Write one of the report's pages of numbers as HTML.
+
+    NAME is an experiment, or "configuration".
+
+    \b
+    slay page quality --run results/laptop --out quality.html
+    """
+    from slay.report.page import page
+    from slay.report.results import Results
+
+    out.write_text(page(name, Results(folder)), encoding="utf-8")
+
+
+@click.command()
+@RUN
+@TEMPLATES
+@DRAFT
+def paper(folder: Path, templates: Path, draft: bool) -> None:
+    """Write and typeset the paper from a run's tables and figures.
+
+    \b
+    slay paper --run results/laptop
+    """
+    from slay.report.paper import build
+    from slay.report.results import Results
+
+    results = Results(folder, draft)
+    click.echo(build(results, templates, results.base / "paper"))
+
+
+@click.command()
+@RUN
+@TEMPLATES
+@OUT
+def arxiv(folder: Path, templates: Path, out: Path) -> None:
+    """Pack a paper's source into an archive that compiles alone.
+
+    \b
+    slay arxiv --run results/laptop --out slay.tar.gz
+    """
+    from slay.report.paper import pack
+    from slay.report.results import Results
+
+    click.echo(pack(Results(folder), templates, out))
+
+
+@click.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--name", help="Its folder in results/published. Default: the device's name.")
+@click.option("--dirty", is_flag=True, help="Even if it was measured with uncommitted changes.")
+def publish(folder: Path, name: str | None, dirty: bool) -> None:
+    """Copy a whole run to results/published, to be kept in git.
+
+    Its records, the command of each and what it printed. Papers that are built later, and `slay
+    diff`, set other runs beside it.
+
+    \b
+    slay publish results/laptop
+    """
+    from slay.report.published import FOLDER, publish
+
+    click.echo(publish(folder, name, FOLDER, dirty=dirty))
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="As a table of their key numbers.")
+@click.option(
+    "--write", type=FILE, help="Put that table where a file, such as README.md, has marks for it."
+)
+def published(markdown: bool, write: Path | None) -> None:
+    """List the runs that are kept in results/published.
+
+    \b
+    slay published
+    slay published --write README.md
+    """
+    from slay.report.keys import between, table
+    from slay.report.published import printed, published
+
+    runs = published()
+    if write is not None:
+        text = between(write, table(runs, printed()))
+        write.write_text(text, encoding="utf-8")
+    elif markdown:
+        click.echo(table(runs, printed()), nl=False)
+    elif not runs:
+        click.echo("none yet: slay publish results/<run> adds one")
+    else:
+        for run in runs:
+            about = run.about
+            click.echo(
+                f"{run.name:16} {about['title']}; {about['processor']}, device {about['device']}; "
+                f"{about['date']}, commit {about['commit']}, {about['records']} records"
+            )

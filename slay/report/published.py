@@ -1,0 +1,190 @@
+"""Runs that are kept in git: measured on real devices, with their records, commands and logs.
+
+results/published/<name>/ holds about.json (the run, its machine, the command), config.json and
+mechanisms.json as the workflow wrote them, records/<experiment>.jsonl (a record a line) and log.txt
+(for each record the command that made it and what it printed).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterable
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from slay.config import load
+from slay.errors import SlayError
+from slay.jobs import Job, expand
+from slay.record import Record, read_record
+from slay.report.aggregate import points, summarise, tabulate
+from slay.report.results import Results, parsed
+from slay.stale import due
+
+ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies
+FOLDER = ROOT / "results" / "published"
+PRINTED = ROOT / "config" / "published.yaml"
+LEFT_OUT = {"analysis"}  # pictures without data or clock: any machine draws them again
+
+
+def printed() -> dict[str, Any]:
+    """The figures that the original study printed."""
+    return yaml.safe_load(PRINTED.read_text(encoding="utf-8"))
+
+
+class Published(Results):
+    """A published run, read as any run is."""
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        return self._json("about.json")
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def _read(self, name: str) -> pd.DataFrame:
+        """What the workflow would have written to data/<name>, from the records."""
+        if name not in self._frames:
+            experiment, _, kind = name.removesuffix(".csv").partition(".")
+            records = self._records(experiment)
+            table = tabulate((path, record, False) for path, record in records.items())
+            if kind == "summary" and records:
+                table = summarise(table)
+            if kind == "curves" and records:
+                table = points(table, records)
+            text = StringIO(table.to_csv(index=False))
+            self._frames[name] = parsed(text) if len(table) else table
+        return self._frames[name]
+
+    def _records(self, experiment: str) -> dict[str, Record]:
+        """Records by the path at which they were made."""
+        path = self.folder / "records" / f"{experiment}.jsonl"
+        if not path.is_file():
+            return {}
+        try:
+            lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            return {line["path"]: Record.model_validate(line["record"]) for line in lines}
+        except (ValueError, KeyError, TypeError) as error:
+            raise SlayError(f"{path}: broken records; run: git checkout {path}") from error
+
+
+def published(folder: Path = FOLDER) -> list[Published]:
+    """Every published run, by name."""
+    return [Published(path.parent) for path in sorted(folder.glob("*/about.json"))]
+
+
+def others(results: Results) -> list[Published]:
+    """The published runs that are not these results themselves."""
+    begun = _begun(results)
+    return [run for run in published() if _begun(run) != begun]
+
+
+def counterpart(own: Results) -> Published:
+    """The published run of the same name, on the same device if there is one.
+
+    Raises `SlayError` where there is none.
+    """
+    run, device = own.config["run"], own.machine["device"]
+    same = [there for there in published() if there.about["run"] == run]
+    same.sort(key=lambda there: there.about["device"] != device)
+    if not same:
+        names = ", ".join(f"{there.folder} (run {there.about['run']})" for there in published())
+        raise SlayError(f"no run {run!r} is published (there are: {names or 'none yet'})")
+    return same[0]
+
+
+def open_results(folder: Path) -> Results:
+    """A run's results, published or not."""
+    return Published(folder) if (folder / "about.json").is_file() else Results(folder)
+
+
+def configuration(run: str) -> str:
+    """The configuration file that a run of that name comes from."""
+    for path in sorted((ROOT / "config").glob("*.yaml")):
+        if re.search(rf"^run: *{re.escape(run)} *$", path.read_text("utf-8"), re.MULTILINE):
+            return path.relative_to(ROOT).as_posix()
+    return f"results/{run}/config.json"
+
+
+def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Path:
+    """Copy a whole, current run to `to`/<name>; returns that folder.
+
+    Raises `SlayError` where a record is missing or out of date, or was measured with uncommitted
+    changes (unless `dirty`), and where another run has that name already.
+    """
+    results = Results(run)
+    config = load(results.config, f"{run}/config.json")
+    waiting = list(due(config))
+    if waiting:
+        raise SlayError(
+            f"{run}: {len(waiting)} measurements are missing or out of date, the first is "
+            f"{waiting[0].job.path} ({waiting[0].reason}); measure them, or see: slay stale"
+        )
+    if results.machine["dirty"] and not dirty:
+        raise SlayError(
+            f"{run}: measured with uncommitted changes, so that its commit does not say what ran; "
+            "commit and measure again, or publish it as it is with --dirty"
+        )
+    folder = to / (name or _slug(results))
+    if (folder / "about.json").is_file() and Published(folder).about["run"] != config.run:
+        raise SlayError(f"{folder}: holds run {Published(folder).about['run']}; give --name")
+    jobs = {name: jobs for name, jobs in expand(config).items() if name not in LEFT_OUT}
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "records").mkdir(parents=True)
+    made = [(job, read_record(Path(job.path))) for group in jobs.values() for job in group]
+    for experiment, group in jobs.items():
+        lines = (_line(job, record) for job, record in made if job.experiment == experiment)
+        if group:
+            (folder / "records" / f"{experiment}.jsonl").write_text("".join(lines), "utf-8")
+    (folder / "log.txt").write_text("".join(_log(run, made)), encoding="utf-8")
+    for file in ("config.json", "mechanisms.json"):
+        shutil.copy(run / file, folder)
+    about = {
+        "run": config.run,
+        "title": config.title,
+        "command": f"snakemake --cores all results --configfile {configuration(config.run)}",
+        **results.machine,
+    }
+    text = json.dumps(about, indent=1, sort_keys=True) + "\n"
+    (folder / "about.json").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _line(job: Job, record: Record) -> str:
+    data = {"path": job.path, "record": record.model_dump(by_alias=True)}
+    return json.dumps(data, allow_nan=False) + "\n"
+
+
+def _log(run: Path, made: Iterable[tuple[Job, Record]]) -> Iterable[str]:
+    """For each record, in the order of their beginnings: its command and what it printed."""
+    for job, record in sorted(made, key=lambda item: item[1].provenance.started):
+        where = record.provenance
+        yield f"# {where.started}, {where.seconds:.1f} s, {where.host}\n"
+        yield f"$ slay run {shlex.join(job.argv)} --out {job.path}\n"
+        log = run / "logs" / Path(job.path).relative_to(run / "records").with_suffix(".log")
+        if log.is_file():
+            yield log.read_text(encoding="utf-8", errors="replace").rstrip() + "\n"
+        yield "\n"
+
+
+def _slug(results: Results) -> str:
+    """A folder's name from the device, or from the run where that is a processor."""
+    device = results.machine["device"]
+    if device == "cpu":
+        return str(results.config["run"])
+    return re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("nvidia")).strip("-")
+
+
+def _begun(results: Results) -> frozenset[str]:
+    """When each measurement of a run began: no two runs share that."""
+    names = set(results.experiments) - LEFT_OUT
+    tables = map(results.records, names)
+    return frozenset(t for table in tables for t in table.get("provenance.started", []))
