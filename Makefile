@@ -4,7 +4,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 # One after another: without LaTeX, `paper` stops before the set-up and before any measurement.
 .NOTPARALLEL:
-.PHONY: help setup tex paper arxiv publish test lint format lock clean
+.PHONY: help setup tex paper arxiv publish test lint format lock dag clean
 
 in_venv := source .venv/bin/activate
 
@@ -43,13 +43,15 @@ lint: setup  ## Check style, types, layers and workflow
 	echo "ruff"; ruff check; ruff format --check
 	echo "mypy"; mypy
 	echo "lint-imports"; lint-imports
-	echo "snakefmt"; snakefmt --check Snakefile workflow
-	echo "snakemake --lint"; snakemake --lint
+	echo "snakefmt"; snakefmt --check Snakefile workflow examples
+	echo "snakemake --lint"
+	snakemake --lint
+	snakemake --lint --snakefile examples/module/Snakefile
 
 format: setup  ## Format the code and the workflow
 	@$(in_venv)
 	ruff check --fix; ruff format
-	snakefmt Snakefile workflow
+	snakefmt Snakefile workflow examples
 
 lock: setup  ## Write envs/lock.txt from pyproject.toml (ARGS=--upgrade takes newer versions)
 	@$(in_venv)
@@ -57,6 +59,11 @@ lock: setup  ## Write envs/lock.txt from pyproject.toml (ARGS=--upgrade takes ne
 	    --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 	    --constraints envs/constraints.txt --excludes envs/excludes.txt \
 	    --custom-compile-command "make lock" $(ARGS)
+
+dag: setup  ## Draw the workflow's rules: docs/workflow.svg
+	@envs/graphviz.sh
+	$(in_venv)
+	snakemake all arxiv --quiet --rulegraph dot | tred | dot -Grankdir=LR -Tsvg > docs/workflow.svg
 
 clean:  ## Remove caches and build files, never results
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -18,8 +18,14 @@ if not workflow.config_settings.configfiles:
     configfile: "config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
+include: "workflow/rules/gpus.smk"
+include: "workflow/rules/resume.smk"
 include: "workflow/rules/warm.smk"
+include: "workflow/rules/progress.smk"
 include: "workflow/rules/quality.smk"
 include: "workflow/rules/scaling.smk"
 include: "workflow/rules/ablation.smk"
@@ -31,38 +37,47 @@ include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/paper.smk"
 
 
-localrules:
-    all,
-    paper,
-    paper_only,
-    arxiv,
-    results,
+onstart:
+    sign()
+    look_for_gpu()
+    keep_warm()
+    show_progress()
+
+
+onerror:
+    tell_failures()
 
 
 rule all:
     default_target: True
     input:
         f"{RUN}/paper/slay.pdf",
-        f"{RUN}/report.html",
-        RECORDS,
+        # As a module this is a part of a workflow whose report has it all.
+        [f"{RUN}/report.html"] if MAIN else [],
+        records,
+    localrule: True
 
 
 rule paper:
     input:
         f"{RUN}/paper/slay.pdf",
-        RECORDS,  # named here too, so that one that was deleted is measured again
+        records,  # named here too, so that one that was deleted is measured again
+    localrule: True
 
 
 rule paper_only:
     input:
         f"{RUN}/draft/paper/slay.pdf",
+    localrule: True
 
 
 rule arxiv:
     input:
         f"{RUN}/paper/arxiv.tar.gz",
+    localrule: True
 
 
 rule results:
     input:
-        RECORDS,
+        records,
+    localrule: True

@@ -10,14 +10,23 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
-from slay.errors import SlayError, unknown
-from slay.params import PARAMS, Option, Options, Params, Positive
+from slay.errors import SlayError, shown, unknown
+from slay.params import PARAMS, Line, Option, Options, Params, Positive, read_option
 from slay.registry import ATTENTION, expand_tasks
 
 Grid = dict[str, Any]
+
+
+def _different(names: list[str]) -> list[str]:
+    """Mechanisms, each once, by their own names instead of aliases."""
+    full = [ATTENTION.canonical(name) for name in names]
+    repeated = next((name for i, name in enumerate(full) if name in full[:i]), None)
+    if repeated is not None:
+        raise SlayError(f"{repeated!r} is listed twice")
+    return full
 
 
 class ConfigError(SlayError):
@@ -29,12 +38,12 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")  # names the folder results/<run>
-    title: str  # one phrase for the first page of the paper
+    run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # the folder results/<run>
+    title: Line = Field(min_length=1, max_length=200)  # a phrase for the first page of the paper
     device: Literal["auto", "cpu", "cuda"] = "auto"
     epsilon: Positive = 1e-3
     plugins: dict[str, str] = {}  # mechanisms from outside: a name, and module:Class
-    attention: Annotated[list[str], Field(min_length=1)]
+    attention: Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
     options: dict[str, Options] = {}
     experiments: dict[str, list[Grid]]
     only: dict[str, list[Any]] = {}  # a part of the run: jobs with one of these values
@@ -46,22 +55,19 @@ class Config(BaseModel):
             ATTENTION.plug(name, path)
         return plugins
 
-    @field_validator("attention")
-    @classmethod
-    def _known_attention(cls, names: list[str]) -> list[str]:
-        return [ATTENTION.canonical(name) for name in names]
-
     @field_validator("options")
     @classmethod
     def _known_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return {ATTENTION.canonical(name): values for name, values in options.items()}
+        return dict(zip(_different(list(options)), options.values(), strict=True))
 
     @field_validator("experiments")
     @classmethod
     def _known_experiments(cls, experiments: dict[str, Any]) -> dict[str, Any]:
-        for name in experiments:
+        for name, grids in experiments.items():
             if name not in PARAMS:
                 raise unknown("experiment", name, PARAMS)
+            if not grids:
+                raise SlayError(f"{name}: an empty list asks for nothing")
         return experiments
 
     @field_validator("only", mode="before")
@@ -75,12 +81,16 @@ class Config(BaseModel):
             if key not in known:
                 raise unknown("key", key, sorted(known))
             values = value if isinstance(value, list) else [value]
+            if not values:
+                raise SlayError(f"{key}: an empty list asks for nothing")
             if key == "attention":
                 values = [ATTENTION.canonical(name) for name in values]
             if key == "task":
                 values = expand_tasks(values)
-            if key == "experiment" and not set(values) <= set(PARAMS):
-                raise unknown("experiment", (set(values) - set(PARAMS)).pop(), PARAMS)
+            values = [v if isinstance(v, str) else read_option(v) for v in values]
+            for name in values if key == "experiment" else []:
+                if name not in PARAMS:
+                    raise unknown("experiment", name, PARAMS)
             parts[key] = values
         return parts
 
@@ -95,10 +105,24 @@ class Config(BaseModel):
 
     def _wanted(self, params: Params) -> bool:
         """Whether `only` lets a job through; Snakemake's command line gives its numbers as text."""
-        facts = {"experiment": params.experiment, **params.model_dump()}
+        facts = _facts(params)
         return all(
-            str(facts[key]) in map(str, values) for key, values in self.only.items() if key in facts
+            facts[key] in map(str, values) for key, values in self.only.items() if key in facts
         )
+
+    def _check_only(self) -> None:
+        """Refuse a part that is not there; of a group of tasks, one is enough."""
+        if not self.only:
+            return
+        grids = self.model_copy(update={"only": {}}).grids()
+        facts = [_facts(params) for jobs in grids.values() for params, _ in jobs]
+        for key, values in self.only.items():
+            there = {fact[key] for fact in facts if key in fact}
+            absent = [value for value in values if str(value) not in there]
+            if absent and (key != "task" or len(absent) == len(values)):
+                raise ConfigError(f"only.{key}: no job of this run has {shown(absent[0])}")
+        if not any(self.grids().values()):
+            raise ConfigError(f"only: no job of this run has all of {shown(self.only)}")
 
     def _job(self, experiment: str, point: Grid, where: str) -> tuple[Params, dict[str, Option]]:
         """One combination of a grid, over what the run says for all."""
@@ -134,9 +158,10 @@ def load(data: Mapping[str, Any], where: str = "config") -> Config:
     Raises `SlayError`: one line with the key, its value, what is allowed and the nearest match.
     """
     try:
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{shown(data)} should be a table of keys and values")
         config = Config.model_validate(dict(data))._with_attention()
-        if config.only and not any(config.grids().values()):
-            raise ConfigError(f"only: no job of this run has {config.only}; leave something in")
+        config._check_only()
         config.grids()
     except ValidationError as error:
         raise ConfigError(f"{where}: {error_line(error, Config)}") from error
@@ -164,15 +189,17 @@ def _points(grid: Grid, where: str) -> list[Grid]:
     }
     options = grid.get("options", {})
     if not isinstance(options, dict):
-        raise ConfigError(f"{where}.options: {options!r} should be a table of names and values")
+        raise ConfigError(
+            f"{where}.options: {shown(options)} should be a table of names and values"
+        )
     flat |= {("options", key): value for key, value in options.items()}
     for path, value in flat.items():
         values = value if isinstance(value, list) else [value]
         if not values:
-            raise ConfigError(f"{where}.{'.'.join(path)}: an empty list asks for nothing")
+            raise ConfigError(f"{_place(where, *path)}: an empty list asks for nothing")
         repeated = next((v for i, v in enumerate(values) if v in values[:i]), None)
         if repeated is not None:
-            raise ConfigError(f"{where}.{'.'.join(path)}: {repeated!r} is listed twice")
+            raise ConfigError(f"{_place(where, *path)}: {shown(repeated)} is listed twice")
         axes.append([(path, v) for v in values])
     points = []
     for combination in product(*axes):
@@ -190,15 +217,34 @@ def error_line(error: ValidationError, model: type[BaseModel], where: str = "") 
     """The first mistake of a validation as one line."""
     # A key that is misspelt is missing too: the spelling is the mistake.
     first: ErrorDetails = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    keys = [
-        str(part) for part in first["loc"] if part not in ("bool", "int", "float", "str", "[key]")
-    ]
-    place = ".".join([where, *keys] if where else keys)
-    if first["type"] == "extra_forbidden":
-        return str(unknown("key", keys[-1], model.model_fields, where))
+    keys = [part for part in first["loc"] if part not in ("int", "constrained-int", "[key]")]
+    place = _place(where, *keys)
+    if first["type"] in ("extra_forbidden", "invalid_key"):
+        key = keys[-1] if first["type"] == "extra_forbidden" else first["input"]
+        return str(unknown("key", key, model.model_fields, where))
     if first["type"] == "missing":
         return f"{place}: this key is missing"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if "unknown" in message or not keys:  # one of our own lines, which names the value
+    ours = isinstance(first.get("ctx", {}).get("error"), SlayError)  # a line that names the value
+    if ours or not keys:
         return f"{place}: {message}" if place else message
-    return f"{place}: {first['input']!r} {message}"
+    return f"{place}: {shown(first['input'])} {message}"
+
+
+def _place(*keys: object) -> str:
+    """A key and those above it, as "experiments.tasks[0].lr"."""
+    place = ""
+    for key in filter(lambda key: key != "", keys):
+        if isinstance(key, int):
+            place += f"[{key}]"
+        else:
+            plain = isinstance(key, str) and key.isprintable() and len(key) <= 64
+            word = str(key) if plain else shown(key)
+            place += f".{word}" if place else word
+    return place
+
+
+def _facts(params: Params) -> dict[str, str]:
+    """What `only` may name of a job, as text."""
+    facts = {"experiment": params.experiment, **params.model_dump()}
+    return {key: str(value) for key, value in facts.items()}

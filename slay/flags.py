@@ -77,16 +77,9 @@ def _click_type(annotation: Any) -> Any:
     return {int: click.INT, float: click.FLOAT, bool: click.BOOL}.get(annotation, click.STRING)
 
 
-def _name_and_value(text: str) -> tuple[str, bool | int | float | str]:
-    """An option of a mechanism from the command line: NAME=VALUE, numbers and booleans as such."""
+def _name_and_value(text: str) -> tuple[str, str]:
+    """An option of a mechanism from the command line: NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise SlayError(f"--option {text!r}: write NAME=VALUE")
-    if value in ("True", "False"):
-        return name, value == "True"
-    for number in (int, float):
-        try:
-            return name, number(value)
-        except ValueError:
-            continue
     return name, value

@@ -39,8 +39,9 @@ class Job:
         return [self.experiment, *flags(self.params)]
 
     def expected(self) -> dict[str, Any]:
-        """What the record must say to be this job's."""
-        return {"path": self.path, "params": self.params.model_dump(), "code": self.code}
+        """What the record must say to be this job's; its path is relative to the run's folder."""
+        path = self.path.split("/", 2)[2]
+        return {"path": path, "params": self.params.model_dump(), "code": self.code}
 
 
 def code(params: Params) -> str:
@@ -68,13 +69,26 @@ def plugins(names: Iterable[str]) -> list[str]:
 def expand(config: Config) -> dict[str, list[Job]]:
     """Every job of a run, by experiment, in the order of the configuration.
 
-    Raises `SlayError` where two different jobs would write one record.
+    Raises `SlayError` where two different jobs would write one record, or where a mechanism from
+    outside is not there.
     """
+    for name in config.plugins:
+        try:
+            fingerprint([ATTENTION.module(name)])
+        except SlayError as error:
+            raise SlayError(f"plugins.{name}: {error}") from error
     jobs: dict[str, dict[str, Job]] = {}
     for experiment, points in config.grids().items():
         table = jobs.setdefault(experiment, {})
         for params, asked in points:
             job = Job(params, f"results/{config.run}/records/{experiment}/{_place(params, asked)}")
+            try:
+                job.code  # noqa: B018  (asked for here, where a mistake in it is one line)
+            except SlayError as error:
+                where = f"experiments.{experiment}: {params.attention}"
+                raise SlayError(f"{where}: {error}") from error
+            if max(map(len, job.path.split("/"))) > 240:  # a file's name has 255 at most
+                raise SlayError(f"experiments.{experiment}: too long for a file's name: {job.path}")
             if table.setdefault(job.path, job).params != params:
                 raise SlayError(
                     f"experiments.{experiment}: two grids give {job.path} with different settings; "
@@ -86,7 +100,9 @@ def expand(config: Config) -> dict[str, list[Job]]:
 def _place(params: Params, asked: dict[str, Option]) -> str:
     """A job's path under its experiment: mechanism, options that its grid asked for, the rest."""
     attention, _, rest = params.place().partition("/")
-    variant = "+".join(f"{key}={value}" for key, value in sorted(asked.items()))
+    # Without the sign of 1e+30: a plus stands between options.
+    words = (f"{key}={value}".replace("+", "") for key, value in sorted(asked.items()))
+    variant = "+".join(words)
     return "/".join([attention, *([variant] if variant else []), f"{rest}.json"])
 
 

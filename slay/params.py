@@ -5,15 +5,19 @@ Command lines, configuration files and records all follow from these classes.
 
 from __future__ import annotations
 
+import math
 import re
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
+    PlainValidator,
     Strict,
     field_validator,
     model_validator,
@@ -28,13 +32,38 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, Strict(), Field(ge=1)]
-HeadDim = Annotated[int, Strict(), Field(ge=2)]
-Rounds = Annotated[int, Strict(), Field(ge=10)]
-Seed = Annotated[int, Strict(), Field(ge=0)]
+def read_option(value: Any) -> bool | int | float | str:
+    """The value of a mechanism's option; text is read as on the command line, where all is text."""
+    if value in ("True", "False"):
+        return value == "True"
+    for number in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            value = number(value)
+            break
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,63}", value):
+        return value
+    if isinstance(value, int) and abs(value) < 10**60:
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError("should be a number, true, false or a word of letters, digits and . _ -")
+
+
+def line(text: str) -> str:
+    """A text that can stand in a command and in a log."""
+    if not text.isprintable() or len(text) > 1000:
+        raise ValueError("should be one line of at most 1000 printable characters")
+    return text
+
+
+Whole = Annotated[int, Strict(), Field(ge=1, lt=2**31)]
+HeadDim = Annotated[int, Strict(), Field(ge=2, lt=2**31)]
+Rounds = Annotated[int, Strict(), Field(ge=10, lt=2**31)]
+Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
 Positive = Annotated[FiniteFloat, BeforeValidator(_no_bool), Field(gt=0)]
-Option = bool | int | FiniteFloat | Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-Options = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Option]
+Line = Annotated[str, AfterValidator(line)]
+Option = Annotated[bool | int | float | str, PlainValidator(read_option)]
+Options = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Option]
 
 
 def heads_divide(params: Any) -> Any:
@@ -156,7 +185,7 @@ class MaxContextParams(Params):
     batch_size: Whole = Field(1, description="Sequences a batch.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
-    max_len: Annotated[int, Strict(), Field(ge=64, multiple_of=64)] = Field(
+    max_len: Annotated[int, Strict(), Field(ge=64, lt=2**31, multiple_of=64)] = Field(
         131072, description="Longest length to try, a multiple of 64."
     )
     max_seconds: Positive = Field(5.0, description="Do not try what would take a probe longer.")
@@ -205,11 +234,13 @@ class LanguageParams(Params):
 
     experiment = "language"
 
-    data: str = Field("stdlib", description="Text to train on (see `slay train --help`).")
-    eval_data: str = Field("", description="Text to score it on. Default: of the data.")
-    tokenizer: str = Field("", description="For text that is streamed.")
+    data: Line = Field(
+        "stdlib", min_length=1, description="Text to train on (see `slay train --help`)."
+    )
+    eval_data: Line = Field("", description="Text to score it on. Default: of the data.")
+    tokenizer: Line = Field("", description="For text that is streamed.")
     seed: Seed = Field(0, description="Seed of the weights and of the data's order.")
-    short_conv: Annotated[int, Strict(), Field(ge=0)] = Field(
+    short_conv: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = Field(
         0, description="Width of a convolution before q, k and v; 0: none."
     )
     context_len: Whole = Field(128, description="Tokens of a sequence.")
@@ -233,7 +264,7 @@ class LanguageParams(Params):
         return heads_divide(self)
 
     def place(self) -> str:
-        text = re.sub(r"[^A-Za-z0-9.-]+", "-", self.data).strip("-.")
+        text = re.sub(r"[^A-Za-z0-9.-]+", "-", self.data).strip("-.")[:100]
         conv = f"-conv{self.short_conv}" if self.short_conv else ""
         return f"{self.attention}/{text}-L{self.context_len}{conv}/seed{self.seed}"
 

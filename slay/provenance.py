@@ -26,7 +26,8 @@ from typing import Any
 from slay.errors import SlayError
 
 PACKAGE = Path(__file__).resolve().parent
-LEFT_OUT = frozenset({"slay.errors", "slay.params", "slay.record", "slay.registry"})
+CARRIES = ("config", "errors", "flags", "jobs", "params", "provenance", "record", "registry")
+LEFT_OUT = frozenset(f"slay.{name}" for name in CARRIES)
 
 
 def fingerprint(modules: Iterable[str], *extra: str) -> str:
@@ -93,7 +94,10 @@ def _follow(top: str) -> None:
     """Let a top-level module from outside count like this package."""
     if top == PACKAGE.name or top in _OUTSIDE:
         return
-    spec = importlib.util.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # it is there, and cannot be imported
+        spec = None
     if spec is None or spec.origin is None:
         raise SlayError(f"there is no module {top!r} here; PYTHONPATH can say where it is")
     origin = Path(spec.origin)
@@ -123,6 +127,8 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise SlayError(f"{path}:{error.lineno}: {error.msg}") from error
+    except ValueError as error:  # not UTF-8, or with null bytes
+        raise SlayError(f"{path}: {error}") from error
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     imports = tuple(name for name in dict.fromkeys(_imports(tree, package)) if _source(name))
     return _digest(tree), imports

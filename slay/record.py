@@ -104,13 +104,3 @@ def read_record(path: Path) -> Record:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "record"
         raise RecordError(f"{path}: broken record ({key}: {first['msg']}); {remedy}") from error
-
-
-def cut_short(path: Path) -> bool:
-    """Whether a record is there whose end is not: looked at without reading all of it."""
-    try:
-        with Path(path).open("rb") as file:
-            file.seek(-min(2, file.seek(0, os.SEEK_END)), os.SEEK_END)
-            return file.read() != b"}\n"
-    except OSError:
-        return False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from slay.config import Config
 from slay.jobs import Job, expand
 from slay.provenance import changed_files
-from slay.record import Record, RecordError, read_record
+from slay.record import SCHEMA, Record, RecordError, read_record
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,27 @@ def due(config: Config) -> Iterator[Due]:
             reason = why(job, record)
             if reason:
                 yield Due(job, reason, record.provenance.seconds)
+
+
+def to_be_renewed(jobs: Iterable[Job]) -> tuple[list[str], list[str]]:
+    """Records to be measured again, whatever a workflow system remembers: cut short, or another's.
+
+    Another's is a record of other code, other settings or an older schema. One that is broken in
+    other ways is in neither list: whoever reads it says what is wrong.
+    """
+    cut_short, others = [], []
+    for job in jobs:
+        try:
+            data = json.loads(Path(job.path).read_bytes())
+            told = data["schema"], data["params"], data["provenance"]["code"]
+        except ValueError:
+            cut_short.append(job.path)
+        except (OSError, LookupError, TypeError):
+            continue
+        else:
+            if told != (SCHEMA, job.params.model_dump(), job.code):
+                others.append(job.path)
+    return cut_short, others
 
 
 def why(job: Job, record: Record) -> str:

@@ -96,7 +96,7 @@ def shorter(command: str) -> str:
     command = command.replace("results/laptop", "results/smoke")
     if command.startswith("slay train "):
         return f"{command} {FEW_STEPS}"
-    if command.startswith("snakemake ") and SMOKE not in command:
+    if command.startswith("snakemake ") and "smoke" not in command.partition("--configfile")[2]:
         whole = "--config" not in command  # neither another run nor a part of one
         return f"{command} --configfile {SMOKE}" if whole else f"{command} -n"
     if command == "slay stale":

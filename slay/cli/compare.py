@@ -43,7 +43,7 @@ def stale(configfile: Path, each: bool) -> None:
 
     try:
         data = yaml.safe_load(configfile.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes or numbers that are none
         line = " ".join(str(error).split())
         raise SlayError(f"{configfile}: is no YAML ({line})") from error
     config = load(data, str(configfile))

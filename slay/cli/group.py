@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ EXTRAS = {
     "transformers": ("transformers",),
     "wandb": ("wandb",),
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, or none for this user
 PATH = click.Path(path_type=Path)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -73,11 +75,11 @@ class Group(click.Group):
         except SlayError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno not in FULL:
                 raise
-            raise click.ClickException(
-                f"{error.filename}: cannot be read or written ({error.strerror})"
-            ) from error
+            what = error.filename or "a file"
+            done = "written" if error.errno in FULL else "read or written"
+            raise click.ClickException(f"{what}: cannot be {done} ({error.strerror})") from error
         except ModuleNotFoundError as error:
             top = (error.name or "").partition(".")[0]
             extra = next((extra for extra, names in EXTRAS.items() if top in names), None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+import slay
 from slay.cli.group import FILE, FOLDER, PATH
 from slay.cli.names import FIGURE, TABLE
 from slay.errors import SlayError
@@ -30,8 +31,8 @@ DRAFT = click.option("--draft", is_flag=True, help="Take what there is; mark wha
 TEMPLATES = click.option(
     "--templates",
     type=FOLDER,
-    default="paper",
-    show_default=True,
+    default=Path(slay.__file__).parents[1] / "paper",
+    show_default="paper/ beside the package",
     help="Folder of the paper's templates.",
 )
 
@@ -96,6 +97,24 @@ def figure(name: str, folder: Path, out: Path, draft: bool) -> None:
     from slay.report.results import Results
 
     draw_figure(name, Results(folder, draft), out)
+
+
+@click.command()
+@click.argument("name")
+@RUN
+@OUT
+def page(name: str, folder: Path, out: Path) -> None:
+    """Write one of the report's pages of numbers as HTML.
+
+    NAME is an experiment, or "configuration".
+
+    \b
+    slay page quality --run results/laptop --out quality.html
+    """
+    from slay.report.page import page
+    from slay.report.results import Results
+
+    out.write_text(page(name, Results(folder)), encoding="utf-8")
 
 
 @click.command()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from slay.errors import SlayError
-from slay.experiments.measure import OutOfMemory, memory_guard
+from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result
 from slay.flags import words
 from slay.jobs import code
@@ -91,11 +91,13 @@ def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> N
         free.bind(("", 0))
         port = free.getsockname()[1]  # of its own: other trainings may run on this machine
     command = [str(Path(sys.executable).with_name("deepspeed")), f"--master_port={port}"]
-    command += ["--num_accelerators", str(params.processes)]
-    command += ["--module", "slay.training.language", *words(settings)]
     environment = dict(os.environ)
     if params.device == "cpu" or not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"
+    if "DS_ACCELERATOR" in environment or "CUDA_VISIBLE_DEVICES" not in environment:
+        command += ["--num_accelerators", str(params.processes)]
+    # Otherwise it takes the devices that are visible, those that this job has claimed.
+    command += ["--module", "slay.training.language", *words(settings)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 
 from slay.attention.layer import Attention
-from slay.experiments.measure import OutOfMemory, memory_guard, peak_memory
+from slay.experiments.guard import OutOfMemory, memory_guard
+from slay.experiments.measure import peak_memory
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.params import MaxContextParams
 from slay.record import Number

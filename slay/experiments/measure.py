@@ -3,30 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-
-
-class OutOfMemory(Exception):
-    """A call wanted more memory than there is."""
-
-
-@contextmanager
-def memory_guard() -> Iterator[None]:
-    """Turn the several ways in which memory runs out into `OutOfMemory`, one line."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        line = str(error).partition("\n")[0] or "out of memory"
-        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not known and "not enough memory" not in line and "out of memory" not in line:
-            raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        raise OutOfMemory(line) from error
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import resource
 import sys
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import torch
 
+from slay.devices import claimed
 from slay.errors import SlayError
+from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result, choose_device
 from slay.jobs import code
-from slay.params import Params
+from slay.params import LanguageParams, Params
 from slay.provenance import commit, machine
 from slay.record import SCHEMA, Provenance, Record, write_record
 from slay.registry import EXPERIMENTS
@@ -28,6 +31,8 @@ def run_job(
     `expected_code` is the fingerprint that the workflow planned with: a job that would run other
     code raises `SlayError` instead, so that an edit during a run never mixes two versions.
     """
+    for module in params.modules():
+        importlib.import_module(module)  # what is loaded from here on was there before the check
     fingerprint = code(params)
     if expected_code is not None and fingerprint != expected_code:
         raise SlayError(
@@ -35,14 +40,31 @@ def run_job(
             f"{fingerprint}); start the workflow again"
         )
     torch.set_num_threads(threads)
+    with claimed(_gpus(params)):
+        record = _measured(params, fingerprint, threads, progress)
+    write_record(out, record)
+    return record
+
+
+def _gpus(params: Params) -> int:
+    """How many GPUs a job takes."""
+    if params.device == "cpu" or (params.device == "auto" and not torch.cuda.device_count()):
+        return 0
+    return params.processes if isinstance(params, LanguageParams) else 1
+
+
+def _measured(params: Params, fingerprint: str, threads: int, progress: Progress) -> Record:
     device = choose_device(params.device)
     started = datetime.now(UTC)
     begin = time.perf_counter()
-    result = EXPERIMENTS.load(params.experiment)(params, progress)
-    result = _finite(result)
+    try:
+        with memory_guard():
+            result = _finite(EXPERIMENTS.load(params.experiment)(params, progress))
+    except OutOfMemory as error:
+        result = Result({}, status="oom", message=str(error))
     head, dirty = commit()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    record = Record(
+    return Record(
         schema=SCHEMA,
         experiment=params.experiment,
         params=params.model_dump(),
@@ -62,8 +84,6 @@ def run_job(
             **machine(),
         ),
     )
-    write_record(out, record)
-    return record
 
 
 def _finite(result: Result) -> Result:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention
-from slay.experiments.measure import OutOfMemory, interleaved, memory_guard, peak_memory, seconds
+from slay.experiments.guard import OutOfMemory, memory_guard
+from slay.experiments.measure import interleaved, peak_memory, seconds
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.params import ScalingParams
 from slay.record import Number

@@ -21,6 +21,8 @@ REPEATED = ["seed", "options", "device", "epsilon"]  # parameters that do not na
 def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
     """Read the records that a manifest names: one row each, in the manifest's order.
 
+    The manifest lies in a folder of the run's, to which the paths of records are relative.
+
     A record made with other parameters or other code than the manifest says is stale: it raises
     `SlayError`, or is marked in the column `stale` for a draft. A draft leaves out records that are
     not there; otherwise a missing or broken one raises.
@@ -28,7 +30,7 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
     expected = json.loads(manifest.read_text(encoding="utf-8"))
     found = []
     for job in expected:
-        path = Path(job["path"])
+        path = manifest.parent.parent / job["path"]
         if draft and not path.is_file():
             continue
         record = read_record(path)

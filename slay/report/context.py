@@ -11,7 +11,7 @@ import jinja2
 from slay.registry import task_groups
 from slay.report import scores
 from slay.report.claims import Claims, judge
-from slay.report.latex import Latex
+from slay.report.latex import Latex, escape
 from slay.report.published import configuration, others, printed
 from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import has_figure, has_table
@@ -92,7 +92,7 @@ def _several(results: Results) -> Callable[..., Latex]:
         for name in names:
             found = results.value(experiment, metric, attention=name, **where)
             if isinstance(found, Estimate):
-                parts.append(f"{show(found)} for \\mech{{{name}}}")
+                parts.append(f"{show(found)} for \\mech{{{escape(name)}}}")
         head, tail = parts[:-1], parts[-1:]
         return Latex(" and ".join([", ".join(head), *tail] if head else tail))
 

@@ -28,8 +28,9 @@ from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
 from slay.stale import due
 
-FOLDER = Path("results/published")
-PRINTED = Path("config/published.yaml")
+ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies
+FOLDER = ROOT / "results" / "published"
+PRINTED = ROOT / "config" / "published.yaml"
 LEFT_OUT = {"analysis"}  # pictures without data or clock: any machine draws them again
 
 
@@ -107,9 +108,9 @@ def open_results(folder: Path) -> Results:
 
 def configuration(run: str) -> str:
     """The configuration file that a run of that name comes from."""
-    for path in sorted(Path("config").glob("*.yaml")):
+    for path in sorted((ROOT / "config").glob("*.yaml")):
         if re.search(rf"^run: *{re.escape(run)} *$", path.read_text("utf-8"), re.MULTILINE):
-            return path.as_posix()
+            return path.relative_to(ROOT).as_posix()
     return f"results/{run}/config.json"
 
 

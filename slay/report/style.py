@@ -80,15 +80,12 @@ def styled() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: Path, epoch: int, subject: str) -> None:
-    """Write a figure as PDF and PNG, dated by its data: the same data give the same bytes.
+def save(figure: Figure, path: Path, subject: str) -> None:
+    """Write a figure as PDF and PNG, without a date: the same numbers give the same bytes.
 
     The PDF names its subject.
     """
-    from datetime import UTC, datetime
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    date = datetime.fromtimestamp(epoch, UTC)
-    figure.savefig(path, metadata={"CreationDate": date, "Subject": subject})
+    figure.savefig(path, metadata={"CreationDate": None, "Subject": subject})
     figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": ""})
     plt.close(figure)

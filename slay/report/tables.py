@@ -10,7 +10,7 @@ from slay.errors import unknown
 from slay.report import scores, sources
 from slay.report.context import basic, whole
 from slay.report.keys import keys
-from slay.report.latex import Latex, environment, render, with_notes
+from slay.report.latex import Latex, environment, escape, render, with_notes
 from slay.report.machines import by_machine, device_name
 from slay.report.published import others, printed
 from slay.report.results import Estimate, Missing, Results
@@ -254,14 +254,14 @@ def language(results: Results) -> dict[str, Any]:
     ]
     study = printed()["paper"]["language"]
     used = not results.select("language", "flops_utilisation").empty if rows else False
-    facts = {key: next(iter(results.axis("language", key)), "") for key in ABOUT}
+    facts = {key: value for key in ABOUT for value in results.axis("language", key)[:1]}
     return {
         "rows": rows,
         "convs": convs,
         "utilisation": used,
-        "study": study if facts["embed_dim"] == 768 else {},
+        "study": study if facts.get("embed_dim") == 768 else {},
         "unigram": results.value("language", "unigram_entropy"),
-        "about": Latex(", ".join(text.format(facts[key]) for key, text in ABOUT.items())),
+        "about": Latex(", ".join(ABOUT[key].format(escape(str(facts[key]))) for key in facts)),
     }
 
 

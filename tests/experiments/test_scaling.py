@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 import slay
 from slay.experiments import scaling
-from slay.experiments.measure import OutOfMemory, memory_guard
+from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import heads_only
 from slay.params import ScalingParams
 

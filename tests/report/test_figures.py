@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -66,14 +68,21 @@ def results(tmp_path_factory):
                     expected_code=None,
                     progress=lambda line: None,
                 )
-            (folder / "manifest.json").write_text(manifest(jobs))
-            rows = collect(folder / "manifest.json")
+            (data / "manifest.json").write_text(manifest(jobs))
+            rows = collect(data / "manifest.json")
             rows.to_csv(data / f"{experiment}.csv", index=False)
             summarise(rows).to_csv(data / f"{experiment}.summary.csv", index=False)
             points(rows).to_csv(data / f"{experiment}.curves.csv", index=False)
     (data.parent / "config.json").write_text(json.dumps(CONFIG))
     (data.parent / "mechanisms.json").write_text(json.dumps([{"name": name} for name in NAMES]))
     return Results(data.parent)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_report_has_a_caption_for_it(name):
+    text = Path("workflow/report/figure.rst").read_text(encoding="utf-8")
+    template = jinja2.Template(text, undefined=jinja2.StrictUndefined)
+    assert template.render(snakemake={"wildcards": {"figure": name}}).strip()
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from clone import clone
 
+from slay.params import PARAMS
+
 BIN = Path(sys.executable).parent
 SMOKE = "config/smoke.yaml"
 
@@ -43,7 +45,7 @@ class Checkout:
 
     def measured(self, *args: str) -> set[str]:
         """Those of the planned jobs that measure."""
-        kinds = ("quality ", "scaling ", "tasks ")
+        kinds = tuple(f"{name} " for name in PARAMS)
         return {job for job in self.planned(*args) if job.startswith(kinds)}
 
     def edit(self, name: str, old: str, new: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -66,11 +67,19 @@ def test_no_latex(checkout, tmp_path):
     assert len(checkout.records()) == 24
 
 
-def test_failing_job_shows_its_reason(checkout):
+def test_failing_jobs_are_told_last_and_the_others_finish(checkout):
     options = "seed: [0, 1]\n      options: {bias: 1, bas: 2}"
     checkout.edit("config/smoke.yaml", "seed: [0, 1]", options)
     shutil.rmtree(checkout.path / "results/smoke/records/quality")
+    others = [path for path in checkout.records() if "scaling" in path.parts]
+    others[0].unlink()
     done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
     assert done.returncode != 0
-    assert "did you mean 'bias'" in done.stdout
+    assert others[0].exists()
+    assert re.search(r"^1 of \d+ steps .* left", done.stdout, flags=re.MULTILINE)
+    last = done.stdout.partition("6 steps failed:")[2]
+    assert "run_quality: quality linear/bas=2+bias=1/isotropic-d16-L128/seed" in last
+    assert "slay run quality --attention linear --option bas=2 --option bias=1" in last
+    assert last.count("did you mean 'bias'") == 3  # once a mechanism
+    assert "1 more ended alike" in last
     assert "Traceback" not in done.stdout

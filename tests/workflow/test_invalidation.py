@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import BIN, SMOKE
+from conftest import BIN, SMOKE, Checkout
 
 pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
 
@@ -54,6 +54,9 @@ def test_one_mechanism(checkout):
             ("quality", "isotropic-d16-L128/seed1"),
             ("scaling", "forward-float32/L64"),
             ("scaling", "forward-float32/L128"),
+            ("max_context", "forward-float32/64MiB"),
+            ("language", "stdlib-L32/seed0"),
+            ("language", "stdlib-L32-conv4/seed0"),
             ("tasks", "copy-L8/seed0"),
             ("tasks", "copy-L8/seed1"),
             ("tasks", "majority-L8/seed0"),
@@ -157,9 +160,42 @@ def test_touched_files(checkout):
     assert checkout.planned() == set()
 
 
-def test_results_copied_into_a_fresh_clone(checkout):
+@pytest.mark.parametrize("how", ["-a", "-r"])
+def test_results_copied_into_a_fresh_clone(checkout, tmp_path, how):
+    fresh = Checkout(tmp_path / "fresh")
+    git = ["git", "-C", checkout.path, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    subprocess.run(["git", "clone", "-q", checkout.path, fresh.path], check=True)
+    copy = ["cp", how, checkout.path / "results/smoke", fresh.path / "results"]
+    subprocess.run(copy, check=True)
+    if how == "-a":
+        assert fresh.planned() == set()
+    else:  # times that say nothing: what takes seconds may be made again
+        assert fresh.measured() == set()
+
+
+def test_deleted_memory_and_edits(checkout):
     shutil.rmtree(checkout.path / ".snakemake")
     assert checkout.planned() == set()
+    checkout.edit("slay/tasks/pattern.py", "CLASSES = 8", "CLASSES = 7")
+    changed = checkout.planned()
+    jobs = {
+        f"tasks {name}/majority-L8/seed{seed}" for name in ("standard", "linear") for seed in (0, 1)
+    }
+    assert {job for job in changed if job.startswith("tasks ")} == jobs
+    assert {"tasks: list the records that there must be", "table tasks", "the paper"} <= changed
+    draft = checkout.run("-n", "paper_only", "--configfile", SMOKE)
+    assert "majority-L8" not in draft.stdout
+    checkout.edit("config/smoke.yaml", "steps: 20", "steps: 21")
+    assert len(checkout.measured()) == 8
+
+
+def test_record_of_an_older_schema(checkout):
+    record = checkout.path / "results/smoke/records/quality/linear/isotropic-d16-L128/seed0.json"
+    record.write_text(record.read_text().replace('"schema": 1', '"schema": 0'))
+    shutil.rmtree(checkout.path / ".snakemake")
+    assert checkout.measured() == {"quality linear/isotropic-d16-L128/seed0"}
 
 
 PLUGIN = """

@@ -8,7 +8,7 @@ rule run_ablation:
         f"{RUN}/logs/ablation/{{job}}.log",
     conda:
         "../../envs/run.yaml"
-    threads: workflow.resource_settings.cores or 8
+    threads: ALONE
     resources:
         mem_mb=megabytes,
         runtime=60,

@@ -8,12 +8,13 @@ rule write_manifest:
         f"{RUN}/logs/manifests/{{experiment}}.log",
     localrule: True
     params:
-        digest=lambda wildcards: digest(manifest(JOBS[wildcards.experiment])),
+        digest=lambda wildcards: digest(
+            PLANS[f"{HERE}/manifests/{wildcards.experiment}.json"]
+        ),
     message:
         "{wildcards.experiment}: list the records that there must be"
     run:
-        with open(output[0], "w") as file:
-            print(manifest(JOBS[wildcards.experiment]), file=file)
+        write_plan(output[0], log[0])
 
 
 rule write_config:
@@ -23,12 +24,11 @@ rule write_config:
         f"{RUN}/logs/config.log",
     localrule: True
     params:
-        config=json.dumps(config, sort_keys=True),
+        digest=digest(PLANS[f"{HERE}/config.json"]),
     message:
         "write down the configuration"
     run:
-        with open(output[0], "w") as file:
-            print(params.config, file=file)
+        write_plan(output[0], log[0])
 
 
 rule collect_records:

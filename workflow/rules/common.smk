@@ -6,21 +6,30 @@ import shlex
 import sys
 from pathlib import Path
 
-# The workflow measures the code beside it, whatever else is installed, and with its own interpreter
-# unless Snakemake was told to deploy software.
-ROOT = str(workflow.basedir)
+# The folder of this project, also where another Snakefile uses it as a module.
+ROOT = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
+if not os.path.isdir(os.path.join(ROOT, "slay")):
+    sys.exit(f"{ROOT}: slay measures the code beside its workflow; clone the project")
 sys.path.insert(0, ROOT)
-PYTHON = shlex.quote(os.path.dirname(sys.executable))
-PREFIX = (
-    "" if workflow.deployment_settings.deployment_method else f"PATH={PYTHON}:$PATH "
-)
-shell.prefix(f"export {PREFIX}PYTHONPATH={shlex.quote(ROOT)}; ")
+
+
+def put_first(variable, folder):
+    """Let a variable that lists folders begin with this one, for this process and its jobs."""
+    others = os.environ.get(variable, "").split(os.pathsep)
+    kept = [path for path in others if path and path != folder]
+    os.environ[variable] = os.pathsep.join([folder, *kept])
+
+
+# Jobs measure the code beside the workflow, whatever else is installed, and with the interpreter of
+# this process unless Snakemake was told to deploy software.
+put_first("PYTHONPATH", ROOT)
+if not workflow.deployment_settings.deployment_method:
+    put_first("PATH", os.path.dirname(sys.executable))
 
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest, plugins
 from slay.provenance import file_digest, fingerprint
-from slay.record import cut_short
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, TABLES
 
@@ -31,14 +40,28 @@ except SlayError as error:
     sys.exit(f"{error}")
 
 RUN = f"results/{CONFIG.run}"
-GPU = 1 if CONFIG.device == "cuda" else 0
+HERE = str(workflow.modifier.modify_path(RUN))  # with the prefix of a module
+MAIN = workflow.main_snakefile in (f"{ROOT}/Snakefile", f"{ROOT}/workflow/Snakefile")
+
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)
 
-# A record that was cut short is measured again, as one that is missing is.
-for path in filter(cut_short, RECORDS):
-    os.replace(path, f"{path}.cut-short")
-    print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
+
+def here(path):
+    """Where a file of the run lies."""
+    return HERE + path.removeprefix(RUN)
+
+
+# What the report reads beside records, so small that it is written as it should be.
+PLANS = {f"{HERE}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
+SETTINGS = {**CONFIG.model_dump(), "experiments": config["experiments"]}  # and defaults
+PLANS[f"{HERE}/config.json"] = json.dumps(SETTINGS, sort_keys=True) + "\n"
+
+
+def write_plan(path, log):
+    """One of PLANS. The log is empty and new: the report reads from it when the step began."""
+    Path(log).write_text("")
+    Path(path).write_text(PLANS[path])
 
 
 wildcard_constraints:
@@ -75,12 +98,13 @@ def megabytes(wildcards, attempt):
 
 def records_there_are(wildcards):
     """Which records a draft finds, and their age: with these it is made again."""
-    paths = [job.path for job in JOBS[wildcards.experiment]]
+    paths = [here(job.path) for job in JOBS[wildcards.experiment]]
     return digest(
         " ".join(f"{p} {os.stat(p).st_mtime_ns}" for p in paths if os.path.exists(p))
     )
 
 
+PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the report
 FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
 # Text that a table or figure reads beside its own template.
 PRINTED = "config/published.yaml"

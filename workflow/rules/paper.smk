@@ -19,11 +19,11 @@ rule render_table:
             *ALSO_READS.get(wildcards.table, []),
         ),
         draft=draft_flag,
-        run=lambda wildcards: RUN,
+        run=lambda wildcards: HERE,
     message:
         "table {wildcards.table}"
     shell:
-        "slay table {wildcards.table} --run {params.run} --out {output:q} {params.draft}"
+        "slay table {wildcards.table} --run {params.run:q} --out {output:q} {params.draft}"
         " 2> >(tee {log:q} >&2)"
 
 
@@ -50,11 +50,11 @@ rule draw_figure:
             text(PRINTED, KEPT) if wildcards.figure == "machines" else ""
         ),
         draft=draft_flag,
-        run=lambda wildcards: RUN,
+        run=lambda wildcards: HERE,
     message:
         "figure {wildcards.figure}"
     shell:
-        "slay figure {wildcards.figure} --run {params.run} --out {output.pdf:q} {params.draft}"
+        "slay figure {wildcards.figure} --run {params.run:q} --out {output.pdf:q} {params.draft}"
         " 2> >(tee {log:q} >&2)"
 
 
@@ -70,6 +70,7 @@ rule build_paper:
             f"{RUN}/{{draft}}paper/slay.pdf",
             category="Paper",
             caption="../report/paper.rst",
+            labels={"document": "paper"},
         ),
     log:
         f"{RUN}/{{draft}}logs/paper.log",
@@ -87,11 +88,40 @@ rule build_paper:
             KEPT,
         ),
         draft=draft_flag,
-        run=lambda wildcards: RUN,
+        run=lambda wildcards: HERE,
     message:
         "the paper"
     shell:
-        "slay paper --run {params.run} {params.draft} 2> >(tee {log:q} >&2)"
+        "slay paper --run {params.run:q} {params.draft} 2> >(tee {log:q} >&2)"
+
+
+rule write_page:
+    input:
+        lambda wildcards: data(
+            JOBS if wildcards.page == "configuration" else [wildcards.page], draft=""
+        ),
+        FACTS,
+    output:
+        report(
+            f"{RUN}/pages/{{page}}.html",
+            category=lambda wildcards: (
+                "Configuration" if wildcards.page == "configuration" else "Numbers"
+            ),
+            caption="../report/page.rst",
+            labels=lambda wildcards: {"page": wildcards.page},
+        ),
+    log:
+        f"{RUN}/logs/pages/{{page}}.log",
+    localrule: True
+    conda:
+        "../../envs/slay.yaml"
+    params:
+        code=fingerprint(["slay.report.page"]),
+        run=lambda wildcards: HERE,
+    message:
+        "page {wildcards.page}"
+    shell:
+        "slay page {wildcards.page} --run {params.run:q} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule pack_paper:
@@ -106,17 +136,18 @@ rule pack_paper:
         "../../envs/slay.yaml"
     params:
         code=fingerprint(["slay.report.paper"]),
-        run=lambda wildcards: RUN,
+        run=lambda wildcards: HERE,
     message:
         "the archive of the paper's source"
     shell:
-        "slay arxiv --run {params.run} --out {output:q} 2> >(tee {log:q} >&2)"
+        "slay arxiv --run {params.run:q} --out {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule build_report:
     input:
         pdf=f"{RUN}/paper/slay.pdf",
         figures=[f"{RUN}/figures/{figure}.png" for figure in FIGURES],
+        pages=[f"{RUN}/pages/{page}.html" for page in PAGES],
         config=f"{RUN}/config.json",
     output:
         f"{RUN}/report.html",
@@ -125,8 +156,11 @@ rule build_report:
     localrule: True
     conda:
         "../../envs/slay.yaml"
+    params:
+        snakefile=lambda wildcards, input: workflow.main_snakefile,
     message:
         "the report"
     shell:
-        "snakemake --cores 1 --nolock --configfile {input.config:q} --report {output:q}"
-        " {input.pdf:q} > {log:q} 2>&1"
+        "snakemake --snakefile {params.snakefile:q} --cores 1 --nolock"
+        " --configfile {input.config:q} --report {output:q}"
+        " {input.pdf:q} {input.pages:q} > {log:q} 2>&1"

@@ -9,7 +9,7 @@ rule run_scaling:
     priority: 1  # before what any machine can do at any time
     conda:
         "../../envs/run.yaml"
-    threads: workflow.resource_settings.cores or 8
+    threads: ALONE
     resources:
         mem_mb=megabytes,
         runtime=60,

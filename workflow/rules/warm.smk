@@ -8,7 +8,8 @@ WARM = []  # the folder of its socket, which goes when this process ends
 
 def keep_warm():
     """Start it where jobs run on this machine, with this interpreter. It ends with this process."""
-    if workflow.local_exec and not workflow.deployment_settings.deployment_method:
+    deployed = workflow.deployment_settings.deployment_method
+    if workflow.local_exec and not workflow.touch and not deployed:
         WARM.append(tempfile.TemporaryDirectory(prefix="slay-"))
         path = os.path.join(WARM[0].name, "socket")
         subprocess.Popen(
@@ -16,7 +17,3 @@ def keep_warm():
             stdin=subprocess.PIPE,
         )
         os.environ.update(SLAY_WARM=path)
-
-
-onstart:
-    keep_warm()

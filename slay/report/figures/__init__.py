@@ -22,4 +22,4 @@ def draw_figure(name: str, results: Results, path: Path) -> None:
             figure, subject = import_module(f"{__name__}.{name}").draw(results), name
         except MissingError:
             figure, subject = not_measured(), NOTHING
-        save(figure, path, results.epoch(FIGURES[name]), subject)
+        save(figure, path, subject)

@@ -1,0 +1,103 @@
+"""Killed, full, interfered with, edited in the middle: nothing is lost and nothing is mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+
+import pytest
+from conftest import BIN, SMOKE
+
+pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("faults")]
+
+PAPER = ("--cores", "2", "paper", "--configfile", SMOKE)
+MEASURED = r"(?:quality|analysis|tasks) .*"
+
+
+def finished(log: str) -> list[str]:
+    """Measurements that a run's log says it has finished."""
+    names = dict(re.findall(rf"^Job (\d+): ({MEASURED})$", log, flags=re.MULTILINE))
+    numbers = re.findall(r"^Finished jobid: (\d+) ", log, flags=re.MULTILINE)
+    return [names[number] for number in numbers if number in names]
+
+
+def start(checkout, log, *args):
+    """Begin a run in a process group of its own."""
+    return subprocess.Popen(
+        [BIN / "snakemake", *args], cwd=checkout.path, env={**os.environ, **checkout.env},
+        stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def until(condition):
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited for a minute")
+
+
+def test_twenty_kills_and_one_resume(checkout, tmp_path):
+    results = checkout.path / "results/smoke"
+    before = (results / "paper/slay.pdf").read_bytes()
+    for name in ("quality", "analysis", "tasks"):  # other records hold times
+        shutil.rmtree(results / "records" / name)
+    for name in ("data", "figures", "manifests", "paper", "tables"):
+        shutil.rmtree(results / name)
+    chance = random.Random(0)
+    log, done = tmp_path / "log", []
+    for _ in range(20):
+        process = start(checkout, log, *PAPER)
+        time.sleep(chance.uniform(0.5, 6))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        done += finished(log.read_text())
+    resumed = checkout.run(*PAPER)
+    assert resumed.returncode == 0, resumed.stdout[-3000:]
+    done += finished(resumed.stdout)
+    assert set(Counter(done).values()) == {1}
+    assert len(done) == 16
+    assert (results / "paper/slay.pdf").read_bytes() == before
+    assert checkout.planned() == set()
+
+
+RESULTS = ("results", "--configfile", SMOKE)
+
+
+def test_two_runs_at_once(checkout, tmp_path):
+    for record in (checkout.path / "results/smoke/records/tasks/linear").rglob("*.json"):
+        record.unlink()
+    first = start(checkout, tmp_path / "log", "--cores", "1", *RESULTS)
+    until(lambda: list((checkout.path / ".snakemake/locks").glob("*.lock")))
+    second = checkout.run("--cores", "1", *RESULTS)
+    assert second.returncode != 0
+    assert "Directory cannot be locked" in second.stdout
+    assert "Traceback" not in second.stdout
+    assert first.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
+    assert "Nothing to be done" in checkout.run("-n", *RESULTS).stdout
+
+
+def test_an_edit_during_a_run_mixes_nothing(checkout, tmp_path):
+    records = [path for path in checkout.records() if "majority" in str(path)]
+    code = {path: json.loads(path.read_text())["provenance"]["code"] for path in records}
+    for path in records:
+        path.unlink()
+    shutil.rmtree(checkout.path / "results/smoke/logs/tasks")
+    process = start(checkout, tmp_path / "log", "--cores", "1", *RESULTS)
+    until(lambda: [p for p in checkout.path.rglob("logs/tasks/**/*.log") if p.stat().st_size])
+    checkout.edit("slay/tasks/pattern.py", "CLASSES = 8", "CLASSES = 7")
+    assert process.wait(300) != 0
+    assert "the code changed since this job was planned" in (tmp_path / "log").read_text()
+    made = [path for path in records if path.exists()]
+    assert made
+    assert all(json.loads(p.read_text())["provenance"]["code"] == code[p] for p in made)
+    assert checkout.measured() == {
+        f"tasks {name}/majority-L8/seed{seed}" for name in ("standard", "linear") for seed in (0, 1)
+    }

@@ -1,0 +1,87 @@
+"""A machine with GPUs: all are used, one job each. Here their number is pretended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+from clone import clone
+from conftest import Checkout
+
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+
+SPY = """
+import os, time
+
+import torch
+
+from slay.attention.linearised import FeatureAttention
+from slay.features.forms import Dense
+
+
+class Spy(FeatureAttention):
+    kernel, nonnegative, paper = "", True, ""
+
+    def feature_map(self, u, position):
+        time.sleep(0.02)
+        with open("seen", "a") as file:
+            threads = torch.get_num_threads()
+            print(os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], threads, time.time(), file=file)
+        return Dense(u.relu())
+"""
+CONFIG = """
+run: gpus
+title: jobs that say which device they have
+device: cuda
+plugins: {spy: mine:Spy}
+attention: [spy]
+experiments:
+  quality:
+    - {head_dim: 4, seq_len: 16, seed: [0, 1, 2, 3]}
+  scaling:
+    - {seq_len: [8, 16, 24, 32], embed_dim: 8, n_heads: 1}
+"""
+RESULTS = ("results", "--configfile", "gpus.yaml")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    clone(tmp_path)
+    (tmp_path / "mine.py").write_text(SPY)
+    (tmp_path / "gpus.yaml").write_text(CONFIG)
+    return Checkout(tmp_path)
+
+
+def test_every_gpu_is_used_by_one_job_at_a_time(checkout):
+    result = "slay/experiments/result.py"
+    checkout.edit(result, 'if name == "cuda" and not torch.cuda.is_available()', "if False")
+    checkout.edit(result, "return torch.device(name)", 'return torch.device("cpu")')
+    checkout.env.update(CUDA_VISIBLE_DEVICES="0,1,2")
+    done = checkout.run("--cores", "6", *RESULTS)
+    assert done.returncode == 0, done.stdout[-3000:]
+    jobs = defaultdict(list)
+    for line in (checkout.path / "seen").read_text().splitlines():
+        process, device, threads, now = line.split()
+        jobs[process, device, threads].append(float(now))
+    assert len(jobs) == 8
+    assert {device for _, device, _ in jobs} == {"0", "1", "2"}
+    assert sorted(int(threads) for _, _, threads in jobs) == [1] * 4 + [2] * 4  # timing: its share
+    spans = [(device, min(times), max(times)) for (_, device, _), times in jobs.items()]
+    together = [
+        (one, other)
+        for i, (one, begin, end) in enumerate(spans)
+        for other, start, stop in spans[:i]
+        if begin < stop and start < end
+    ]
+    assert together
+    assert all(one != other for one, other in together)
+
+
+def test_no_gpu_is_said_once_before_anything_is_measured(checkout):
+    checkout.env.update(CUDA_VISIBLE_DEVICES="")
+    done = checkout.run("--cores", "2", *RESULTS)
+    assert done.returncode != 0
+    assert done.stdout.count("torch sees no GPU here") == 1
+    assert "Traceback" not in done.stdout
+    assert not checkout.records()
+    assert not list(checkout.path.glob("results/gpus/logs/**/*.log"))
