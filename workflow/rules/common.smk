@@ -1,10 +1,15 @@
 """The run: its configuration, its jobs, and what each rule asks about them."""
 
+import gc
 import json
 import os
 import shlex
 import sys
 from pathlib import Path
+
+gc.set_threshold(
+    50_000, 20, 50
+)  # of thousands of jobs little is garbage: a tenth less time
 
 # The workflow measures the code beside it, whatever else is installed, and with its own interpreter
 # unless Snakemake was told to deploy software.
