@@ -183,6 +183,8 @@ LOADED = """
 import json, os, sys
 from pathlib import Path
 import pydantic, torch, torch._dynamo, torch.profiler  # once; each job is a fork of this
+import slay.provenance
+slay.provenance.commit()
 torch.set_num_threads(1)
 for asked in json.load(sys.stdin):
     child = os.fork()
