@@ -15,26 +15,27 @@ import triton.language as tl
 from torch import Tensor
 
 from slay.ops.recipe import Recipe
-from slay.ops.triton_configs import Tuned
+from slay.ops.triton_configs import Tuned, config
 from slay.ops.triton_linear import Call, arguments
 from slay.ops.triton_maps import INTERPRETED, Map, nearest
 from slay.ops.triton_output import both_factors
 from slay.ops.triton_state import divisor, keys_there, normalised
 
 T = tl.constexpr(16)  # the token is the first row of a block, whose others are empty
-POLYNOMIAL_WIDTH = 256
+NUMBERS = 4096  # of the state that a program holds in registers
 
 
-def features_of(M: Map) -> tuple[int, int]:
-    """Groups of features a program takes, and how many there are."""
+def features_of(M: Map) -> tuple[int, int, int]:
+    """Groups of features a program takes, features, and how many programs there are."""
+    width = max(16, NUMBERS // M.EP)
     if M.degree:
         n = M.D + 1
         m = n * (n + 1) // 2 * (n if M.degree == 3 else 1)
-        return 1, -(-m // POLYNOMIAL_WIDTH)
+        return 1, width, -(-m // width)
     if M.a == "none":
-        return 1, M.blocks
-    groups = max(1, min(M.AP, 256 // M.BB))
-    return groups, -(-M.A // groups)
+        return 1, M.BB, M.blocks
+    groups = max(1, min(M.AP, width // M.BB))
+    return groups, groups * M.BB, -(-M.A // groups)
 
 
 @triton.jit
@@ -88,6 +89,20 @@ def some_features(
 
 
 @triton.jit
+def finish(partial, y, bh, M: tl.constexpr, NF: tl.constexpr, NFP: tl.constexpr):
+    """y of a head from what all programs have found."""
+    part, e = tl.arange(0, NFP), tl.arange(0, M.EP)
+    p = partial + (bh * NF + part) * (M.E + 1)
+    mask = (part < NF)[:, None] & (e < M.E)[None, :]
+    o = tl.sum(tl.load(p[:, None] + e[None, :], mask=mask, other=0.0, volatile=True), 0)
+    z = tl.sum(tl.load(p + M.E, mask=part < NF, other=0.0, volatile=True), 0)
+    o = o / divisor(z)
+    if INTERPRETED and y.dtype.element_ty == tl.bfloat16:
+        o = nearest(o)
+    tl.store(y + bh * M.E + e, o, mask=e < M.E)
+
+
+@triton.jit
 def decode(
     queries, keys, S, S_new, partial, counters, y, m, H, K,
     M: tl.constexpr, G: tl.constexpr, GROUPS: tl.constexpr, W: tl.constexpr, NF: tl.constexpr,
@@ -103,12 +118,13 @@ def decode(
         phi *= tl.sum(kept.to(tl.float32), 0)
     values = keys.w.data + b * keys.w.batch + kv * keys.w.head + e
     v = tl.load(values, mask=e < M.E, other=0.0).to(tl.float32)
-    base = bk.to(tl.int64) * (M.E + 1) * m
-    at = base + e[:, None] * m + place[None, :]
+    S += bk.to(tl.int64) * (M.E + 1) * m
+    S_new += bk.to(tl.int64) * (M.E + 1) * m
+    at = e[:, None] * m + place[None, :]
     mask = (e < M.E)[:, None] & there[None, :]
     new = tl.load(S + at, mask=mask, other=0.0) + v[:, None] * phi[None, :]  # (EP, W)
     tl.store(S_new + at, new, mask=mask)
-    at = base + M.E * m + place
+    at = M.E * m + place
     sums = tl.load(S + at, mask=there, other=0.0) + phi
     tl.store(S_new + at, sums, mask=there)
     for g in range(G):
@@ -119,21 +135,12 @@ def decode(
         tl.store(own + M.E, tl.sum(sums * phi, 0))
     tl.debug_barrier()
     if tl.atomic_add(counters + bk, 1) == NF - 1:
-        part = tl.arange(0, NFP)
         for g in range(G):
-            h = kv * G + g
-            p = partial + ((b * H + h) * NF + part) * (M.E + 1)
-            mask = (part < NF)[:, None] & (e < M.E)[None, :]
-            o = tl.sum(tl.load(p[:, None] + e[None, :], mask=mask, other=0.0, volatile=True), 0)
-            z = tl.sum(tl.load(p + M.E, mask=part < NF, other=0.0, volatile=True), 0)
-            o = o / divisor(z)
-            if INTERPRETED and y.dtype.element_ty == tl.bfloat16:
-                o = nearest(o)
-            tl.store(y + (b * H + h) * M.E + e, o, mask=e < M.E)
+            finish(partial, y, b * H + kv * G + g, M, NF, NFP)
         tl.store(counters + bk, 0)
 
 
-_decode = Tuned(decode, [])
+_decode = {"64": Tuned(decode, []), "128": Tuned(decode, [], config(8, 1))}
 
 
 @lru_cache(maxsize=64)
@@ -150,12 +157,11 @@ def stream_of(device: torch.device) -> int:
 def decode_launch(call: Call, state: Tensor, new_state: Tensor) -> Tensor:
     """y: (B, H, 1, E) of a call for one token."""
     M, bh, bk = call.M, call.B * call.H, call.B * call.K
-    groups, parts = features_of(M)
+    groups, width, parts = features_of(M)
     y = call.v.new_empty(call.B, call.H, 1, M.E)
     partial = call.new(bh, parts, M.E + 1)
     counters = _counters(bk, y.device, stream_of(y.device))
-    width = POLYNOMIAL_WIDTH if M.degree else groups * M.BB
-    _decode(
+    _decode["128" if M.size == "128" else "64"](
         (parts, bk),
         call.queries(call.q), call.keys(), state, new_state, partial, counters, y,
         state.shape[-1], call.H, call.K,

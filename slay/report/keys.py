@@ -35,7 +35,7 @@ def keys(printed: dict[str, Any]) -> Iterator[Key]:
         yield Key("kernel error at d = 32", name, _error(name, "kernel_error"), 3)
     yield Key("longest length timed", "", longest, 0)
     for name in ("linear", "yat-performer-anchor", "yat-quadratic"):
-        yield Key("latency there over softmax's", name, _ratio(name), 2)
+        yield Key("latency there over softmax's", name, _ratio(name), 3)
     for name in ("standard", "yat-performer-anchor", "yat-quadratic"):
         yield Key("growth of memory with the length", name, _growth(name), 2)
     for name in ("standard", "yat-performer-anchor", "yat-quadratic"):

@@ -129,7 +129,7 @@ def test_lengths_and_chunks(name, length, chunk):
     [
         ("yat-quadratic", 32, {}),  # only half of the products are kept
         ("yat-quadratic", 64, {}),
-        ("yat-performer-anchor", 8, {"poly_dim": 5, "num_prf_features": 24}),
+        ("yat-performer-anchor", 8, {"poly_dim": 5, "num_prf_features": 12}),
         ("performer", 16, {"num_features": 200}),  # in blocks
         ("performer", 16, {"num_features": 100, "kernel": "softmax"}),
         ("rff", 16, {"num_features": 70}),
