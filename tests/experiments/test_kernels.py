@@ -245,6 +245,19 @@ def test_operations_are_those_of_the_method(name):
     assert 2 * found < sum(work.operations_of(*launch) for launch in both) < 5 * found
 
 
+def test_exact_kernels_move_their_tokens_and_multiply_all_pairs():
+    pytest.importorskip("triton", reason="the kernels need Triton")
+    from slay.ops.triton_exact import exact_yat
+
+    params = KernelParams(attention="yat-spherical", seq_len=256, head_dim=32, n_heads=2)
+    q, k, v = torch.empty(3, 1, 2, 256, 32, dtype=torch.bfloat16)
+    launches = work.launched(lambda: exact_yat(q, k, v, 1e-3, causal=True, key_padding_mask=None))
+    exact = slay.get_attention_class("yat-spherical").heads_only(32, 2)
+    found = work.work_of(params, exact, launches)
+    assert found.operations == 2 * exact.operations(256)
+    assert found.bytes >= 4 * q.numel() * q.element_size()
+
+
 def test_a_floor_does_the_work_that_it_stands_for():
     for some in (work.Work(2**12, 2**22), work.Work(1, 1), work.Work(6 * 2**20, 2 * 10**8 + 7)):
         with FlopCounterMode(display=False) as counter:

@@ -70,13 +70,15 @@ def operations_of(kernel: str, arguments: dict[str, Any]) -> int | None:
     a token, scores half of a chunk's pairs: what a kernel does again, or masks, is no need of the
     method.
     """
+    from slay.ops.triton_maps import Map
+
     if kernel == "scan_states":
         return 0
+    if not isinstance(arguments.get("M"), Map):
+        return None
     if kernel == "decode":
         m, partial, state = (arguments[name] for name in ("m", "partial", "S"))
         return 2 * (state.numel() // m + partial.shape[0] * partial.shape[-1]) * m
-    if kernel not in ("chunk_states", "outputs", "query_gradients", "key_gradients"):
-        return None
     M, L, C = (arguments[name] for name in ("M", "L", "C"))
     side = arguments["side" if kernel == "chunk_states" else "queries"].u.data
     tokens = side.shape[0] * side.shape[1] * L  # of all heads
