@@ -115,7 +115,7 @@ class FeatureAttention(Attention):
 
         `lengths`: of packed sequences. Notes in `backend_used` what computes it.
         """
-        reason, found = tensor_limit(q, v), None
+        reason, found = tensor_limit(self.backend, q, v), None
         if self.backend != "torch" and reason is None:
             i = positions(q.shape[2], lengths, start, q.device).unsqueeze(1)  # (B or 1, 1, Lq)
             j = i

@@ -45,7 +45,7 @@ class SphericalYatAttention(ExactAttention):
     def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
         if self.training and self.dropout:
             return "kernels drop no attention weights"
-        return tensor_limit(q, v)
+        return tensor_limit(self.backend, q, v)
 
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
         if self.backend_used == "torch":

@@ -52,12 +52,15 @@ def _interpreted() -> bool | None:
     return bool(triton.knobs.runtime.interpret)
 
 
-def tensor_limit(q: Tensor, v: Tensor) -> str | None:
-    """Why kernels cannot take queries (B, H, L, d) and values (B, K, Lk, e), if they cannot."""
+def tensor_limit(backend: str, q: Tensor, v: Tensor) -> str | None:
+    """Why kernels cannot take queries (B, H, L, d) and values (B, K, Lk, e), if they cannot.
+
+    On a CPU Triton's interpreter, slow as it is, computes only what asks for "triton" by name.
+    """
     interpreter = interpreted()
     if interpreter is None:
         return "Triton is not installed"
-    if q.device.type != "cuda" and not interpreter:
+    if q.device.type != "cuda" and not (interpreter and backend == "triton"):
         return f"kernels run on a CUDA GPU, and the tensors are on {q.device.type}"
     if q.dtype not in DTYPES:
         names = ", ".join(str(dtype) for dtype in DTYPES)
