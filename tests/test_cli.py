@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -222,8 +223,11 @@ def test_tasks_lists_all_and_shows_one():
 
 def test_it_is_complete_as_a_module_too():
     words = [sys.executable, "-m", "slay.cli", "--help"]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
-    here = CliRunner().invoke(main, ["--help"], prog_name="slay").output
+    wide = {"COLUMNS": "100"}
+    done = subprocess.run(
+        words, check=True, capture_output=True, text=True, env={**os.environ, **wide}
+    )
+    here = CliRunner(env=wide).invoke(main, ["--help"], prog_name="slay").output
     assert done.stdout.split() == here.split()
 
 

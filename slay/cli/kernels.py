@@ -23,7 +23,7 @@ from slay.errors import SlayError
 def kernels(
     names: tuple[str, ...], target: str, head_dim: int | None, dtype: str, as_json: bool
 ) -> None:
-    """Compile the Triton kernels for a GPU, and show what came of it.
+    """Compile the kernels for a GPU, and show what came of it.
 
     Every kernel in every configuration that is chosen among on a device: registers a thread, bytes
     that did not fit into them, shared memory of a program, matrix instructions of warp groups

@@ -27,7 +27,7 @@ NUMBERS = 4096  # of the state that a program holds in registers
 
 def features_of(M: Map) -> tuple[int, int, int]:
     """Groups of features a program takes, features, and how many programs there are."""
-    width = max(16, NUMBERS // M.EP)
+    width = min(128, max(16, NUMBERS // M.EP))
     if M.degree:
         n = M.D + 1
         m = n * (n + 1) // 2 * (n if M.degree == 3 else 1)
