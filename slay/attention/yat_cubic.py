@@ -8,22 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError
 from slay.features.elementwise import unit
 from slay.features.forms import Dense, Product
 from slay.features.polynomial import shifted_square
 from slay.ops.recipe import Recipe
-from slay.theory import quadratic_shift
 
 
 class CubicAttention(FeatureAttention):
-    """k(q, k) = (x + beta)^2 (1 + x), x the cosine of q and k; m = (d + 1)^2 (d + 2) / 2.
+    """k(q, k) = (x + beta)^2 (1 + x), x the cosine of q and k; m = d (d + 1)^2 / 2.
 
-    phi(u) = [monomials of (u, sqrt beta)] (x) (1, u). beta is that of `yat-quadratic` unless given.
-    With `project_dim` = d' each head is first mapped to d' dimensions by a learnt matrix that
-    starts with orthonormal columns, and d' stands for d above.
+    phi(u) = [monomials of (u, sqrt beta)] (x) (1, u). With beta = 0, x^2 (1 + x), it is nearest to
+    the spherical Yat kernel in mean square: the linear term does what beta does for squares. With
+    `project_dim` = d' each head is first mapped to d' dimensions by a learnt matrix that starts
+    with orthonormal columns, and d' stands for d above.
     """
 
     kernel = r"(x+\beta)^2(1+x)"
@@ -35,13 +34,12 @@ class CubicAttention(FeatureAttention):
         embed_dim: int,
         n_heads: int,
         *,
-        epsilon: float = DEFAULT_EPSILON,
-        beta: float | None = None,
+        beta: float = 0.0,
         project_dim: int | None = None,
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if beta is not None and not 0 <= beta < math.inf:
+        if not 0 <= beta < math.inf:
             raise SlayError(
                 f"beta = {beta}: must be a number, and not negative or scores lose their sign"
             )
@@ -50,8 +48,7 @@ class CubicAttention(FeatureAttention):
                 f"project_dim = {project_dim}: must lie between 2 and the head dimension "
                 f"{self.head_dim}"
             )
-        best = quadratic_shift(project_dim or self.head_dim, epsilon)
-        self.beta = best if beta is None else beta
+        self.beta = beta
         self.projection: nn.Parameter | None = None
         if project_dim is not None:
             shape = (self.n_kv_heads, self.head_dim, project_dim)

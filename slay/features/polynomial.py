@@ -77,7 +77,9 @@ def sketch_spectrum(bucket: Tensor, sign: Tensor, size: int) -> Tensor:
 def shifted_square(u: Tensor, beta: float) -> Square:
     """Exact features of (x + beta)^2: the degree-2 monomials of (u, sqrt beta).
 
-    u: unit vectors; beta >= 0. (d + 1) (d + 2) / 2 features.
+    u: unit vectors; beta >= 0. (d + 1) (d + 2) / 2 features, or d (d + 1) / 2 for beta = 0.
     """
+    if beta == 0.0:
+        return Square(u)
     shift = torch.full_like(u[..., :1], math.sqrt(beta))
     return Square(torch.cat((u, shift), dim=-1))

@@ -29,8 +29,7 @@ def features_of(M: Map) -> tuple[int, int, int]:
     """Groups of features a program takes, features, and how many programs there are."""
     width = min(128, max(16, NUMBERS // M.EP))
     if M.degree:
-        n = M.D + 1
-        m = n * (n + 1) // 2 * (n if M.degree == 3 else 1)
+        m = M.letters * (M.letters + 1) // 2 * (M.D + 1 if M.degree == 3 else 1)
         return 1, width, -(-m // width)
     if M.a == "none":
         return 1, M.BB, M.blocks
@@ -63,17 +62,18 @@ def some_features(
     w = tl.arange(0, W)
     if M.degree:
         place = f * W + w
-        n: tl.constexpr = M.D + 1
-        pair = place // n if M.degree == 3 else place
+        n: tl.constexpr = M.letters
+        rests: tl.constexpr = M.D + 1 if M.degree == 3 else 1
+        pair = place // rests
         r = tl.sum(tl.where(t == 0, norms, 0.0), 0)
         i, j = pair % n, (pair % n + pair // n) % n
         phi = coordinate(side.u, b, h, i, r, M) * coordinate(side.u, b, h, j, r, M)
         phi *= tl.where(i == j, 1.0, 1.4142135623730951)
         if M.degree == 3:
-            rest = place % n - 1
+            rest = place % rests - 1
             own = coordinate(side.u, b, h, tl.maximum(rest, 0), r, M)
             phi *= tl.where(rest < 0, 1.0, own)
-        there = place < n * (n + 1) // 2 * (n if M.degree == 3 else 1)
+        there = place < n * (n + 1) // 2 * rests
     elif M.a == "none":
         _, F = both_factors(side, u, b, h, kv, t, 1, f * M.BB, M, QUERY)
         phi, place = first_row(F), f * M.BB + w

@@ -49,14 +49,16 @@ def _places(M: Map) -> tuple[Places | None, Places | None, Places | None]:
     if not M.degree:
         return None, None, None
     rows, sums = _terms(M)
-    root, n = M.root_beta, M.D + 1
+    root, n = M.root_beta, M.letters
     kept = n * (n + 1) // 2
     monomial = {frozenset((f % n, (f % n + f // n) % n)): f for f in range(kept)}
-    width = 1 if M.degree == 2 else n  # of the factor (1, u) beside the monomials
+    width = 1 if M.degree == 2 else M.D + 1  # of the factor (1, u) beside the monomials
 
     def place(term: tuple[int, ...]) -> tuple[int, float]:
         """Where u_i u_j ... v stands among the m, and what it is divided by there."""
         rest = 1 + term[2] if len(term) == 3 else 0
+        if len(term) < 2 and not root:
+            return 0, 0.0  # is not kept there, and does not count
         i, j = (*term[:2], *[M.D] * (2 - len(term)))
         factor = (1.0 if i == j else math.sqrt(2.0)) * root ** max(0, 2 - len(term))
         return monomial[frozenset((i, j))] * width + rest, factor

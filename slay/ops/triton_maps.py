@@ -127,6 +127,11 @@ class Map:
         return math.sqrt(max(0.0, beta))
 
     @property
+    def letters(self) -> int:
+        """Numbers whose pairs are the features of a square: those of u, and sqrt beta if it is."""
+        return self.D + 1 if self.root_beta > 0.0 else self.D
+
+    @property
     def pairs(self) -> int:
         """Pairs (i, j) of a cubic."""
         return self.D * (self.D + 1) // 2 if self.degree == 3 else 0

@@ -46,7 +46,9 @@ class Settings(BaseModel):
     gradient_accumulation_steps: Whole = Field(1, description="Pieces that a batch is split into.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the arithmetic.")
     gradient_checkpointing: bool = Field(False, description="Keep less, and compute it again.")
-    use_triton: bool = Field(False, description="Insist on Triton kernels.")
+    use_triton: bool = Field(
+        False, description="Insist on Triton kernels, which a GPU uses where they can."
+    )
     compile: bool = Field(False, description="Compile the model (plain process only).")
     zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] | None = Field(
         None, description="DeepSpeed's ZeRO stage, over that of its configuration file."

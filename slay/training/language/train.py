@@ -55,6 +55,9 @@ def train(settings: Settings, *, distributed: bool = False, progress: Progress =
     start = checkpoint.find(settings, "DeepSpeed" if distributed else "plain", world)
     torch.manual_seed(settings.seed)
     model = GPT(model_config(settings, text))
+    if settings.use_triton:  # of this run, not of the model
+        for block in model.blocks:
+            cast(Block, block).attention.backend = "triton"
     engine: Engine = (DeepSpeed if distributed else Plain)(model, settings, device)
     torch.manual_seed(settings.seed + rank)  # dropout
     after, state = 0, {}
@@ -257,8 +260,8 @@ def _device(settings: Settings) -> torch.device:
     name = "cuda" if there and settings.device != "cpu" else "cpu"
     if name == "cpu" and settings.precision == "fp16":
         raise SlayError("precision 'fp16': needs a GPU; on a CPU use bf16 or fp32")
-    if settings.use_triton:
-        raise SlayError("--use-triton: this version has no Triton kernels; leave it out")
+    if settings.use_triton and name == "cpu":
+        raise SlayError("--use-triton: kernels run on a CUDA GPU; leave it out on a CPU")
     return torch.device(name)
 
 
