@@ -1,4 +1,8 @@
-"""One thread and one set of Hypothesis settings for all tests; mechanisms from outside."""
+"""What all tests share: one thread, Hypothesis' settings, an interpreter for kernels, plugins."""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports Triton
 
 import torch
 from hypothesis import settings

@@ -431,8 +431,9 @@ class Call:
         padding: Tensor | None, bounds: Sequence[int] | None,
     ):  # fmt: skip
         self.q, self.k, self.v, self.causal, self.padding = q, k, v, causal, padding
-        self.B, self.H, self.Lq, d = q.shape
-        self.K, self.Lk, e = k.shape[1], k.shape[2], v.shape[3]
+        self.B, self.H, self.Lq = q.shape[:3]
+        self.K, self.Lk = k.shape[1], k.shape[2]
+        d, e = int(q.shape[3]), int(v.shape[3])  # not symbols, where torch.compile has them
         self.M = pairs_of(epsilon, d, e, q.dtype)
         self.spans = None if bounds is None else packed(tuple(bounds), q.device)
 

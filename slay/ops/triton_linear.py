@@ -127,13 +127,16 @@ class Call:
     ):  # fmt: skip
         self.q, self.k, self.v, self.causal = q, k, v, causal
         self.given = (a_q, a_k, b_q, b_k)
-        self.B, self.H, self.Lq, d = q.shape
-        self.K, self.Lk, e = k.shape[1], k.shape[2], v.shape[3]
-        a = a_k if a_k is not None else None
-        widths = (
-            a.shape[-1] if a is not None else 1 if a_weight is None else a_weight.shape[1],
-            b_k.shape[-1] if b_k is not None else d if b_weight is None else b_weight.shape[1],
-        )
+        self.B, self.H, self.Lq = q.shape[:3]
+        self.K, self.Lk = k.shape[1], k.shape[2]
+        d, e = int(q.shape[3]), int(v.shape[3])  # not symbols, where torch.compile has them
+        wide_a = 1 if a_weight is None else a_weight.shape[1]
+        wide_b = d if b_weight is None else b_weight.shape[1]
+        if a_k is not None:
+            wide_a = a_k.shape[-1]
+        if b_k is not None:
+            wide_b = b_k.shape[-1]
+        widths = int(wide_a), int(wide_b)
         self.M = map_of(
             kinds, degree, unit, tuple(coefficients), b_weight is not None, d, e, widths, q.dtype
         )
