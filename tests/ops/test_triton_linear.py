@@ -270,6 +270,8 @@ def test_the_same_bits_every_time():
 
 def test_operators_are_sound():
     """Schemas, fake implementations and gradients, as torch.compile needs them."""
+    from slay.ops import triton_linear  # noqa: F401  (registers them)
+
     mechanism = heads("yat-performer-anchor", n_heads=1)
     recipe = mechanism.exponential_recipe(a="square", a_weight=mechanism.anchors)
     q, k, v = tokens(mechanism, 20)
