@@ -109,10 +109,20 @@ def unwrapped(log: Path) -> str:
 
 
 def _first_error(log: str, folder: Path) -> str:
-    """file:line: message of the first error in a log."""
+    """file:line: message of the first error in TeX's log, or in that of BibTeX."""
     found = re.search(r"^(\S+?):(\d+): (.*)$", log, flags=re.MULTILINE)
     if not found:
         found_plain = re.search(r"^! (.*)$", log, flags=re.MULTILINE)
-        return found_plain.group(1) if found_plain else f"see {folder / 'build' / 'slay.log'}"
+        return found_plain.group(1) if found_plain else _bibliography_error(folder)
     file, line, message = found.groups()
     return f"{(folder / file).resolve()}:{line}: {message}"
+
+
+def _bibliography_error(folder: Path) -> str:
+    """file:line: message of the first entry that BibTeX did not like."""
+    log = unwrapped(folder / "build" / "slay.blg")
+    found = re.search(r"^(.*)---line (\d+) of file (\S+)\n : (.*)$", log, flags=re.MULTILINE)
+    if not found:
+        return f"see {folder / 'build' / 'slay.log'}"
+    message, line, file, entry = found.groups()
+    return f"{(folder / file).resolve()}:{line}: {message}: {entry}"

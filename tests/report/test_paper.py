@@ -130,19 +130,30 @@ def test_complaints(log, found):
 
 
 @pytest.mark.tex
-def test_a_mistake_in_latex_is_file_line_and_message(tmp_path):
+@pytest.mark.parametrize(
+    ("where", "mistake", "says"),
+    [
+        ("sections/related.tex.j2", "\\nosuchcommand", r"main\.tex):(\d+): Undefined"),
+        ("references.bib", "@book{luna2026slay,", r"references\.bib):(\d+): Repeated entry"),
+    ],
+)
+def test_a_mistake_is_file_line_and_message(tmp_path, where, mistake, says):
     results = run_with(tmp_path / "run", GOOD)
     templates = tmp_path / "paper"
     shutil.copytree(PAPER, templates)
-    broken = templates / "sections/related.tex.j2"
-    broken.write_text(broken.read_text() + "\\nosuchcommand\n")
+    broken = templates / where
+    broken.write_text(
+        f"{broken.read_text()}{mistake}\ntitle={{x}}}}\n"
+        if "bib" in where
+        else f"{broken.read_text()}{mistake}\n"
+    )
     for name in ("mechanisms", "claims", "claims-ours"):
         (results.folder / "tables").mkdir(exist_ok=True)
         (results.folder / f"tables/{name}.tex").write_text(render_table(name, results, templates))
     with pytest.raises(SlayError) as caught:
         build(results, templates, results.folder / "paper")
     message = str(caught.value)
-    found = re.fullmatch(r"LaTeX failed: (\S+main\.tex):(\d+): Undefined .+\.", message)
+    found = re.match(rf"LaTeX failed: (\S+{says}", message)
     assert found, message
-    line = Path(found[1]).read_text().splitlines()[int(found[2]) - 1]
-    assert line == "\\nosuchcommand"
+    assert "\n" not in message
+    assert mistake in Path(found[1]).read_text().splitlines()[int(found[2]) - 1]
