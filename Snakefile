@@ -42,6 +42,7 @@ onstart:
     look_for_gpu()
     keep_warm()
     show_progress()
+    look_less_often()
 
 
 onerror:

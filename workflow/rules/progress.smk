@@ -24,3 +24,13 @@ def tell_failures():
     text = PROGRESS[0].summary()
     if text:
         logger.error(f"\n{text}\n")
+
+
+def look_less_often():
+    """Lift Snakemake's limit to jobs a second, where they run on this machine.
+
+    With it every look at the queue plans another one a second later, and so does every job that
+    ends: after some hundreds of jobs it would look all the time, and take a core from them.
+    """
+    if workflow.local_exec and workflow.scheduler is not None:
+        workflow.scheduler.job_rate_limiter = None
