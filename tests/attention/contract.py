@@ -15,12 +15,28 @@ every_mechanism = pytest.mark.parametrize("name", NAMES)
 either_order = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 
 
-def tolerance(name, scores, dtype):
-    """What rounding may do: where scores have both signs, their sum has fewer digits than they."""
-    if slay.get_attention_class(name).nonnegative:
-        return TOLERANCE[dtype]
-    z, size = scores.tril().sum(-1).abs(), scores.abs().tril().sum(-1)
-    return 10 * TOLERANCE[dtype] * float((size[z > 0] / z[z > 0]).max())
+def tolerance(mechanism, q, k, visible=None):
+    """What rounding may do to outputs: where features have both signs, their sums lose digits.
+
+    visible: (..., Lq, Lk), the pairs that count. A row loses what the sizes of its terms are of
+    their sum, sum_j |phi(q_i)| . |phi(k_j)| over |sum_j phi(q_i) . phi(k_j)|, and a tenth of the
+    tolerance is some roundings.
+    """
+    exact = TOLERANCE[q.dtype]
+    if not isinstance(mechanism, FeatureAttention):
+        return exact
+    phi_q, phi_k = (
+        mechanism.feature_map(
+            mechanism.prepare(u), torch.arange(u.shape[2]).view(1, 1, -1)
+        ).expand()
+        for u in (q, k)
+    )
+    seen = 1.0 if visible is None else visible
+    terms, z = phi_q.abs() @ phi_k.abs().mT * seen, phi_q @ phi_k.mT * seen
+    if mechanism.causal:
+        terms, z = terms.tril(), z.tril()
+    terms, z = terms.sum(-1), z.sum(-1).abs()
+    return max(exact, 0.1 * exact * float((terms[z > 0] / z[z > 0]).max()))
 
 
 def heads(name, head_dim=6, n_heads=2, chunk_size=None, **options):

@@ -106,6 +106,7 @@ def test_shifted_square_is_exact(beta, dim, seed):
     q, k = unit(torch.randn(2, 3, dim, generator=draw, dtype=torch.float64))
     phi_q, phi_k = shifted_square(q, beta), shifted_square(k, beta)
     expected = (q @ k.mT + beta) ** 2
-    assert phi_q.expand().shape[-1] == (dim + 1) * (dim + 2) // 2
+    n = dim + (beta > 0)
+    assert phi_q.expand().shape[-1] == n * (n + 1) // 2
     torch.testing.assert_close(phi_q.scores(phi_k), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(phi_q.expand() @ phi_k.expand().mT, expected, rtol=1e-12, atol=1e-12)
