@@ -9,8 +9,8 @@ from torch import Tensor
 
 from slay.attention.layer import Attention, Memory, nothing
 from slay.attention.packing import positions
-from slay.features.forms import Features
-from slay.ops.dispatch import choose, recipe_limit, tensor_limit
+from slay.features.forms import Dense, Features
+from slay.ops.dispatch import WIDEST_DENSE, choose, recipe_limit, tensor_limit
 from slay.ops.groups import fold, unfold
 from slay.ops.linear import linear_attention, wants_gradient
 from slay.ops.normalise import accumulation_dtype
@@ -123,13 +123,23 @@ class FeatureAttention(Attention):
                 j = torch.arange(k.shape[2], device=k.device).view(1, 1, -1)
             with torch.autocast(q.device.type, enabled=False):
                 q, k = self.prepare(q), self.prepare(k)
-                recipe = self.recipe(q, k, i, j)
-            given = () if recipe is None else (*(recipe.given_a or ()), *(recipe.given_b or ()))
-            reason = recipe_limit(recipe, q, v, gradient=wants_gradient(q, k, v, *given))
+                recipe, reason = self._possible(self.recipe(q, k, i, j), q, k, v)
+                if reason is not None and self.num_features <= WIDEST_DENSE:
+                    phi_q, phi_k = self._features(q, k, i, j)
+                    dense = given(Dense(phi_q.expand()), Dense(phi_k.expand()))
+                    recipe, reason = self._possible(dense, q, k, v)
             if recipe is not None:
                 found = q, k, recipe
         self.backend_used = choose(self.backend, reason)
         return found if self.backend_used == "triton" else None
+
+    def _possible(
+        self, recipe: Recipe | None, q: Tensor, k: Tensor, v: Tensor
+    ) -> tuple[Recipe | None, str | None]:
+        """A recipe, and why kernels cannot take it, if they cannot."""
+        columns = () if recipe is None else (*(recipe.given_a or ()), *(recipe.given_b or ()))
+        gradient = wants_gradient(q, k, v, *columns)
+        return recipe, recipe_limit(recipe, q, v, gradient=gradient)
 
     def _by_kernels(
         self,
@@ -165,11 +175,15 @@ class FeatureAttention(Attention):
         Unless a mechanism says something better, the features are formed here and given to the
         kernels. None: they cannot take them.
         """
+        return given(*self._features(q, k, i, j))
+
+    def _features(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> tuple[Features, Features]:
+        """phi of prepared queries, all heads of them, and keys."""
         groups = q.shape[1] // k.shape[1]
         dtype = accumulation_dtype(q.dtype)
         phi_q = self.query_map(fold(q.to(dtype), groups), i.repeat(1, 1, groups))
         phi_k = self.feature_map(k.to(dtype), j)
-        return given(phi_q.at(lambda factor: unfold(factor, groups)), phi_k)
+        return phi_q.at(lambda factor: unfold(factor, groups)), phi_k
 
     def check_length(self, length: int, start: Tensor | None) -> None:
         """Raise ValueError where a mechanism cannot take tokens that far."""

@@ -27,16 +27,16 @@ def kernels(
 
     Every kernel in every configuration that is chosen among on a device: registers a thread, bytes
     that did not fit into them, shared memory of a program, matrix instructions of warp groups
-    (Hopper's HGMMA) and of warps. Without NAMES, a selection that covers every kind of features
-    and size. No GPU is needed. Fails if a kernel spills, takes too much memory or multiplies
-    without the matrix units.
+    (Hopper's HGMMA) and of warps. A general call has grouped heads, packed sequences and padding.
+    Without NAMES, a selection that covers every kind of features and size. No GPU is needed. Fails
+    if a kernel spills, takes too much memory or multiplies without the matrix units.
 
     \b
     slay kernels
     slay kernels yat-quadratic --head-dim 64 --target sm_80
     """
     import json
-    from dataclasses import asdict
+    from dataclasses import asdict, astuple
     from importlib.util import find_spec
 
     if find_spec("triton") is None:
@@ -44,14 +44,26 @@ def kernels(
             "slay kernels: Triton is not installed; pip install 'slay-attention[kernels]'"
         )
 
-    from slay.experiments.survey import SUBJECTS, Subject, objections, survey
+    from slay.experiments.survey import CALLS, SUBJECTS, Subject, objections, survey
 
-    subjects = [Subject(name, head_dim or 32, dtype) for name in names] or SUBJECTS
+    subjects = [
+        Subject(name, head_dim or 32, dtype, call) for name in names for call in CALLS
+    ] or SUBJECTS
     if head_dim is not None and not names:
         raise SlayError("--head-dim is for NAMES; say which mechanisms")
-    form = "{:22} {:>4} {:9} {:18} {:28} {:>4} {:>6} {:>7} {:>6} {:>5}  {}"
+    form = "{:22} {:>4} {:9} {:8} {:18} {:28} {:>4} {:>6} {:>7} {:>6} {:>5}  {}"
     if not as_json:
-        heads = ("mechanism", "d", "dtype", "kernel", "configuration", "regs", "spill", "shared")
+        heads = (
+            "mechanism",
+            "d",
+            "dtype",
+            "call",
+            "kernel",
+            "configuration",
+            "regs",
+            "spill",
+            "shared",
+        )
         click.echo(form.format(*heads, "HGMMA", "HMMA", ""))
     number = bad = 0
     for subject, made in survey(subjects, target):
@@ -61,7 +73,7 @@ def kernels(
             click.echo(json.dumps({**asdict(subject), **asdict(made), "wrong": wrong}))
             continue
         sizes = (made.registers, made.spilled, made.shared, made.warpgroup, made.matrix)
-        where = (subject.attention, subject.head_dim, subject.dtype, made.kernel, made.config)
+        where = (*astuple(subject), made.kernel, made.config)
         click.echo(form.format(*where, *sizes, "; ".join(wrong)))
     if bad:
         raise SlayError(f"{bad} of {number} kernels for {target} are not what they should be")

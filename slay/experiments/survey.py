@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -24,15 +25,20 @@ from slay.registry import get_attention_class
 TARGETS = {"sm_80": 80, "sm_90": 90}
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that a program can have
 LENGTH, HEADS = 131072, 8
+CALLS = {  # key heads, whether sequences are packed and keys padded
+    "plain": (8, False),
+    "general": (2, True),
+}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A mechanism at a head dimension and precision."""
+    """A mechanism at a head dimension and precision, and a key of `CALLS`."""
 
     attention: str
     head_dim: int
     dtype: str
+    call: str = "plain"
 
 
 # One of each kind of features; sizes and precisions where kernels differ most.
@@ -42,7 +48,8 @@ SUBJECTS = (
     *(Subject(name, 32, "bfloat16") for name in (*KINDS, "yat-performer-tensor")),
     *(Subject(name, d, "bfloat16") for name in MAIN for d in (16, 32, 64, 128)),
     Subject("yat-cubic", 16, "bfloat16"),
-    *(Subject(name, 32, "float32") for name in MAIN),
+    *(Subject(name, d, "float32") for name in MAIN for d in (32, 128)),
+    *(Subject(name, d, "bfloat16", "general") for name in MAIN for d in (32, 64, 128)),
 )
 
 
@@ -50,7 +57,8 @@ def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, 
     """Each subject with a `slay.ops.triton_compile.Compiled` a kernel and configuration."""
     if target not in TARGETS:
         raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         tasks = [
             (subject, pool.submit(_compile, subject, TARGETS[target], index))
             for subject in subjects
@@ -89,17 +97,39 @@ def _launches(subject: Subject) -> list[Any]:
     from slay.ops.triton_compile import launches
 
     cls = get_attention_class(subject.attention)
-    mechanism = cls.heads_only(subject.head_dim, HEADS).to("meta")
-    shape, dtype = (1, HEADS, LENGTH, subject.head_dim), getattr(torch, subject.dtype)
-    q, k, v = (torch.empty(shape, dtype=dtype, device="meta") for _ in range(3))
+    kv_heads, general = CALLS[subject.call]
+    mechanism = cls.heads_only(subject.head_dim, HEADS, n_kv_heads=kv_heads).to("meta")
+    dtype = getattr(torch, subject.dtype)
+    q, k, v = (
+        torch.empty(1, heads, LENGTH, subject.head_dim, dtype=dtype, device="meta")
+        for heads in (HEADS, kv_heads, kv_heads)
+    )
+    padding = torch.empty(1, LENGTH, dtype=torch.uint8, device="meta") if general else None
+    bounds = [0, LENGTH // 3, LENGTH] if general else None
     if isinstance(mechanism, FeatureAttention):
-        return launches(lambda: _linear(mechanism, q, k, v))
-    if isinstance(mechanism, SphericalYatAttention):
-        return launches(lambda: _exact(mechanism, q, k, v))
-    raise SlayError(f"{subject.attention}: has no Triton kernels")
+        made = launches(lambda: _linear(mechanism, q, k, v, padding, bounds))
+    elif isinstance(mechanism, SphericalYatAttention):
+        made = launches(lambda: _exact(mechanism, q, k, v, padding, bounds))
+    else:
+        raise SlayError(f"{subject.attention}: has no Triton kernels")
+    return list({_compiled_for(*launch): launch for launch in made}.values())
 
 
-def _linear(mechanism: FeatureAttention, q: Tensor, k: Tensor, v: Tensor) -> None:
+def _compiled_for(tuned: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What tells launches apart that are compiled for different things."""
+    kernel = tuned.kernel
+    constants = (v for p, v in zip(kernel.params, arguments, strict=False) if p.is_constexpr)
+    return kernel, *constants
+
+
+def _linear(
+    mechanism: FeatureAttention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    padding: Tensor | None,
+    bounds: list[int] | None,
+) -> None:
     from slay.ops.triton_decode import decode_launch
     from slay.ops.triton_linear import Call, arguments
 
@@ -109,19 +139,26 @@ def _linear(mechanism: FeatureAttention, q: Tensor, k: Tensor, v: Tensor) -> Non
     reason = recipe_limit(recipe, q, v, gradient=False)
     if recipe is None or reason is not None:
         raise SlayError(f"{type(mechanism).__name__}: {reason}")
-    tensors, kinds = arguments(recipe, None)
-    call = Call(q, k, v, *tensors, None, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
+    tensors, kinds = arguments(recipe, padding)
+    call = Call(q, k, v, *tensors, bounds, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
     y, z, X, _ = call.forward(None)
     if recipe_limit(recipe, q, v, gradient=True) is None:
         call.backward(y, z, X, y, None)
     token = Call(*(t[:, :, :1] for t in (q, k, v)), *tensors, None, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
-    state = q.new_empty(1, HEADS, v.shape[3] + 1, 1, dtype=torch.float32)
+    state = q.new_empty(1, k.shape[1], v.shape[3] + 1, 1, dtype=torch.float32)
     decode_launch(token, state, state)
 
 
-def _exact(mechanism: SphericalYatAttention, q: Tensor, k: Tensor, v: Tensor) -> None:
+def _exact(
+    mechanism: SphericalYatAttention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    padding: Tensor | None,
+    bounds: list[int] | None,
+) -> None:
     from slay.ops.triton_exact import Call
 
-    call = Call(q, k, v, mechanism.epsilon, True, None, None)
+    call = Call(q, k, v, mechanism.epsilon, True, padding, bounds)
     output = call.forward(True)
     call.backward(*output, output[0])

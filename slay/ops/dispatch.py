@@ -84,10 +84,7 @@ def recipe_limit(recipe: Recipe | None, q: Tensor, v: Tensor, *, gradient: bool)
     if b > WIDEST_DENSE:
         return f"kernels take up to {WIDEST_DENSE} features that are no product, not {b}"
     product = a > 1 and recipe.degree == 0
-    widest = max(head_dim, v.shape[-1], a if product else 0, b if product else 0)
-    most = 64 if a > 1 or recipe.degree else 128
-    if q.dtype == torch.float32:
-        most = 32 if product else 64
-    if gradient and widest > most:  # more would not fit into registers
-        return f"kernels form gradients of such {q.dtype} heads up to {most}, not {widest}"
+    most = 32 if q.dtype == torch.float32 else 64
+    if gradient and product and max(a, b) > most:  # more would not fit into registers
+        return f"kernels form gradients of {q.dtype} factors up to {most} features, not {a} x {b}"
     return None

@@ -21,38 +21,36 @@ from slay.ops.triton_maps import (
     a_of,
     b_back,
     b_of,
-    beside,
     column,
-    cross_weight,
     dot,
     fine_dot,
     fresh,
     narrow,
     norm_back,
     one_hot,
-    pair,
-    polynomial_slope,
     put,
+    slope,
     tile,
     zeros,
 )
-from slay.ops.triton_output import (
-    both_factors,
+from slay.ops.triton_output import both_factors, scores
+from slay.ops.triton_polynomial import (
+    across_polynomial_back,
+    columns,
     cosines,
+    polynomial,
     polynomial_products,
-    products,
-    scores,
-    second_half,
-    state_rows,
-    state_sums,
+    polynomial_slope,
 )
 from slay.ops.triton_state import (
     divisor,
-    group,
     keys_there,
     normalised,
+    products,
     span,
     state_of,
+    state_rows,
+    state_sums,
     summand,
 )
 
@@ -67,27 +65,6 @@ def products_back(P, F, g, X, M: tl.constexpr):
         dF += column(P, a, M.AP) * G
         dP += tl.sum(F * G, 1)[:, None] * one_hot(a, M.AP)
     return dP, dF
-
-
-@triton.jit
-def powers_back(
-    du, dF, u, F, g, X, row, BW, first, last,
-    M: tl.constexpr, BB: tl.constexpr, CUBIC: tl.constexpr, QUERY: tl.constexpr,
-):  # fmt: skip
-    """The same where P is u itself or its pairs: du, and dF where F is something else than u."""
-    for a in range(first, last):
-        S = state_rows(X, row + a * BW, BW, BB, M)
-        G = dot(g, tl.trans(narrow(S, M)), M)  # (T, BB)
-        dF += group(u, a, M.DP, CUBIC, QUERY) * G
-        dp = tl.sum(F * G, 1)[:, None]
-        if CUBIC:
-            i, j = pair(a)
-            dp *= tl.where((i != j) & QUERY, 2.0, 1.0)
-            du += dp * (column(u, j, M.DP) * one_hot(i, M.DP))
-            du += dp * (column(u, i, M.DP) * one_hot(j, M.DP))
-        else:
-            du += dp * one_hot(a, M.DP)
-    return du, dF
 
 
 @triton.jit
@@ -106,51 +83,10 @@ def across_back(P, F, g, dz, X, first, M: tl.constexpr):
 
 
 @triton.jit
-def across_polynomial_back(u, half, g, dz, X, M: tl.constexpr, QUERY: tl.constexpr):
-    """du from the state of a polynomial: (T, DP)."""
-    g = narrow(g, M)
-    weight = cross_weight(M, QUERY)
-    du, dF = powers_back(
-        u * 0.0, u * 0.0, u, u * weight, g, X, 0, M.D, 0, M.half, M, M.DP, False, QUERY
-    )  # fmt: skip
-    du += dF * weight
-    if M.half < M.D:
-        BW: tl.constexpr = M.D - M.half
-        row: tl.constexpr = M.half * M.D - M.half * BW
-        du, dF = powers_back(
-            du, half * 0.0, u, half, g, X, row, BW, M.half, M.D, M, BW, False, QUERY
-        )  # fmt: skip
-        du += beside(dF * 0.0, dF, M.DP)
-    linear = state_rows(X, M.linear_row, M.D, M.DP, M)
-    s2 = state_sums(X, 0, M.D, M.D, M.DP, M.DP, M)
-    s1 = state_sums(X, M.D * M.D, 1, M.D, 1, M.DP, M)
-    c1: tl.constexpr = M.c1 if QUERY else 1.0
-    c2: tl.constexpr = M.c2 if QUERY else 1.0
-    du = c2 * du + c1 * dot(g, tl.trans(narrow(linear, M)), M)
-    du += dz[:, None] * (c2 * fine_dot(u, s2 + tl.trans(s2), M) + c1 * s1)
-    if M.degree == 3:
-        more, dF = powers_back(
-            u * 0.0, u * 0.0, u, u, g, X, M.cubic_row, M.D, 0, M.pairs, M, M.DP, True, QUERY
-        )  # fmt: skip
-        c3: tl.constexpr = M.c3 if QUERY else 1.0
-        du += c3 * (more + dF)
-        for a in range(M.pairs):
-            i, j = pair(a)
-            s = dz[:, None] * state_sums(X, M.cubic_sums + a * M.D, 1, M.D, 1, M.DP, M)
-            du += c3 * group(u, a, M.DP, True, QUERY) * s
-            dp = c3 * tl.where((i != j) & QUERY, 2.0, 1.0) * tl.sum(u * s, 1)[:, None]
-            du += dp * column(u, j, M.DP) * one_hot(i, M.DP)
-            du += dp * column(u, i, M.DP) * one_hot(j, M.DP)
-    return du
-
-
-@triton.jit
 def inside_back(dP, dF, P, F, Po, Fo, dA, M: tl.constexpr):
     """dP and dF with dA: (T, TK), the gradient of the scores with Po, Fo of other tokens."""
-    if M.degree:
-        dA *= polynomial_slope(cosines(F, Fo, M), M)
     Po, Fo = narrow(Po, M), narrow(Fo, M)
-    if M.degree or M.a == "none":
+    if M.a == "none":
         dF += dot(dA, Fo, M)
     else:
         dF += dot(dA * dot(P, tl.trans(Po), M), Fo, M)
@@ -161,25 +97,108 @@ def inside_back(dP, dF, P, F, Po, Fo, dA, M: tl.constexpr):
 @triton.jit
 def store_factors(du, dP, dF, side, da, db, b, h, kv, t, end, first,
                   M: tl.constexpr, QUERY: tl.constexpr):  # fmt: skip
-    """du with what comes through the maps; the gradients of given factors are stored.
+    """du with what comes through the maps; the gradients of given columns are stored.
 
     Tokens are read and factors formed once more: they would take up registers all the while.
     """
     u, _ = normalised(side.u, b, h, t, end, M)
-    if M.degree:
-        du += dF
-    elif M.b == "given":
+    if M.b == "given":
         put(db, dF, b, h, t, end, M.B, M.BB, first)
     else:
-        F, s = b_of(u, side.b, b, h, kv, t, end, first, M, QUERY)
-        du = b_back(du, dF, F, s, u, side.b, kv, first, M, QUERY)
+        F, s = b_of(u, side, b, h, kv, t, end, first, M, QUERY)
+        if M.columnwise:
+            put(db, slope(s, F, dF, side.b, first, M), b, h, t, end, M.B, M.BB, first)
+        else:
+            du = b_back(du, dF, F, s, u, side.b, kv, first, M, QUERY)
     if M.a == "given":
         if da is not None:
             put(da, dP, b, h, t, end, M.A, M.AP)
     elif M.a != "none":
-        _, s, r = a_of(u, side.a, b, h, kv, t, end, M)
+        _, s, r = a_of(u, side, b, h, kv, t, end, M)
         du = a_back(du, dP, s, r, side.a, kv, M)
     return du
+
+
+@triton.jit
+def score_gradients_of_keys(g, dz, keys, b, kv, t, j, end, L, M: tl.constexpr):
+    """dA of queries t, with g and dz, and keys j, none of which is later: (T, TK)."""
+    v = tile(keys.w, b, kv, j, end, M.E, M.EP)
+    dA = dot(g, tl.trans(narrow(v, M)), M) + dz[:, None]
+    there = keys_there(keys.padding, b, j, end, L)[None, :]
+    return tl.where(there & (j[None, :] <= t[:, None]), dA, 0.0)
+
+
+@triton.jit
+def store_polynomial(du, along, dx, x, r, b, h, t, end, M: tl.constexpr):
+    """Store blocks of columns of the gradient of tokens r u, from those of du and du·u."""
+    for i in tl.static_range(M.DP // M.columns):
+        part = du[i]
+        if M.unit:
+            u = columns(x, r, b, h, t, end, i * M.columns, M.columns, M)
+            part = r[:, None] * (part - along[:, None] * u)
+        put(dx, part, b, h, t, end, M.D, M.columns, i * M.columns)
+
+
+@triton.jit
+def polynomial_query_gradients(
+    queries, keys, X, g, dz, dq, b, h, kv, t, own, start, end, L,
+    M: tl.constexpr, CAUSAL: tl.constexpr, T: tl.constexpr, TK: tl.constexpr,
+):  # fmt: skip
+    """dq of a block of queries of a polynomial, some columns after others."""
+    u, r = normalised(queries.u, b, h, t, end, M)
+    du, along = (), tl.zeros((T,), tl.float32)
+    for i in tl.static_range(M.DP // M.columns):
+        first = i * M.columns
+        part = across_polynomial_back(queries.u, r, b, h, t, end, g, dz, X, first, M, True)
+        if CAUSAL:
+            for t0 in range(start, tl.minimum(own + T, end), TK):
+                j = t0 + tl.arange(0, TK)
+                uk, rk = normalised(keys.u, b, kv, j, end, M)
+                dA = score_gradients_of_keys(g, dz, keys, b, kv, t, j, end, L, M)
+                x = cosines(u, queries.u, r, h, t, uk, keys.u, rk, kv, j, b, end, M)
+                other = columns(keys.u, rk, b, kv, j, end, first, M.columns, M)
+                part += dot(dA * polynomial_slope(x, M), other, M)
+        along += tl.sum(part * columns(queries.u, r, b, h, t, end, first, M.columns, M), 1)
+        du = du + (part,)
+    store_polynomial(du, along, dq, queries.u, r, b, h, t, end, M)
+
+
+@triton.jit
+def polynomial_key_gradients(
+    queries, keys, X, dk, dv, b, kv, H, t, own, end, L,
+    M: tl.constexpr, CAUSAL: tl.constexpr, G: tl.constexpr, T: tl.constexpr, TQ: tl.constexpr,
+):  # fmt: skip
+    """dk and dv of a block of keys of a polynomial, some columns after others."""
+    there = keys_there(keys.padding, b, t, end, L)
+    u, r = normalised(keys.u, b, kv, t, end, M)
+    v = narrow(tile(keys.w, b, kv, t, end, M.E, M.EP), M)
+    one = tl.full((T,), 1.0, tl.float32)
+    du, along = (), tl.zeros((T,), tl.float32)
+    for i in tl.static_range(M.DP // M.columns):
+        first = i * M.columns
+        if i == 0:
+            sums = polynomial_products(u, keys.u, r, b, kv, t, end, X, M, False)
+        part = across_polynomial_back(keys.u, r, b, kv, t, end, v, one, X, first, M, False)
+        if CAUSAL:
+            for head in range(kv * G, kv * G + G):
+                for t0 in range(own // TQ * TQ, end, TQ):
+                    j = t0 + tl.arange(0, TQ)
+                    uq, rq = normalised(queries.u, b, head, j, end, M)
+                    g, dz = summand(queries, b, head, H, j, end, L, M, True)
+                    x = cosines(u, keys.u, r, kv, t, uq, queries.u, rq, head, j, b, end, M)
+                    later = there[:, None] & (j[None, :] >= t[:, None])
+                    if i == 0:
+                        sums += dot(tl.where(later, polynomial(x, M), 0.0), g, M)
+                    dA = dot(v, tl.trans(narrow(g, M)), M) + dz[None, :]
+                    dA = tl.where(later, dA * polynomial_slope(x, M), 0.0)
+                    other = columns(queries.u, rq, b, head, j, end, first, M.columns, M)
+                    part += dot(dA, other, M)
+        if i == 0:
+            put(dv, tl.where(there[:, None], sums, 0.0), b, kv, t, end, M.E, M.EP)
+        part = tl.where(there[:, None], part, 0.0)
+        along += tl.sum(part * columns(keys.u, r, b, kv, t, end, first, M.columns, M), 1)
+        du = du + (part,)
+    store_polynomial(du, along, dk, keys.u, r, b, kv, t, end, M)
 
 
 @triton.jit
@@ -204,31 +223,31 @@ def query_gradients(
         dz = tl.where(tl.abs(z) < DELTA, 0.0, dz)
         tl.store(dz_out + bh * L + t, dz, mask=t < end)
         g = narrow(do / divisor(z)[:, None], M)
-        du = u * 0.0
-        for first in range(0, M.B, M.BB):
-            P, F = both_factors(queries, u, b, h, kv, t, end, first, M, True)
-            if M.degree:
-                half = second_half(queries.u, r, b, h, t, end, M)
-                dP, dF = P * 0.0, across_polynomial_back(u, half, g, dz, X, M, True)
-            else:
+        if M.degree:
+            polynomial_query_gradients(
+                queries, keys, X, g, dz, dq, b, h, kv, t, own, start, end, L, M, CAUSAL, T, TK
+            )  # fmt: skip
+        else:
+            u, _ = normalised(queries.u, b, h, t, end, M)
+            du = zeros(T, M.DP)
+            for first in range(0, M.B, M.BB):
+                P, F = both_factors(queries, u, b, h, kv, t, end, first, M, True)
                 dP, dF = across_back(P, F, g, dz, X, first, M)
                 P, F = narrow(P, M), narrow(F, M)
-            if CAUSAL:
-                for t0 in range(start, tl.minimum(own + T, end), TK):
-                    j = t0 + tl.arange(0, TK)
-                    uk, _ = normalised(keys.u, b, kv, j, end, M)
-                    Pk, Fk = both_factors(keys, uk, b, kv, kv, j, end, first, M, False)
-                    v = tile(keys.w, b, kv, j, end, M.E, M.EP)
-                    dA = dot(g, tl.trans(narrow(v, M)), M) + dz[:, None]
-                    there = keys_there(keys.padding, b, j, end, L)[None, :]
-                    dA = tl.where(there & (j[None, :] <= t[:, None]), dA, 0.0)
-                    dP, dF = inside_back(dP, dF, P, F, Pk, Fk, dA, M)
-            t, end, b, h, kv = fresh(t), fresh(end), fresh(b), fresh(h), fresh(kv)
-            du = store_factors(
-                du, dP, dF, queries, da, db, b, h, kv, t, end, first, M, True
-            )  # fmt: skip
-        u, r = normalised(queries.u, b, h, t, end, M)
-        put(dq, norm_back(du, u, r, M), b, h, t, end, M.D, M.DP)
+                if CAUSAL:
+                    for t0 in range(start, tl.minimum(own + T, end), TK):
+                        j = t0 + tl.arange(0, TK)
+                        uk, _ = normalised(keys.u, b, kv, j, end, M)
+                        Pk, Fk = both_factors(keys, uk, b, kv, kv, j, end, first, M, False)
+                        dA = score_gradients_of_keys(g, dz, keys, b, kv, t, j, end, L, M)
+                        dP, dF = inside_back(dP, dF, P, F, Pk, Fk, dA, M)
+                t, end, b, h, kv = fresh(t), fresh(end), fresh(b), fresh(h), fresh(kv)
+                du = store_factors(
+                    du, dP, dF, queries, da, db, b, h, kv, t, end, first, M, True
+                )  # fmt: skip
+            if not M.columnwise:
+                u, r = normalised(queries.u, b, h, t, end, M)
+                put(dq, norm_back(du, u, r, M), b, h, t, end, M.D, M.DP)
 
 
 @triton.jit
@@ -248,43 +267,43 @@ def key_gradients(
     t = own + tl.arange(0, T)
     X = state_of(X, keys.spans, b, kv, K, n, states, CAUSAL, M)
     if own < end:
-        there = keys_there(keys.padding, b, t, end, L)
-        u, r = normalised(keys.u, b, kv, t, end, M)
-        v = narrow(tile(keys.w, b, kv, t, end, M.E, M.EP), M)
-        du, dv_, one = u * 0.0, zeros(T, M.EP), tl.full((T,), 1.0, tl.float32)
-        for first in range(0, M.B, M.BB):
-            P, F = both_factors(keys, u, b, kv, kv, t, end, first, M, False)
-            if M.degree:
-                half = second_half(keys.u, r, b, kv, t, end, M)
-                dP, dF = P * 0.0, across_polynomial_back(u, half, v, one, X, M, False)
-                dv_ += polynomial_products(u, half, X, M, False)
-            else:
+        if M.degree:
+            polynomial_key_gradients(
+                queries, keys, X, dk, dv, b, kv, H, t, own, end, L, M, CAUSAL, G, T, TQ
+            )  # fmt: skip
+        else:
+            there = keys_there(keys.padding, b, t, end, L)
+            u, _ = normalised(keys.u, b, kv, t, end, M)
+            v = narrow(tile(keys.w, b, kv, t, end, M.E, M.EP), M)
+            du, sums, one = zeros(T, M.DP), zeros(T, M.EP), tl.full((T,), 1.0, tl.float32)
+            for first in range(0, M.B, M.BB):
+                P, F = both_factors(keys, u, b, kv, kv, t, end, first, M, False)
                 dP, dF = across_back(P, F, v, one, X, first, M)
                 if M.a == "none":
-                    dv_ += dot(F, state_rows(X, first, M.B - first, M.BB, M), M)
+                    sums += dot(F, state_rows(X, first, M.B - first, M.BB, M), M)
                 else:
-                    dv_ += products(P, F, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, False)
+                    sums += products(P, F, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, False)
                 P, F = narrow(P, M), narrow(F, M)
-            if CAUSAL:
-                for head in range(kv * G, kv * G + G):
-                    for t0 in range(own // TQ * TQ, end, TQ):
-                        j = t0 + tl.arange(0, TQ)
-                        uq, _ = normalised(queries.u, b, head, j, end, M)
-                        Pq, Fq = both_factors(queries, uq, b, head, kv, j, end, first, M, True)
-                        g, dz = summand(queries, b, head, H, j, end, L, M, True)
-                        later = there[:, None] & (j[None, :] >= t[:, None])
-                        A = tl.where(later, scores(P, F, Pq, Fq, M), 0.0)
-                        dv_ += dot(A, g, M)
-                        dA = dot(v, tl.trans(narrow(g, M)), M) + dz[None, :]
-                        dP, dF = inside_back(
-                            dP, dF, P, F, Pq, Fq, tl.where(later, dA, 0.0), M
-                        )  # fmt: skip
-            dP, dF = tl.where(there[:, None], dP, 0.0), tl.where(there[:, None], dF, 0.0)
-            t, end, b, kv = fresh(t), fresh(end), fresh(b), fresh(kv)
-            du = store_factors(
-                du, dP, dF, keys, da, db, b, kv, kv, t, end, first, M, False
-            )  # fmt: skip
-        u, r = normalised(keys.u, b, kv, t, end, M)
-        du = tl.where(there[:, None], du, 0.0)
-        put(dk, norm_back(du, u, r, M), b, kv, t, end, M.D, M.DP)
-        put(dv, tl.where(there[:, None], dv_, 0.0), b, kv, t, end, M.E, M.EP)
+                if CAUSAL:
+                    for head in range(kv * G, kv * G + G):
+                        for t0 in range(own // TQ * TQ, end, TQ):
+                            j = t0 + tl.arange(0, TQ)
+                            uq, _ = normalised(queries.u, b, head, j, end, M)
+                            Pq, Fq = both_factors(queries, uq, b, head, kv, j, end, first, M, True)
+                            g, dz = summand(queries, b, head, H, j, end, L, M, True)
+                            later = there[:, None] & (j[None, :] >= t[:, None])
+                            A = tl.where(later, scores(P, F, Pq, Fq, M), 0.0)
+                            sums += dot(A, g, M)
+                            dA = dot(v, tl.trans(narrow(g, M)), M) + dz[None, :]
+                            dA = tl.where(later, dA, 0.0)
+                            dP, dF = inside_back(dP, dF, P, F, Pq, Fq, dA, M)
+                dP, dF = tl.where(there[:, None], dP, 0.0), tl.where(there[:, None], dF, 0.0)
+                t, end, b, kv = fresh(t), fresh(end), fresh(b), fresh(kv)
+                du = store_factors(
+                    du, dP, dF, keys, da, db, b, kv, kv, t, end, first, M, False
+                )  # fmt: skip
+            if not M.columnwise:
+                u, r = normalised(keys.u, b, kv, t, end, M)
+                du = tl.where(there[:, None], du, 0.0)
+                put(dk, norm_back(du, u, r, M), b, kv, t, end, M.D, M.DP)
+            put(dv, tl.where(there[:, None], sums, 0.0), b, kv, t, end, M.E, M.EP)

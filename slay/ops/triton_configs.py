@@ -28,14 +28,15 @@ class Tuned:
 
     def __init__(self, kernel: Any, key: list[str], *configs: triton.Config):
         self.kernel, self.configs, self.launch = kernel, list(configs), kernel
+        self.interpreted = dict.fromkeys(configs[0].kwargs, 64) if configs else {}
         if configs and not INTERPRETED:
             self.launch = triton.autotune(self.configs, key=key, cache_results=True)(kernel)
 
     def __call__(self, grid: Any, *args: Any) -> None:
         if _recorded is not None:
             _recorded.append((self, args))
-        elif self.configs and INTERPRETED:  # one will do, with blocks that are not too many
-            self.kernel[grid](*args, **dict.fromkeys(self.configs[0].kwargs, 64))
+        elif INTERPRETED:  # with blocks that are not too many
+            self.kernel[grid](*args, **self.interpreted)
         else:
             self.launch[grid](*args)
 

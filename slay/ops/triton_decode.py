@@ -6,8 +6,8 @@ fixed order. The state is that of everybody, (B, K, e + 1, m), and may be overwr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slay.ops.recipe import Recipe
 from slay.ops.triton_configs import Tuned, config
-from slay.ops.triton_linear import Call, arguments
+from slay.ops.triton_linear import SHARED, Call, arguments
 from slay.ops.triton_maps import INTERPRETED, Map, nearest
 from slay.ops.triton_output import both_factors
 from slay.ops.triton_state import divisor, keys_there, normalised
@@ -170,27 +170,18 @@ def decode_launch(call: Call, state: Tensor, new_state: Tensor) -> Tensor:
     return y
 
 
-@torch.library.custom_op("slay::decode", mutates_args=("new_state",))
-def _operator(
-    q: Tensor, k: Tensor, v: Tensor,
-    a_q: Tensor | None, a_k: Tensor | None, b_q: Tensor | None, b_k: Tensor | None,
-    a_weight: Tensor | None, a_second: Tensor | None,
-    b_weight: Tensor | None, b_numbers: Tensor | None, padding: Tensor | None,
-    kinds: str, degree: int, unit: bool, coefficients: Sequence[float],
-    state: Tensor, new_state: Tensor,
-) -> Tensor:  # fmt: skip
-    call = Call(
-        q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, None,
-        kinds, degree, unit, coefficients, True, 0,
-    )  # fmt: skip
-    return decode_launch(call, state, new_state)
+@torch.library.custom_op(
+    "slay::decode",
+    mutates_args=("new_state",),
+    schema=f"({SHARED}, Tensor state, Tensor(a!) new_state) -> Tensor",
+)
+def _operator(*arguments: Any) -> Tensor:
+    *shared, state, new_state = arguments
+    return decode_launch(Call(*shared), state, new_state)
 
 
 @_operator.register_fake
-def _(
-    q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding,
-    kinds, degree, unit, coefficients, state, new_state,
-):  # fmt: skip
+def _(q, k, v, *rest):
     return q.new_empty(*q.shape[:3], v.shape[3])
 
 
@@ -211,5 +202,5 @@ def decode_attention(
     tensors, kinds = arguments(recipe, key_padding_mask)
     state = state.contiguous()
     new_state = state if overwrite else torch.empty_like(state)
-    y = torch.ops.slay.decode(q, k, v, *tensors, *kinds, state, new_state)
+    y = torch.ops.slay.decode(q, k, v, *tensors, None, *kinds, True, 0, state, new_state)
     return y, new_state

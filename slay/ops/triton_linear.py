@@ -74,8 +74,6 @@ def map_of(
     dp = max(16, triton.next_power_of_2(d))
     if degree:
         block = dp
-    elif b in ("elu", "relu") and not weights:
-        block = dp = max(block, dp)  # b is as wide as u
     half = dtype in (torch.bfloat16, torch.float16)
     return Map(
         a, b, degree, unit, d, dp, e, max(16, triton.next_power_of_2(e)),
@@ -127,6 +125,10 @@ class Call:
     ):  # fmt: skip
         self.q, self.k, self.v, self.causal = q, k, v, causal
         self.given = (a_q, a_k, b_q, b_k)
+        self.rest = (
+            *self.given, a_weight, a_second, b_weight, b_numbers, padding, bounds,
+            kinds, degree, unit, coefficients, causal,
+        )  # fmt: skip
         self.B, self.H, self.Lq = q.shape[:3]
         self.K, self.Lk = k.shape[1], k.shape[2]
         d, e = int(q.shape[3]), int(v.shape[3])  # not symbols, where torch.compile has them
@@ -146,6 +148,8 @@ class Call:
         if bounds is not None:
             self.spans, self.runs = packed(tuple(bounds), self.C, q.device)
             self.sequences = len(bounds) - 1
+        if self.M.columnwise:
+            b_q, b_k = q, k
         weights = (a_weight, a_second, None), (b_weight, None, b_numbers)
         self.a, self.b = (
             [Factor(None if g is None else rows(g), *w) for g in pair]
@@ -206,9 +210,53 @@ class Call:
         self, y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None
     ) -> tuple[Tensor, ...]:
         """Gradients of q, k, v, the given factors (empty where there are none), the first state."""
-        dq, dk, dv = (torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in self.tokens)
+        dv = torch.empty(self.v.shape, dtype=self.v.dtype, device=self.v.device)
         given = [self.new(0) if g is None else torch.empty_like(g).contiguous() for g in self.given]
+        W = self.M.values_at_once
+        if self.M.E <= W:
+            dq, dk = (
+                torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (self.q, self.k)
+            )
+            dinitial = self._gradients(y, z, X, dy, dfinal, dq, dk, dv, given)
+            return dq, dk, dv, *given, dinitial
+        # All gradients but dv are sums over values, of which so many fit into registers.
+        sums = [self.new(*t.shape).zero_() for t in (self.q, self.k, *given)]
+        dinitial = self.new(X.shape[0], self.sequences, self.M.state).zero_()
+        for e in range(0, self.M.E, W):
+            part = slice(e, min(e + W, self.M.E))
+            call = Call(self.q, self.k, self.v[..., part], *self.rest, self.C)
+            terms = [torch.empty_like(t) for t in sums]
+            last = None if dfinal is None else self._part_of_state(dfinal, part, sums=e == 0)
+            first = call._gradients(
+                y[..., part], z, self._part_of_state(X, part), dy[..., part], last,
+                *terms[:2], dv[..., part], terms[2:],
+            )  # fmt: skip
+            for total, term in zip(sums, terms, strict=True):
+                total += term
+            rows = self.M.rows * (part.stop - e)
+            S, s = dinitial.split((self.M.rows * self.M.E, self.M.sums), dim=-1)
+            S.unflatten(-1, (self.M.rows, self.M.E))[..., part] += first[..., :rows].unflatten(
+                -1, (self.M.rows, -1)
+            )
+            s += first[..., rows:]
+        grads = zip(sums, (self.q, self.k, *given), strict=True)
+        dq, dk, *given = (total.to(t.dtype) for total, t in grads)
+        return dq, dk, dv, *given, dinitial
+
+    def _part_of_state(self, X: Tensor, part: slice, *, sums: bool = True) -> Tensor:
+        """A state of some of the values, with s or zeros for it."""
+        S, s = X.split((self.M.rows * self.M.E, self.M.sums), dim=-1)
+        S = S.unflatten(-1, (self.M.rows, self.M.E))[..., part].flatten(-2)
+        return torch.cat((S, s if sums else torch.zeros_like(s)), dim=-1)
+
+    def _gradients(
+        self, y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None,
+        dq: Tensor, dk: Tensor, dv: Tensor, given: list[Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Fills dq, dk, dv and `given`, the gradients of given factors; that of the first state."""
         da_q, da_k, db_q, db_k = (None if not g.numel() else rows(g) for g in given)
+        if self.M.columnwise:
+            db_q, db_k = rows(dq), rows(dk)
         dz = torch.empty_like(z)
         _query_gradients[self.M.size](
             self.blocks(self.Lq, self.H),
@@ -224,80 +272,63 @@ class Call:
             side, self.keys(), dX, rows(dk), rows(dv), da_k, db_k,
             self.Lk, self.C, dX.shape[1], self.H, self.K, self.M, self.causal, self.H // self.K,
         )  # fmt: skip
-        return dq, dk, dv, *given, dinitial
-
-    @property
-    def tokens(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.q, self.k, self.v
+        return dinitial
 
 
-@torch.library.custom_op("slay::linear_attention", mutates_args=())
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor,
-    a_q: Tensor | None, a_k: Tensor | None, b_q: Tensor | None, b_k: Tensor | None,
-    a_weight: Tensor | None, a_second: Tensor | None,
-    b_weight: Tensor | None, b_numbers: Tensor | None,
-    padding: Tensor | None, bounds: Sequence[int] | None,
-    kinds: str, degree: int, unit: bool, coefficients: Sequence[float], causal: bool, chunk: int,
-    initial: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    call = Call(
-        q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
-        kinds, degree, unit, coefficients, causal, chunk,
-    )  # fmt: skip
-    return call.forward(initial)
+# The arguments of both operators that a `Call` is made of, in its order.
+SHARED = """
+    Tensor q, Tensor k, Tensor v,
+    Tensor? a_q, Tensor? a_k, Tensor? b_q, Tensor? b_k,
+    Tensor? a_weight, Tensor? a_second, Tensor? b_weight, Tensor? b_numbers,
+    Tensor? padding, SymInt[]? bounds,
+    str kinds, int degree, bool unit, float[] coefficients, bool causal, int chunk
+"""
+FIRST = 19  # of them
+
+
+@torch.library.custom_op(
+    "slay::linear_attention",
+    mutates_args=(),
+    schema=f"({SHARED}, Tensor? initial) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *shared, initial = arguments
+    return Call(*shared).forward(initial)
 
 
 @_forward.register_fake
-def _(
-    q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
-    kinds, degree, unit, coefficients, causal, chunk, initial,
-):  # fmt: skip
-    call = Call(
-        q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, None, None,
-        kinds, degree, unit, coefficients, causal, chunk,
-    )  # fmt: skip
-    sequences = 1 if bounds is None else len(bounds) - 1
-    if bounds is None:
-        chunks = call.chunks(k.shape[2])
-    else:
-        chunks = sum(-(-(hi - lo) // call.C) for lo, hi in pairwise(bounds))
-    bk = call.B * call.K
-    y, z = q.new_empty(*q.shape[:3], v.shape[3]), call.new(*q.shape[:3])
-    if not causal:
-        return y, z, call.new(bk, sequences, call.M.state), call.new(0)
-    return y, z, call.new(bk, chunks, call.M.state), call.new(bk, sequences, call.M.state)
+def _(*arguments):
+    *shared, _ = arguments
+    bounds, shared[11], shared[12] = shared[12], None, None
+    call = Call(*shared)
+    sequences, chunks = 1, call.chunks(call.Lk)
+    if bounds is not None:
+        sequences = len(bounds) - 1
+        chunks = sum(-(-(last - first) // call.C) for first, last in pairwise(bounds))
+    y = call.q.new_empty(*call.q.shape[:3], call.M.E)
+    z = call.new(*call.q.shape[:3])
+    final = call.new(call.B * call.K, sequences, call.M.state)
+    if not call.causal:
+        return y, z, final, call.new(0)
+    return y, z, call.new(call.B * call.K, chunks, call.M.state), final
 
 
-@torch.library.custom_op("slay::linear_attention_backward", mutates_args=())
-def _backward(
-    q: Tensor, k: Tensor, v: Tensor,
-    a_q: Tensor | None, a_k: Tensor | None, b_q: Tensor | None, b_k: Tensor | None,
-    a_weight: Tensor | None, a_second: Tensor | None,
-    b_weight: Tensor | None, b_numbers: Tensor | None,
-    padding: Tensor | None, bounds: Sequence[int] | None,
-    kinds: str, degree: int, unit: bool, coefficients: Sequence[float], causal: bool, chunk: int,
-    y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    call = Call(
-        q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
-        kinds, degree, unit, coefficients, causal, chunk,
-    )  # fmt: skip
-    return call.backward(y, z, X, dy, dfinal)  # type: ignore[return-value]
+@torch.library.custom_op(
+    "slay::linear_attention_backward",
+    mutates_args=(),
+    schema=f"({SHARED}, Tensor y, Tensor z, Tensor X, Tensor dy, Tensor? dfinal)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def _backward(*arguments: Any) -> tuple[Tensor, ...]:
+    return Call(*arguments[:FIRST]).backward(*arguments[FIRST:])
 
 
 @_backward.register_fake
-def _(
-    q, k, v, a_q, a_k, b_q, b_k, a_weight, a_second, b_weight, b_numbers, padding, bounds,
-    kinds, degree, unit, coefficients, causal, chunk, y, z, X, dy, dfinal,
-):  # fmt: skip
+def _(*arguments):
+    tensors, bounds, X = arguments[:7], arguments[12], arguments[FIRST + 2]
     sequences = 1 if bounds is None else len(bounds) - 1
-    given = (q.new_empty(0) if g is None else g.new_empty(g.shape) for g in (a_q, a_k, b_q, b_k))
-    dinitial = X.new_empty(X.shape[0], sequences, X.shape[2])
-    return *(t.new_empty(t.shape) for t in (q, k, v)), *given, dinitial
-
-
-FIRST = 19  # arguments before the initial state, the same in both operators
+    grads = [X.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
+    return *grads, X.new_empty(X.shape[0], sequences, X.shape[2])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

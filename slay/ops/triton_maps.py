@@ -49,8 +49,8 @@ class Map:
 
     Kinds of a: "none" (phi = b), "given", "square" (W u)^2, "product" (W u)(W' u).
     Kinds of b, with s = W u and numbers (c, c') a column: "given"; "exp", exp(s + c); "hadamard",
-    s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu", (relu(s) + c) c', where without weights s = u;
-    "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(u) + 1.
+    s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu", (relu(s) + c) c'; "softmax",
+    exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1. Without weights s = u, whose columns are then "given".
     With `degree` 2 or 3 there are no factors (B = D, a block): k = c0 + c1 x + c2 x^2 + c3 x^3.
     """
 
@@ -70,6 +70,11 @@ class Map:
     weights: bool  # whether b has weights
     dtype: Any  # of the large matrix products: tl.bfloat16 or tl.float32
     precision: str  # of the products that make features
+
+    @property
+    def columnwise(self) -> bool:
+        """Whether a column of b is a function of that column of u alone."""
+        return not (self.degree or self.weights or self.b == "given")
 
     @property
     def c0(self) -> float:
@@ -99,6 +104,21 @@ class Map:
     def blocks(self) -> int:
         """Blocks of b."""
         return -(-self.B // self.BB)
+
+    @property
+    def values_at_once(self) -> int:
+        """Of how many values gradients fit into registers."""
+        return 64 if self.dtype == tl.float32 or self.degree else 128
+
+    @property
+    def slice(self) -> int:
+        """Columns of a wide head that are multiplied at once, where they have a common sum."""
+        return 32 if self.dtype == tl.float32 else 64
+
+    @property
+    def columns(self) -> int:
+        """Columns of a polynomial's gradient that are formed at once."""
+        return min(self.DP, 64)
 
     @property
     def half(self) -> int:
@@ -267,21 +287,42 @@ def fine_dot(x, y, M: tl.constexpr):
 @triton.jit
 def inverse_norm(u, M: tl.constexpr):
     """1 / ‖u‖, or 0 for a zero vector; 1 where u is not projected to the sphere: (T,)."""
+    return inverse_root(tl.sum(u * u, 1), M)
+
+
+@triton.jit
+def inverse_root(n, M: tl.constexpr):
+    """`inverse_norm` from n = ‖u‖^2."""
     if M.unit:
-        n = tl.sum(u * u, 1)
         r = tl.where(n == 0.0, 0.0, tl.rsqrt(n))
     else:
-        r = tl.full((u.shape[0],), 1.0, tl.float32)
+        r = n * 0.0 + 1.0
     return r
 
 
 @triton.jit
-def project(u, weight, h, first, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr):
-    """Rows `first`... of W u for head h; u: (T, DP), weight: (K, N, D). Returns (T, NP)."""
-    n, d = first + tl.arange(0, NP), tl.arange(0, M.DP)
-    mask = (n < N)[None, :] & (d < M.D)[:, None]
-    w = tl.load(weight + (h * N + n)[None, :] * M.D + d[:, None], mask=mask, other=0.0)
-    return fine_dot(u, w, M)
+def project(
+    u, x, b, h, kv, t, end, weight, first, N: tl.constexpr, NP: tl.constexpr, M: tl.constexpr
+):  # fmt: skip
+    """Rows `first`... of W u for tokens u: (T, DP), of rows x; weight: (K, N, D). Returns (T, NP).
+
+    Wide tokens are read again, in slices: whole they would fill the registers.
+    """
+    n = first + tl.arange(0, NP)
+    weight += (kv * N + n)[None, :] * M.D
+    if M.slice >= M.DP:
+        d = tl.arange(0, M.DP)[:, None]
+        s = fine_dot(u, tl.load(weight + d, mask=(n < N)[None, :] & (d < M.D), other=0.0), M)
+    else:
+        s, norm = zeros(u.shape[0], NP), tl.zeros((u.shape[0],), tl.float32)
+        for d0 in range(0, M.D, M.slice):
+            d = d0 + tl.arange(0, M.slice)[:, None]
+            w = tl.load(weight + d, mask=(n < N)[None, :] & (d < M.D), other=0.0)
+            part = tile(x, b, h, t, end, M.D, M.slice, d0).to(tl.float32)
+            s += fine_dot(part, w, M)
+            norm += tl.sum(part * part, 1)
+        s *= inverse_root(norm, M)[:, None]
+    return s
 
 
 @triton.jit
@@ -298,15 +339,6 @@ def numbers(bias, which: tl.constexpr, first, N: tl.constexpr, NP: tl.constexpr)
     """Numbers a column, c or c': (1, NP)."""
     n = first + tl.arange(0, NP)
     return tl.load(bias + which * N + n, mask=n < N, other=0.0)[None, :]
-
-
-@triton.jit
-def pre_activation(u, f, h, first, M: tl.constexpr):
-    """s = W u, or u, for a block of b: (T, BB)."""
-    s = u
-    if M.weights:
-        s = project(u, f.weight, h, first, M.B, M.BB, M)
-    return s
 
 
 @triton.jit
@@ -328,13 +360,11 @@ def cosine(x):
 
 
 @triton.jit
-def activation(s, u, f, h, first, M: tl.constexpr, QUERY: tl.constexpr):
-    """b from s: (T, BB)."""
+def activation(s, offset, f, first, M: tl.constexpr):
+    """b from s: (T, BB); `offset`: (T,), what "softmax" leaves out of its exponents."""
     if M.b == "exp":
         F = tl.exp2(exponent(s, f, first, M) * LOG2E)
     elif M.b == "softmax":
-        # A factor a query leaves y as it is; this one keeps its features within range.
-        offset = top_exponent(u, f, h, M) if QUERY else tl.sum(u * u, 1) * tl.load(f.bias + M.B)
         F = tl.exp2((exponent(s, f, first, M) - offset[:, None]) * LOG2E)
     elif M.b == "hadamard":
         F = s * s * tl.exp2(exponent(s, f, first, M) * LOG2E)
@@ -374,37 +404,51 @@ def within(F, first, M: tl.constexpr):
 
 
 @triton.jit
-def top_exponent(u, f, h, M: tl.constexpr):
+def top_exponent(u, side, b, h, kv, t, end, M: tl.constexpr):
     """The largest s + c of a token over all columns: (T,)."""
     top = tl.sum(u, 1) * 0.0 - float("inf")
     for first in range(0, M.B, M.BB):
-        e = exponent(pre_activation(u, f, h, first, M), f, first, M)
+        s = project(u, side.u, b, h, kv, t, end, side.b.weight, first, M.B, M.BB, M)
+        e = exponent(s, side.b, first, M)
         e = tl.where((first + tl.arange(0, M.BB) < M.B)[None, :], e, -float("inf"))
         top = tl.maximum(top, tl.max(e, 1))
     return top
 
 
 @triton.jit
-def b_of(u, f, b, h, kv, t, end, first, M: tl.constexpr, QUERY: tl.constexpr):
+def b_of(u, side, b, h, kv, t, end, first, M: tl.constexpr, QUERY: tl.constexpr):
     """A block of b for tokens u: (T, BB), and s; head h of the tokens is head kv of the weights."""
-    if M.b == "given":
-        F = tile(f.given, b, h, t, end, M.B, M.BB, first).to(tl.float32)
-        s = F
+    f = side.b
+    if M.weights:
+        s = project(u, side.u, b, h, kv, t, end, f.weight, first, M.B, M.BB, M)
     else:
-        s = pre_activation(u, f, kv, first, M)
-        F = activation(s, u, f, kv, first, M, QUERY)
+        s = tile(f.given, b, h, t, end, M.B, M.BB, first).to(tl.float32)
+    if M.b == "given":
+        F = s
+    else:
+        offset = tl.sum(u, 1)
+        if M.b == "softmax":
+            # A factor a query leaves y as it is; this one keeps its features within range.
+            if QUERY:
+                offset = top_exponent(u, side, b, h, kv, t, end, M)
+            else:
+                offset = tl.sum(u * u, 1) * tl.load(f.bias + M.B)
+        F = activation(s, offset, f, first, M)
     return F, s
 
 
 @triton.jit
-def a_of(u, f, b, h, kv, t, end, M: tl.constexpr):
+def a_of(u, side, b, h, kv, t, end, M: tl.constexpr):
     """a for tokens u: (T, AP), and what its slope needs: W u and W' u."""
+    f = side.a
     if M.a == "given":
         P = tile(f.given, b, h, t, end, M.A, M.AP).to(tl.float32)
         s, r = P, P
     else:
-        s = project(u, f.weight, kv, 0, M.A, M.AP, M)
-        r = s if M.a == "square" else project(u, f.second, kv, 0, M.A, M.AP, M)
+        s = project(u, side.u, b, h, kv, t, end, f.weight, 0, M.A, M.AP, M)
+        r = s
+        if M.a == "product":
+            r = project(u, side.u, b, h, kv, t, end, f.second, 0, M.A, M.AP, M)
         P = s * r
     return P, s, r
 
@@ -413,10 +457,7 @@ def a_of(u, f, b, h, kv, t, end, M: tl.constexpr):
 def b_back(du, dF, F, s, u, f, kv, first, M: tl.constexpr, QUERY: tl.constexpr):
     """du with what comes through a block of b: (T, DP)."""
     ds = slope(s, F, dF, f, first, M)
-    if M.weights:
-        du += project_back(ds, f.weight, kv, first, M.B, M.BB, M)
-    else:
-        du += ds
+    du += project_back(ds, f.weight, kv, first, M.B, M.BB, M)
     if M.b == "softmax" and not QUERY:
         du -= (2.0 * tl.load(f.bias + M.B) * tl.sum(ds, 1))[:, None] * u
     return du
@@ -457,24 +498,6 @@ def column(P, a, WP: tl.constexpr):
 def beside(x, y, W: tl.constexpr):
     """[x | y]: (T, W / 2) each -> (T, W)."""
     return tl.reshape(tl.permute(tl.join(x, y), (0, 2, 1)), (x.shape[0], W))
-
-
-@triton.jit
-def polynomial(x, M: tl.constexpr):
-    """c0 + c1 x + c2 x^2 + c3 x^3."""
-    k = M.c2 * x + M.c1
-    if M.degree == 3:
-        k = (M.c3 * x + M.c2) * x + M.c1
-    return k * x + M.c0
-
-
-@triton.jit
-def polynomial_slope(x, M: tl.constexpr):
-    """c1 + 2 c2 x + 3 c3 x^2."""
-    k = 2.0 * M.c2
-    if M.degree == 3:
-        k += 3.0 * M.c3 * x
-    return k * x + M.c1
 
 
 @triton.jit

@@ -117,6 +117,36 @@ def group(P, a, WP: tl.constexpr, CUBIC: tl.constexpr, QUERY: tl.constexpr):
 
 
 @triton.jit
+def state_rows(X, row, B, BB: tl.constexpr, M: tl.constexpr):
+    """Rows `row`... of S, B of them: (BB, EP)."""
+    c, e = tl.arange(0, BB), tl.arange(0, M.EP)
+    p = X + (row + c)[:, None] * M.E + e[None, :]
+    return tl.load(p, mask=(c < B)[:, None] & (e < M.E)[None, :], other=0.0)
+
+
+@triton.jit
+def state_sums(X, first, A, B, AP: tl.constexpr, BB: tl.constexpr, M: tl.constexpr):
+    """A x B numbers of s from `first`: (AP, BB)."""
+    a, c = tl.arange(0, AP), tl.arange(0, BB)
+    p = X + M.rows * M.E + first + a[:, None] * B + c[None, :]
+    return tl.load(p, mask=(a < A)[:, None] & (c < B)[None, :], other=0.0)
+
+
+@triton.jit
+def products(
+    P, F, X, row, BW, first, last,
+    M: tl.constexpr, WP: tl.constexpr, BB: tl.constexpr, CUBIC: tl.constexpr, QUERY: tl.constexpr,
+):  # fmt: skip
+    """sum_a p_a (F S_a) over groups first, ..., last - 1: (T, EP)."""
+    F = narrow(F, M)
+    o = zeros(P.shape[0], M.EP)
+    for a in range(first, last):
+        S = state_rows(X, row + a * BW, BW, BB, M)
+        o += group(P, a, WP, CUBIC, QUERY) * dot(F, S, M)
+    return o
+
+
+@triton.jit
 def groups(
     P, F, a, WP: tl.constexpr, BB: tl.constexpr, J: tl.constexpr, CUBIC: tl.constexpr,
     QUERY: tl.constexpr,
@@ -142,9 +172,9 @@ def factors(
     """
     u, r = normalised(side.u, b, h, t, end, M)
     if M.degree == 0:
-        P, F = u, b_of(u, side.b, b, h, kv, t, end, first, M, QUERY)[0]
+        P, F = u, b_of(u, side, b, h, kv, t, end, first, M, QUERY)[0]
         if M.a != "none":
-            P, _, _ = a_of(u, side.a, b, h, kv, t, end, M)
+            P, _, _ = a_of(u, side, b, h, kv, t, end, M)
     elif HALF:
         P = u
         F = tile(side.u, b, h, t, end, M.D, M.D - M.half, M.half).to(tl.float32) * r[:, None]

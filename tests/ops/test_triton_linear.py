@@ -45,15 +45,21 @@ def heads(name, head_dim=16, n_heads=2, backend="triton", **options):
     return slay.get_attention_class(name).heads_only(head_dim, n_heads, backend=backend, **options)
 
 
-def tokens(mechanism, length, *, batch=1, value_dim=8, dtype=torch.float32, keys=None, seed=0):
-    """q: (B, H, L, d), k: (B, K, Lk, d), v: (B, K, Lk, e), wanting gradients."""
+def tokens(
+    mechanism, length, *, batch=1, value_dim=8, dtype=torch.float32, keys=None, seed=0, alike=0.0
+):
+    """q: (B, H, L, d), k: (B, K, Lk, d), v: (B, K, Lk, e), wanting gradients.
+
+    `alike`: how much of one vector they have in common.
+    """
     draw = torch.Generator().manual_seed(seed)
     keys = length if keys is None else keys
     d, kv = mechanism.head_dim, mechanism.n_kv_heads
     shapes = (mechanism.n_heads, length, d), (kv, keys, d), (kv, keys, value_dim)
-    return [
-        torch.randn(batch, *shape, generator=draw).to(dtype).requires_grad_() for shape in shapes
-    ]
+    drawn = [torch.randn(batch, *shape, generator=draw) for shape in shapes]
+    common = torch.randn(d, generator=draw)
+    drawn = [drawn[0] + alike * common, drawn[1] + alike * common, drawn[2]]
+    return [t.to(dtype).requires_grad_() for t in drawn]
 
 
 def specified(mechanism, q, k, v, **masks):
@@ -108,12 +114,14 @@ def test_float32(name, causal):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(
-    "name", [n for n in NAMES if slay.get_attention_class(n).nonnegative]
-)  # sums of both signs have no digits left in half precision
+@every_mechanism
 def test_half_precision(name, dtype):
+    """Where scores may have both signs, of tokens so alike that they have one."""
     mechanism = heads(name, head_dim=32, n_heads=1)
-    compare(name, mechanism, tokens(mechanism, 150, value_dim=32, dtype=dtype), dtype)
+    alike = 0.0 if mechanism.nonnegative else 4.0
+    inputs = tokens(mechanism, 150, value_dim=32, dtype=dtype, alike=alike)
+    assert cancellation(name, mechanism.scores(*[t.float() for t in inputs[:2]])) < 4
+    compare(name, mechanism, inputs, dtype)
 
 
 @pytest.mark.parametrize("name", ["linear", "performer", "yat-performer-anchor", "yat-quadratic"])
@@ -125,20 +133,25 @@ def test_lengths_and_chunks(name, length, chunk):
 
 
 @pytest.mark.parametrize(
-    ("name", "head_dim", "options"),
+    ("name", "head_dim", "value_dim", "options"),
     [
-        ("yat-quadratic", 32, {}),  # only half of the products are kept
-        ("yat-quadratic", 64, {}),
-        ("yat-performer-anchor", 8, {"poly_dim": 5, "num_prf_features": 12}),
-        ("performer", 16, {"num_features": 200}),  # in blocks
-        ("performer", 16, {"num_features": 100, "kernel": "softmax"}),
-        ("rff", 16, {"num_features": 70}),
-        ("linear", 64, {}),
+        ("yat-quadratic", 32, 24, {}),  # only half of the products are kept
+        ("yat-quadratic", 64, 40, {}),  # gradients: some values after others
+        ("yat-quadratic", 128, 72, {}),
+        ("yat-performer-anchor", 8, 24, {"poly_dim": 5, "num_prf_features": 12}),
+        ("yat-performer-anchor", 128, 72, {}),
+        ("performer", 16, 24, {"num_features": 200}),  # in blocks
+        ("performer", 16, 24, {"num_features": 100, "kernel": "softmax"}),
+        ("performer", 128, 72, {}),
+        ("rff", 16, 24, {"num_features": 70}),
+        ("linear", 64, 24, {}),
+        ("linear", 128, 72, {}),
+        ("cosformer", 128, 24, {}),  # as one vector of features
     ],
 )
-def test_widths(name, head_dim, options):
+def test_widths(name, head_dim, value_dim, options):
     mechanism = heads(name, head_dim, n_heads=1, **options)
-    inputs = tokens(mechanism, 140, value_dim=24)
+    inputs = tokens(mechanism, 140 if head_dim < 128 else 70, value_dim=value_dim)
     y = mechanism.attend(*inputs)
     torch_ = heads(name, head_dim, n_heads=1, backend="torch", **options).double()
     exact = [t.detach().double().requires_grad_() for t in inputs]
@@ -149,6 +162,26 @@ def test_widths(name, head_dim, options):
     found = torch.autograd.grad(y, inputs, g)
     for a, b in zip(found, torch.autograd.grad(expected, exact, g.double()), strict=True):
         assert error(a, b) <= bound
+
+
+KERNELS = ("_chunk_states", "_outputs", "_query_gradients", "_key_gradients")
+
+
+@pytest.mark.parametrize("name", ["linear", "yat-performer-anchor", "yat-quadratic"])
+@pytest.mark.parametrize("choice", range(5))
+def test_every_block_that_a_device_may_choose(name, choice, monkeypatch):
+    """Of tokens, whatever the shape class that it is for."""
+    from slay.ops import triton_linear
+
+    for kernel in KERNELS:
+        classes = getattr(triton_linear, kernel)
+        known = {str(c.kwargs): c.kwargs for tuned in classes.values() for c in tuned.configs}
+        blocks = list(known.values())
+        assert len(blocks) <= 5
+        for tuned in classes.values():
+            monkeypatch.setattr(tuned, "interpreted", blocks[choice % len(blocks)])
+    mechanism = heads(name, n_heads=1)
+    compare(name, mechanism, tokens(mechanism, 150), torch.float32)
 
 
 @every_mechanism
@@ -316,11 +349,12 @@ def test_what_kernels_cannot_take(name, head_dim, options, dtype, says):
 
 
 def test_gradients_that_kernels_cannot_form():
-    q = torch.randn(1, 1, 4, 128, requires_grad=True)
-    mechanism = slay.get_attention_class("linear").heads_only(128, 1, backend="triton")
+    q = torch.randn(1, 1, 4, 16, requires_grad=True)
+    cls = slay.get_attention_class("yat-performer-anchor")
+    mechanism = cls.heads_only(16, 1, backend="triton", poly_dim=48)
     with torch.no_grad():
         assert mechanism.attend(q, q, q).isfinite().all()
-    with pytest.raises(SlayError, match="heads up to 64, not 128"):
+    with pytest.raises(SlayError, match="factors up to 32 features, not 48 x 32"):
         mechanism.attend(q, q, q)
 
 

@@ -83,3 +83,18 @@ def test_failing_jobs_are_told_last_and_the_others_finish(checkout):
     assert last.count("did you mean 'bias'") == 3  # once a mechanism
     assert "1 more ended alike" in last
     assert "Traceback" not in done.stdout
+
+
+def test_a_mistake_in_the_code_is_shown_with_its_place(checkout):
+    checkout.edit(
+        "slay/attention/linear.py",
+        "def feature_map(",
+        "def feature_map(*_):\n        1 / 0\n    def old(",
+    )
+    done = checkout.run("--cores", "2", "results", "--configfile", "config/smoke.yaml")
+    assert done.returncode != 0
+    last = done.stdout.partition("steps failed:")[2]
+    assert "run_quality: quality linear/isotropic-d16-L128/seed" in last
+    assert "slay/attention/linear.py" in last
+    assert last.count("ZeroDivisionError: division by zero") >= 1
+    assert all("linear" in line for line in re.findall(r"^run_.*", last, flags=re.MULTILINE))

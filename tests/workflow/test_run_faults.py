@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -101,3 +102,49 @@ def test_an_edit_during_a_run_mixes_nothing(checkout, tmp_path):
     assert checkout.measured() == {
         f"tasks {name}/majority-L8/seed{seed}" for name in ("standard", "linear") for seed in (0, 1)
     }
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=64k none results || exit 99
+"$0" --cores 2 results --configfile "$1" && exit 98
+find results -name '*.json' -exec "$2" -m json.tool {} /dev/null \\; >> broken 2>&1
+find results -name '*.json' > kept
+mount -o remount,size=64m results
+"$0" --cores 2 results --configfile "$1"
+"""
+
+
+def test_a_full_disk_and_then_room(checkout, tmp_path):
+    """In a mount namespace, whose disk for results has no room, and then has."""
+    shutil.rmtree(checkout.path / "results")
+    (checkout.path / "results").mkdir()
+    command = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        FULL_DISK,
+        BIN / "snakemake",
+        SMOKE,
+        sys.executable,
+    ]
+    done = subprocess.run(command, cwd=checkout.path, capture_output=True, text=True)
+    if done.returncode == 99 or "unshare failed" in done.stderr:
+        pytest.skip(f"this machine does not let us mount a small disk: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (checkout.path / "broken").read_text()
+    assert 0 < len((checkout.path / "kept").read_text().split()) < 24
+    names = finished(done.stderr)
+    assert len(names) == len(set(names)) == 16  # none was measured again
+
+
+def test_snakemake_looks_at_its_queue_when_jobs_end(checkout):
+    """Not ever more often, as with its limit to jobs a second."""
+    shutil.rmtree(checkout.path / "results/smoke/records/quality")
+    shutil.rmtree(checkout.path / "results/smoke/records/tasks")
+    done = checkout.run("--verbose", "--cores", "1", *RESULTS)
+    assert done.returncode == 0, done.stdout[-3000:]
+    looks = len(re.findall(r"^Ready jobs: ", done.stdout, flags=re.MULTILINE))
+    assert 14 <= looks <= 2 * len(finished(done.stdout)) + 5
