@@ -101,7 +101,7 @@ def store_factors(du, dP, dF, side, da, db, b, h, kv, t, end, first,
 
     Tokens are read and factors formed once more: they would take up registers all the while.
     """
-    u, _ = normalised(side.u, b, h, t, end, M)
+    u, r = normalised(side.u, b, h, t, end, M)
     if M.b == "given":
         put(db, dF, b, h, t, end, M.B, M.BB, first)
     else:
@@ -228,7 +228,7 @@ def query_gradients(
                 queries, keys, X, g, dz, dq, b, h, kv, t, own, start, end, L, M, CAUSAL, T, TK
             )  # fmt: skip
         else:
-            u, _ = normalised(queries.u, b, h, t, end, M)
+            u, r = normalised(queries.u, b, h, t, end, M)
             du = zeros(T, M.DP)
             for first in range(0, M.B, M.BB):
                 P, F = both_factors(queries, u, b, h, kv, t, end, first, M, True)
@@ -273,7 +273,7 @@ def key_gradients(
             )  # fmt: skip
         else:
             there = keys_there(keys.padding, b, t, end, L)
-            u, _ = normalised(keys.u, b, kv, t, end, M)
+            u, r = normalised(keys.u, b, kv, t, end, M)
             v = narrow(tile(keys.w, b, kv, t, end, M.E, M.EP), M)
             du, sums, one = zeros(T, M.DP), zeros(T, M.EP), tl.full((T,), 1.0, tl.float32)
             for first in range(0, M.B, M.BB):

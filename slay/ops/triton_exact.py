@@ -392,7 +392,9 @@ _query_gradients = tuned(query_gradients, KEY, "TK", {
 })  # fmt: skip
 _key_gradients = tuned(key_gradients, KEY, "TQ", {
     "half 64": [(4, 2, 64, 64), (8, 2, 128, 64)],
+    "half 64 general": [(4, 2, 64, 32), (8, 2, 128, 32)],
     "half 128": [(8, 2, 128, 32), (8, 2, 64, 32)],
+    "half 128 general": [(8, 2, 128, 16), (8, 2, 64, 32)],
     "full 32": [(4, 2, 64, 32), (8, 2, 128, 32)],
     "full 64": [(8, 2, 32, 32), (4, 2, 32, 32)],
     "full 128": [(8, 2, 16, 32)],
@@ -486,7 +488,9 @@ class Call:
             queries, keys, rows(y), rows(rest) if rest.numel() else None, z, rows(dq), weights,
             deltas, *sizes, LONGEST_TILE,
         )  # fmt: skip
-        _key_gradients[self.M.kind](
+        # Grouped heads and packed sequences take registers too.
+        kind = f"{self.M.kind} general" if self.H > self.K or self.spans is not None else ""
+        _key_gradients[kind if kind in _key_gradients else self.M.kind](
             self.blocks(self.Lk, self.K),
             queries, keys, weights, deltas, rows(dk), rows(dv), *sizes, self.H // self.K,
             LONGEST_TILE,

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import triton
@@ -20,6 +22,8 @@ HALF_PI = tl.constexpr(math.pi / 2)
 LOG2E = tl.constexpr(1.4426950408889634)
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 DELTA = tl.constexpr(1e-12)  # that of slay.ops.normalise
+# Kernels depend on the properties of `Map` too, which Triton's cache does not look at.
+CODE = sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 
 
 class Rows(NamedTuple):
@@ -70,6 +74,7 @@ class Map:
     weights: bool  # whether b has weights
     dtype: Any  # of the large matrix products: tl.bfloat16 or tl.float32
     precision: str  # of the products that make features
+    code: str = CODE
 
     @property
     def columnwise(self) -> bool:
@@ -98,7 +103,7 @@ class Map:
         if self.dtype == tl.float32:
             return "full"
         width = max(32, self.DP, self.EP, self.AP, self.BB)
-        return f"{width} polynomial" if width == 64 and self.degree else str(width)
+        return f"{width} polynomial" if width > 32 and self.degree else str(width)
 
     @property
     def blocks(self) -> int:
@@ -113,7 +118,8 @@ class Map:
     @property
     def slice(self) -> int:
         """Columns of a wide head that are multiplied at once, where they have a common sum."""
-        return 32 if self.dtype == tl.float32 else 64
+        small = self.dtype == tl.float32 or (self.a != "none" and self.DP == 64)
+        return 32 if small else 64
 
     @property
     def columns(self) -> int:
