@@ -213,51 +213,42 @@ class Call:
     def backward(
         self, y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None
     ) -> tuple[Tensor, ...]:
-        """Gradients of q, k, v, the given factors (empty where there are none), the first state."""
-        dv = torch.empty(self.v.shape, dtype=self.v.dtype, device=self.v.device)
-        given = [self.new(0) if g is None else torch.empty_like(g).contiguous() for g in self.given]
+        """Gradients of q, k, v, the given factors (empty where there are none), the first state.
+
+        All but that of v are sums over values, of which so many fit into registers at once.
+        """
         W = self.M.values_at_once
         if self.M.E <= W:
-            dq, dk = (
-                torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (self.q, self.k)
-            )
-            dinitial = self._gradients(y, z, X, dy, dfinal, dq, dk, dv, given)
-            return dq, dk, dv, *given, dinitial
-        # All gradients but dv are sums over values, of which so many fit into registers.
-        sums = [self.new(*t.shape).zero_() for t in (self.q, self.k, *given)]
-        dinitial = self.new(X.shape[0], self.sequences, self.M.state).zero_()
+            return self._gradients(y, z, X, dy, dfinal)
+        parts = []
         for e in range(0, self.M.E, W):
-            part = slice(e, min(e + W, self.M.E))
-            call = Call(self.q, self.k, self.v[..., part], *self.rest, self.C)
-            terms = [torch.empty_like(t) for t in sums]
-            last = None if dfinal is None else self._part_of_state(dfinal, part, sums=e == 0)
-            first = call._gradients(
-                y[..., part], z, self._part_of_state(X, part), dy[..., part], last,
-                *terms[:2], dv[..., part], terms[2:],
-            )  # fmt: skip
-            for total, term in zip(sums, terms, strict=True):
-                total += term
-            rows = self.M.rows * (part.stop - e)
-            S, s = dinitial.split((self.M.rows * self.M.E, self.M.sums), dim=-1)
-            S.unflatten(-1, (self.M.rows, self.M.E))[..., part] += first[..., :rows].unflatten(
-                -1, (self.M.rows, -1)
-            )
-            s += first[..., rows:]
-        grads = zip(sums, (self.q, self.k, *given), strict=True)
-        dq, dk, *given = (total.to(t.dtype) for total, t in grads)
-        return dq, dk, dv, *given, dinitial
+            some = slice(e, e + W)
+            call = Call(self.q, self.k, self.v[..., some], *self.rest, self.C)
+            last = None
+            if dfinal is not None:
+                S, s = self._rows_and_sums(dfinal)
+                last = _state(S[..., some], s if e == 0 else torch.zeros_like(s))
+            S, s = self._rows_and_sums(X)
+            of_parts = y[..., some], z, _state(S[..., some], s), dy[..., some], last
+            *grads, first = call._gradients(*of_parts)
+            parts.append((*grads, *call._rows_and_sums(first)))
+        terms = [list(each) for each in zip(*parts, strict=True)]
+        dv, rows_of_S = (torch.cat(terms.pop(i), dim=-1) for i in (2, -2))
+        dq, dk, *given, s = map(_sum, terms)
+        return dq, dk, dv, *given, _state(rows_of_S, s)
 
-    def _part_of_state(self, X: Tensor, part: slice, *, sums: bool = True) -> Tensor:
-        """A state of some of the values, with s or zeros for it."""
+    def _rows_and_sums(self, X: Tensor) -> tuple[Tensor, Tensor]:
+        """S: (..., rows, E) and s of a state."""
         S, s = X.split((self.M.rows * self.M.E, self.M.sums), dim=-1)
-        S = S.unflatten(-1, (self.M.rows, self.M.E))[..., part].flatten(-2)
-        return torch.cat((S, s if sums else torch.zeros_like(s)), dim=-1)
+        return S.unflatten(-1, (self.M.rows, self.M.E)), s
 
     def _gradients(
-        self, y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None,
-        dq: Tensor, dk: Tensor, dv: Tensor, given: list[Tensor],
-    ) -> Tensor:  # fmt: skip
-        """Fills dq, dk, dv and `given`, the gradients of given factors; that of the first state."""
+        self, y: Tensor, z: Tensor, X: Tensor, dy: Tensor, dfinal: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        dq, dk, dv = (
+            torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (self.q, self.k, self.v)
+        )
+        given = [self.new(0) if g is None else torch.empty_like(g).contiguous() for g in self.given]
         da_q, da_k, db_q, db_k = (None if not g.numel() else rows(g) for g in given)
         if self.M.columnwise:
             db_q, db_k = rows(dq), rows(dk)
@@ -276,7 +267,16 @@ class Call:
             side, self.keys(), dX, rows(dk), rows(dv), da_k, db_k,
             self.Lk, self.C, dX.shape[1], self.H, self.K, self.M, self.causal, self.H // self.K,
         )  # fmt: skip
-        return dinitial
+        return dq, dk, dv, *given, dinitial
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).float().sum(0).to(terms[0].dtype)
+
+
+def _state(S: Tensor, s: Tensor) -> Tensor:
+    """A state of rows S: (..., rows, E) and sums s."""
+    return torch.cat((S.flatten(-2), s), dim=-1)
 
 
 # The arguments of both operators that a `Call` is made of, in its order.
