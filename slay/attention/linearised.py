@@ -123,23 +123,27 @@ class FeatureAttention(Attention):
                 j = torch.arange(k.shape[2], device=k.device).view(1, 1, -1)
             with torch.autocast(q.device.type, enabled=False):
                 q, k = self.prepare(q), self.prepare(k)
-                recipe, reason = self._possible(self.recipe(q, k, i, j), q, k, v)
-                if reason is not None and self.num_features <= WIDEST_DENSE:
-                    phi_q, phi_k = self._features(q, k, i, j)
-                    dense = given(Dense(phi_q.expand()), Dense(phi_k.expand()))
-                    recipe, reason = self._possible(dense, q, k, v)
+                gradient = wants_gradient(q, k, v, *self.map_parameters())
+                recipe, reason = self.possible_recipe(q, k, v, i, j, gradient=gradient)
             if recipe is not None:
                 found = q, k, recipe
         self.backend_used = choose(self.backend, reason)
         return found if self.backend_used == "triton" else None
 
-    def _possible(
-        self, recipe: Recipe | None, q: Tensor, k: Tensor, v: Tensor
+    def possible_recipe(
+        self, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, *, gradient: bool
     ) -> tuple[Recipe | None, str | None]:
-        """A recipe, and why kernels cannot take it, if they cannot."""
-        columns = () if recipe is None else (*(recipe.given_a or ()), *(recipe.given_b or ()))
-        gradient = wants_gradient(q, k, v, *columns)
-        return recipe, recipe_limit(recipe, q, v, gradient=gradient)
+        """A recipe that kernels can take, or why they cannot; arguments as for `recipe`.
+
+        A product that is too wide for them is tried as one vector of features.
+        """
+        recipe = self.recipe(q, k, i, j)
+        reason = recipe_limit(recipe, q, v, gradient=gradient)
+        if reason is not None and self.num_features <= WIDEST_DENSE:
+            phi_q, phi_k = self._features(q, k, i, j)
+            recipe = given(Dense(phi_q.expand()), Dense(phi_k.expand()))
+            reason = recipe_limit(recipe, q, v, gradient=gradient)
+        return recipe, reason
 
     def _by_kernels(
         self,

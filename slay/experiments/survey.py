@@ -19,7 +19,6 @@ from torch import Tensor
 from slay.attention.linearised import FeatureAttention
 from slay.attention.yat_spherical import SphericalYatAttention
 from slay.errors import SlayError
-from slay.ops.dispatch import recipe_limit
 from slay.registry import get_attention_class
 
 TARGETS = {"sm_80": 80, "sm_90": 90}
@@ -135,15 +134,15 @@ def _linear(
 
     i = torch.arange(q.shape[2], device="meta").view(1, 1, -1)
     q, k = mechanism.prepare(q), mechanism.prepare(k)
-    recipe = mechanism.recipe(q, k, i, i)
-    reason = recipe_limit(recipe, q, v, gradient=False)
-    if recipe is None or reason is not None:
-        raise SlayError(f"{type(mechanism).__name__}: {reason}")
-    tensors, kinds = arguments(recipe, padding)
-    call = Call(q, k, v, *tensors, bounds, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
-    y, z, X, _ = call.forward(None)
-    if recipe_limit(recipe, q, v, gradient=True) is None:
-        call.backward(y, z, X, y, None)
+    for gradient in (False, True):
+        recipe, reason = mechanism.possible_recipe(q, k, v, i, i, gradient=gradient)
+        if recipe is None or reason is not None:
+            raise SlayError(f"{type(mechanism).__name__}: {reason}")
+        tensors, kinds = arguments(recipe, padding)
+        call = Call(q, k, v, *tensors, bounds, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
+        y, z, X, _ = call.forward(None)
+        if gradient:
+            call.backward(y, z, X, y, None)
     token = Call(*(t[:, :, :1] for t in (q, k, v)), *tensors, None, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
     state = q.new_empty(1, k.shape[1], v.shape[3] + 1, 1, dtype=torch.float32)
     decode_launch(token, state, state)

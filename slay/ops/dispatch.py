@@ -13,8 +13,9 @@ from slay.errors import SlayError, unknown
 from slay.ops.recipe import Recipe
 
 Backend = Literal["auto", "torch", "triton"]
-WIDEST = 128  # heads, values, and either factor of a product
-WIDEST_CUBIC = 32
+WIDEST = 128  # heads and values
+WIDEST_CUBIC = 32  # heads
+WIDEST_FACTOR = 64  # features of either factor of a product
 WIDEST_DENSE = 512  # features that are no product
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -79,12 +80,11 @@ def recipe_limit(recipe: Recipe | None, q: Tensor, v: Tensor, *, gradient: bool)
     if recipe.degree == 3 and head_dim > WIDEST_CUBIC:
         return f"kernels take cubic features of heads up to {WIDEST_CUBIC}, not {head_dim}"
     a, b = recipe.widths(head_dim)
-    if a > 1 and max(a, b) > WIDEST:
-        return f"kernels take factors of up to {WIDEST} features, not {a} x {b}"
-    if b > WIDEST_DENSE:
+    if a > 1:
+        most = WIDEST_FACTOR // 2 if gradient and q.dtype == torch.float32 else WIDEST_FACTOR
+        if max(a, b) > most:  # more would not fit into registers
+            of = f"gradients of {q.dtype} factors" if most < WIDEST_FACTOR else "factors"
+            return f"kernels take {of} of up to {most} features, not {a} x {b}"
+    elif b > WIDEST_DENSE:
         return f"kernels take up to {WIDEST_DENSE} features that are no product, not {b}"
-    product = a > 1 and recipe.degree == 0
-    most = 32 if q.dtype == torch.float32 else 64
-    if gradient and product and max(a, b) > most:  # more would not fit into registers
-        return f"kernels form gradients of {q.dtype} factors up to {most} features, not {a} x {b}"
     return None

@@ -229,7 +229,7 @@ def query_gradients(
             )  # fmt: skip
         else:
             u, r = normalised(queries.u, b, h, t, end, M)
-            du = zeros(T, M.DP)
+            du = zeros(T, M.DP if M.projects else 1)
             for first in range(0, M.B, M.BB):
                 P, F = both_factors(queries, u, b, h, kv, t, end, first, M, True)
                 dP, dF = across_back(P, F, g, dz, X, first, M)
@@ -245,7 +245,7 @@ def query_gradients(
                 du = store_factors(
                     du, dP, dF, queries, da, db, b, h, kv, t, end, first, M, True
                 )  # fmt: skip
-            if not M.columnwise:
+            if M.projects:
                 u, r = normalised(queries.u, b, h, t, end, M)
                 put(dq, norm_back(du, u, r, M), b, h, t, end, M.D, M.DP)
 
@@ -275,7 +275,8 @@ def key_gradients(
             there = keys_there(keys.padding, b, t, end, L)
             u, r = normalised(keys.u, b, kv, t, end, M)
             v = narrow(tile(keys.w, b, kv, t, end, M.E, M.EP), M)
-            du, sums, one = zeros(T, M.DP), zeros(T, M.EP), tl.full((T,), 1.0, tl.float32)
+            du, sums = zeros(T, M.DP if M.projects else 1), zeros(T, M.EP)
+            one = tl.full((T,), 1.0, tl.float32)
             for first in range(0, M.B, M.BB):
                 P, F = both_factors(keys, u, b, kv, kv, t, end, first, M, False)
                 dP, dF = across_back(P, F, v, one, X, first, M)
@@ -302,7 +303,7 @@ def key_gradients(
                 du = store_factors(
                     du, dP, dF, keys, da, db, b, kv, kv, t, end, first, M, False
                 )  # fmt: skip
-            if not M.columnwise:
+            if M.projects:
                 u, r = normalised(keys.u, b, kv, t, end, M)
                 du = tl.where(there[:, None], du, 0.0)
                 put(dk, norm_back(du, u, r, M), b, kv, t, end, M.D, M.DP)

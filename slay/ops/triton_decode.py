@@ -161,7 +161,7 @@ def decode_launch(call: Call, state: Tensor, new_state: Tensor) -> Tensor:
     y = call.v.new_empty(call.B, call.H, 1, M.E)
     partial = call.new(bh, parts, M.E + 1)
     counters = _counters(bk, y.device, stream_of(y.device))
-    _decode["128" if M.size == "128" else "64"](
+    _decode["128" if max(M.DP, M.EP) > 64 else "64"](
         (parts, bk),
         call.queries(call.q), call.keys(), state, new_state, partial, counters, y,
         state.shape[-1], call.H, call.K,

@@ -38,6 +38,36 @@ def from_kernels(X: Tensor, M: Map, n_kv_heads: int, *, packed: bool) -> Tensor:
     return torch.cat((S, s.unsqueeze(-2)), dim=-2)
 
 
+def symmetric(X: Tensor, M: Map) -> Tensor:
+    """The gradient of a state, the same for rows of equal products as kernels take it to be.
+
+    What a state of everybody's layout gives back stands in one row of each product.
+    """
+    S, s = X.split((M.rows * M.E, M.sums), dim=-1)
+    S = S.unflatten(-1, (M.rows, M.E))
+    rows, sums = _terms(M)
+    S = _shared(S.mT, *_shares(tuple(rows))).mT.flatten(-2)
+    return torch.cat((S, _shared(s, *_shares(tuple(sums)))), dim=-1)
+
+
+def _shared(t: Tensor, product: Tensor, share: Tensor) -> Tensor:
+    """Every number's share of what numbers of the same product have in all."""
+    product, share = product.to(t.device), share.to(t.device, t.dtype)
+    total = t.new_zeros(*t.shape[:-1], int(product.max()) + 1).index_add_(-1, product, t)
+    return total.index_select(-1, product) * share
+
+
+@lru_cache(maxsize=32)
+def _shares(terms: tuple[tuple[int, ...], ...]) -> tuple[Tensor, Tensor]:
+    """Which product each term is, and its share in that: u_i u_j u_k stands for u_j u_i u_k too."""
+    products: dict[tuple[int, ...], int] = {}
+    index = [products.setdefault(tuple(sorted(term)), len(products)) for term in terms]
+    weight = torch.tensor([2.0 if len(t) == 3 and t[0] != t[1] else 1.0 for t in terms])
+    product = torch.tensor(index)
+    total = torch.zeros(len(products)).index_add_(0, product, weight)
+    return product, weight / total[product]
+
+
 def _picked(t: Tensor, places: Places) -> Tensor:
     index, factor = (p.to(t.device) for p in places)
     return t.index_select(-1, index) * factor.to(t.dtype)

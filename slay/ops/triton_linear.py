@@ -20,7 +20,7 @@ from torch import Tensor
 from slay.ops.recipe import Recipe
 from slay.ops.triton_backward import key_gradients, query_gradients
 from slay.ops.triton_configs import Tuned, tuned
-from slay.ops.triton_layout import from_kernels, to_kernels
+from slay.ops.triton_layout import from_kernels, symmetric, to_kernels
 from slay.ops.triton_maps import Factor, Map, Rows
 from slay.ops.triton_output import outputs
 from slay.ops.triton_state import Side, chunk_states, scan_states
@@ -48,7 +48,7 @@ _outputs = tuned(outputs, ["M"], "TK", {
 })  # fmt: skip
 _query_gradients = tuned(query_gradients, ["M"], "TK", {
     "32": [(8, 2, 128, 64), (8, 1, 64, 32)],
-    "64": [(8, 2, 128, 32), (8, 1, 64, 32)],
+    "64": [(8, 1, 64, 32), (8, 1, 64, 16)],
     "64 polynomial": [(8, 1, 64, 32), (8, 1, 64, 64)],
     "128": [(8, 1, 64, 16)],
     "128 polynomial": [(8, 1, 64, 16)],
@@ -56,7 +56,7 @@ _query_gradients = tuned(query_gradients, ["M"], "TK", {
 })  # fmt: skip
 _key_gradients = tuned(key_gradients, ["M"], "TQ", {
     "32": [(8, 2, 128, 32), (4, 2, 64, 32)],
-    "64": [(8, 1, 64, 32), (4, 2, 64, 32)],
+    "64": [(8, 1, 64, 32), (8, 1, 64, 16)],
     "64 polynomial": [(8, 1, 64, 32)],
     "128": [(8, 1, 64, 16)],
     "128 polynomial": [(8, 1, 64, 16)],
@@ -217,6 +217,8 @@ class Call:
 
         All but that of v are sums over values, of which so many fit into registers at once.
         """
+        if dfinal is not None and self.M.degree:
+            dfinal = symmetric(dfinal, self.M)
         W = self.M.values_at_once
         if self.M.E <= W:
             return self._gradients(y, z, X, dy, dfinal)
@@ -252,6 +254,9 @@ class Call:
         da_q, da_k, db_q, db_k = (None if not g.numel() else rows(g) for g in given)
         if self.M.columnwise:
             db_q, db_k = rows(dq), rows(dk)
+        elif not self.M.projects and not self.M.degree:  # nothing depends on q and k themselves
+            dq.zero_()
+            dk.zero_()
         dz = torch.empty_like(z)
         _query_gradients[self.M.size](
             self.blocks(self.Lq, self.H),

@@ -82,6 +82,11 @@ class Map:
         return not (self.degree or self.weights or self.b == "given")
 
     @property
+    def projects(self) -> bool:
+        """Whether factors are functions of W u."""
+        return self.weights or self.a in ("square", "product")
+
+    @property
     def c0(self) -> float:
         return self.c[0]
 
@@ -113,12 +118,14 @@ class Map:
     @property
     def values_at_once(self) -> int:
         """Of how many values gradients fit into registers."""
-        return 64 if self.dtype == tl.float32 or self.degree else 128
+        if self.dtype == tl.float32:
+            return 32 if self.a != "none" else 64
+        return 64 if self.degree or self.b == "given" else 128
 
     @property
     def slice(self) -> int:
         """Columns of a wide head that are multiplied at once, where they have a common sum."""
-        small = self.dtype == tl.float32 or (self.a != "none" and self.DP == 64)
+        small = self.dtype == tl.float32 or (self.DP == 64 and not self.degree)
         return 32 if small else 64
 
     @property
