@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -19,6 +20,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -124,15 +126,43 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
     path = _source(module)
     if path is None:
         raise SlayError(f"{module}: there is no such module")
+    digest, names = _known(path, path.read_bytes(), module)
+    return digest, tuple(name for name in names if _source(name))
+
+
+def _known(path: Path, source: bytes, module: str) -> tuple[str, list[str]]:
+    """The digest of a source and the names that it imports, as noted beside Python's own cache.
+
+    What was noted counts for the very bytes that it was found from, and the rules of this file.
+    """
+    note = path.parent / "__pycache__" / f"{path.stem}.slay-{sys.implementation.cache_tag}.json"
+    mark = hashlib.sha256(f"{_rules()} {module} ".encode() + source).hexdigest()
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        seen, digest, names = json.loads(note.read_bytes())
+    except (OSError, ValueError):
+        seen = ""
+    if seen == mark:
+        return digest, names
+    try:
+        tree = ast.parse(source)
     except SyntaxError as error:
         raise SlayError(f"{path}:{error.lineno}: {error.msg}") from error
     except ValueError as error:  # not UTF-8, or with null bytes
         raise SlayError(f"{path}: {error}") from error
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    imports = tuple(name for name in dict.fromkeys(_imports(tree, package)) if _source(name))
-    return _digest(tree), imports
+    names = list(dict.fromkeys(_imports(tree, package)))
+    digest = _digest(tree)
+    own = note.with_name(f"{note.name}.{os.getpid()}")
+    with suppress(OSError):  # a folder that cannot be written to costs time alone
+        note.parent.mkdir(exist_ok=True)
+        own.write_text(json.dumps([mark, digest, names]))
+        own.replace(note)
+    return digest, names
+
+
+@cache
+def _rules() -> str:
+    return file_digest(Path(__file__))
 
 
 def _digest(source: ast.Module | str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -95,6 +96,23 @@ def test_code_that_can_be_reached_changes_the_fingerprint(package, name, text):
     before = fingerprint(["slay.top"])
     package(name, text)
     assert fingerprint(["slay.top"]) != before
+
+
+def test_notes_beside_the_source_hold_for_its_very_bytes(package, tmp_path):
+    """Whatever the time of a file says; and a broken one is found again."""
+    leaf = tmp_path / "slay/sub/leaf.py"
+    times = leaf.stat().st_atime_ns, leaf.stat().st_mtime_ns
+    before = fingerprint(["slay.top"])
+    (note,) = (leaf.parent / "__pycache__").glob("leaf.slay-*.json")
+    package("sub/leaf.py", leaf.read_text().replace("ONE", "TWO"))
+    os.utime(leaf, ns=times)
+    changed = fingerprint(["slay.top"])
+    assert changed != before
+    note.write_text('["cut sho')
+    provenance._read.cache_clear()
+    assert fingerprint(["slay.top"]) == changed
+    package("sub/leaf.py", leaf.read_text().replace("TWO", "ONE"))
+    assert fingerprint(["slay.top"]) == before
 
 
 def test_further_strings_change_the_fingerprint(package):

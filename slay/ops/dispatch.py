@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import os
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -38,19 +38,15 @@ def choose(backend: str, reason: str | None) -> Literal["torch", "triton"]:
     return "triton"
 
 
-@torch.compiler.assume_constant_result
+# Whether Triton's interpreter runs kernels, on a CPU too; None where there is no Triton. Triton
+# itself is imported where kernels are called for.
+_interpreted = None
+if find_spec("triton") is not None:
+    _interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
 def interpreted() -> bool | None:
-    """Whether Triton's interpreter runs kernels, on a CPU too; None where there is no Triton."""
-    return _interpreted()
-
-
-@lru_cache(maxsize=1)
-def _interpreted() -> bool | None:
-    if find_spec("triton") is None:
-        return None
-    import triton
-
-    return bool(triton.knobs.runtime.interpret)
+    return _interpreted
 
 
 def tensor_limit(backend: str, q: Tensor, v: Tensor) -> str | None:
