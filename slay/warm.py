@@ -10,6 +10,7 @@ A child dies with its client, the server with whoever holds the other end of its
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -21,7 +22,7 @@ from pathlib import Path
 
 VARIABLE = "SLAY_WARM"
 STREAMS = 3  # standard input, output and error
-LIBRARIES = ("click", "numpy", "pydantic", "torch", "torch.profiler")
+LIBRARIES = ("click", "numpy", "pydantic.main", "pydantic.fields", "torch", "torch.profiler")
 
 
 def forward(arguments: list[str]) -> int | None:
@@ -53,6 +54,7 @@ def serve(path: str) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read once, when torch is imported
     for name in LIBRARIES:
         __import__(name)
+    gc.freeze()  # or every child would soon look through, and copy, all that torch has made
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -28,6 +29,20 @@ HELP = "{}\n\n\b\nslay run {} {} \\\n    --out record.json"
 
 class Experiments(click.Group):
     """A command an experiment."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Have it done by a process that has torch already, if there is one."""
+        from slay.warm import forward
+
+        status = forward(sys.argv[1:])
+        if status is not None:
+            sys.exit(status)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
+        gc.disable()  # while modules are loaded, all of which stay
+        try:
+            return super().invoke(ctx)
+        finally:
+            gc.enable()
 
     def list_commands(self, ctx: click.Context | None) -> list[str]:
         from slay.params import PARAMS
@@ -57,12 +72,6 @@ def run() -> None:
     slay run quality --attention yat-quadratic --out record.json
     slay run tasks --attention linear --task copy --seq-len 32 --out record.json
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
-    from slay.warm import forward
-
-    status = forward(sys.argv[1:])
-    if status is not None:
-        sys.exit(status)
 
 
 def _command(name: str) -> click.Command:
@@ -100,6 +109,8 @@ def _run(name: str, values: dict[str, Any]) -> None:
 
     from slay.experiments.run import run_job
 
+    gc.freeze()
+    gc.enable()
     record = run_job(
         params,
         Path(out),
