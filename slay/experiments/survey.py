@@ -48,7 +48,7 @@ SUBJECTS = (
     *(Subject(name, d, "bfloat16") for name in MAIN for d in (16, 32, 64, 128)),
     Subject("yat-cubic", 16, "bfloat16"),
     *(Subject(name, d, "float32") for name in MAIN for d in (32, 128)),
-    *(Subject(name, d, "bfloat16", "general") for name in MAIN for d in (32, 64, 128)),
+    *(Subject(name, d, "bfloat16", "general") for name in MAIN for d in (64, 128)),
 )
 
 

@@ -83,6 +83,16 @@ def across_back(P, F, g, dz, X, first, M: tl.constexpr):
 
 
 @triton.jit
+def across_values(sums, P, F, X, first, M: tl.constexpr):
+    """dv with what a block of features and the state give: (T, EP)."""
+    if M.a == "none":
+        sums += dot(F, state_rows(X, first, M.B - first, M.BB, M), M)
+    else:
+        sums += products(P, F, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, False)
+    return sums
+
+
+@triton.jit
 def inside_back(dP, dF, P, F, Po, Fo, dA, M: tl.constexpr):
     """dP and dF with dA: (T, TK), the gradient of the scores with Po, Fo of other tokens."""
     Po, Fo = narrow(Po, M), narrow(Fo, M)
@@ -279,22 +289,35 @@ def key_gradients(
             one = tl.full((T,), 1.0, tl.float32)
             for first in range(0, M.B, M.BB):
                 P, F = both_factors(keys, u, b, kv, kv, t, end, first, M, False)
+                if M.values_first:
+                    sums = across_values(sums, P, F, X, first, M)
+                if CAUSAL and M.values_first:
+                    for head in range(kv * G, kv * G + G):
+                        for t0 in range(own // TQ * TQ, end, TQ):
+                            j = t0 + tl.arange(0, TQ)
+                            uq = normalised(queries.u, b, head, j, end, M)[0]
+                            Pq, Fq = both_factors(queries, uq, b, head, kv, j, end, first, M, True)
+                            later = there[:, None] & (j[None, :] >= t[:, None])
+                            A = tl.where(later, scores(P, F, Pq, Fq, M), 0.0)
+                            sums += dot(A, summand(queries, b, head, H, j, end, L, M, True)[0], M)
+                    t, end, b, kv = fresh(t), fresh(end), fresh(b), fresh(kv)
+                    u, r = normalised(keys.u, b, kv, t, end, M)
+                    P, F = both_factors(keys, u, b, kv, kv, t, end, first, M, False)
                 dP, dF = across_back(P, F, v, one, X, first, M)
-                if M.a == "none":
-                    sums += dot(F, state_rows(X, first, M.B - first, M.BB, M), M)
-                else:
-                    sums += products(P, F, X, 0, M.B, 0, M.A, M, M.AP, M.BB, False, False)
+                if not M.values_first:
+                    sums = across_values(sums, P, F, X, first, M)
                 P, F = narrow(P, M), narrow(F, M)
                 if CAUSAL:
                     for head in range(kv * G, kv * G + G):
                         for t0 in range(own // TQ * TQ, end, TQ):
                             j = t0 + tl.arange(0, TQ)
-                            uq, _ = normalised(queries.u, b, head, j, end, M)
+                            uq = normalised(queries.u, b, head, j, end, M)[0]
                             Pq, Fq = both_factors(queries, uq, b, head, kv, j, end, first, M, True)
                             g, dz = summand(queries, b, head, H, j, end, L, M, True)
                             later = there[:, None] & (j[None, :] >= t[:, None])
-                            A = tl.where(later, scores(P, F, Pq, Fq, M), 0.0)
-                            sums += dot(A, g, M)
+                            if not M.values_first:
+                                A = tl.where(later, scores(P, F, Pq, Fq, M), 0.0)
+                                sums += dot(A, g, M)
                             dA = dot(v, tl.trans(narrow(g, M)), M) + dz[None, :]
                             dA = tl.where(later, dA, 0.0)
                             dP, dF = inside_back(dP, dF, P, F, Pq, Fq, dA, M)

@@ -44,7 +44,7 @@ _outputs = tuned(outputs, ["M"], "TK", {
     "64 polynomial": [(8, 2, 128, 64), (8, 1, 64, 64)],
     "128": [(8, 1, 64, 64), (8, 1, 64, 32)],
     "128 polynomial": [(8, 1, 64, 32), (8, 1, 64, 16)],
-    "full": [(8, 2, 16, 16)],
+    "full": [(8, 1, 16, 32)],
 })  # fmt: skip
 _query_gradients = tuned(query_gradients, ["M"], "TK", {
     "32": [(8, 2, 128, 64), (8, 1, 64, 32)],

@@ -123,6 +123,11 @@ class Map:
         return 64 if self.degree or self.b == "given" else 128
 
     @property
+    def values_first(self) -> bool:
+        """Whether gradients of values are formed in a pass of their own, to save registers."""
+        return self.dtype == tl.float32 and self.a != "none"
+
+    @property
     def slice(self) -> int:
         """Columns of a wide head that are multiplied at once, where they have a common sum."""
         small = self.dtype == tl.float32 or (self.DP == 64 and not self.degree)
