@@ -79,7 +79,7 @@ def recipe_limit(recipe: Recipe | None, q: Tensor, v: Tensor, *, gradient: bool)
     if a > 1:
         most = WIDEST_FACTOR
         if gradient and q.dtype == torch.float32:  # more would not fit into registers
-            most = 16 if recipe.given_a is not None and recipe.given_b is None else 32
+            most = 16 if recipe.b_weight is None and recipe.given_b is None else 32
         if max(a, b) > most:
             of = f"gradients of {q.dtype} factors" if most < WIDEST_FACTOR else "factors"
             return f"kernels take {of} of up to {most} features, not {a} x {b}"
