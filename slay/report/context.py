@@ -62,6 +62,7 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
         "has_figure": lambda name: has_figure(results.base / f"figures/{name}.pdf"),
         "table": lambda name: Latex(f"\\input{{\\built/tables/{name}}}"),
         "figure": lambda name: Latex(f"\\built/figures/{name}.pdf"),
+        "home": f"results/{results.folder.name}",
         "provenance": _provenance(results),
         "configured": _flag(results),
         "published_runs": [run.about | {"name": run.name} for run in others(results)],
@@ -111,14 +112,13 @@ def _provenance(results: Results) -> list[dict[str, Any]]:
     A figure with the name of a table shows the same records, and has no row of its own; nor has one
     of which this run has none.
     """
-    run = results.folder.name
     files = {name: f"figures/{name}.pdf" for name in FIGURES}
     files |= {name: f"tables/{name}.tex" for name in TABLES}
     return [
         {
             "name": name,
             "records": sum(len(results.records(experiment)) for experiment in experiments),
-            "file": f"results/{run}/{files[name]}",
+            "file": files[name],
             "code": results.code(experiments),
         }
         for name, experiments in (TABLES | FIGURES).items()

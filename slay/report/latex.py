@@ -124,8 +124,8 @@ def num(value: Any, digits: int = 2) -> Latex:
     number = _number(value)
     if number is None:
         return absent(value)
-    text = f"{number:,.{digits}f}".replace(",", r"\,")
-    return _mark(f"\\ensuremath{{{text}}}" if number < 0 else text, value)
+    text = f"{number:z,.{digits}f}".replace(",", r"\,")
+    return _mark(f"\\ensuremath{{{text}}}" if text.startswith("-") else text, value)
 
 
 def sig(value: Any, digits: int = 2) -> Latex:
@@ -133,16 +133,22 @@ def sig(value: Any, digits: int = 2) -> Latex:
     number = _number(value)
     if not number:
         return num(value, digits - 1)
-    return num(value, max(0, digits - 1 - math.floor(math.log10(abs(number)))))
+    exponent = int(f"{number:.{digits - 1}e}".partition("e")[2])  # of the rounded number
+    return num(value, max(0, digits - 1 - exponent))
 
 
 def pm(value: Any, digits: int = 2, small: bool = False) -> Latex:
-    """Mean ± half the 95% interval, in small print if asked; the mean alone for one seed."""
+    """Mean ± half the 95% interval, in small print if asked; the mean alone for one seed.
+
+    Fewer decimals where the interval is too wide for them.
+    """
     if not isinstance(value, Estimate) or math.isnan(value.low):
         return num(value, digits)
     half = (value.high - value.low) / 2
+    if half >= 1:
+        digits = max(0, digits - 1 - int(math.log10(half)))
     size = "\\scriptsize" if small else ""
-    return _mark(f"{value.mean:.{digits}f}{{{size}\\,$\\pm$\\,{half:.{digits}f}}}", value)
+    return _mark(f"{num(value.mean, digits)}{{{size}\\,$\\pm$\\,{half:.{digits}f}}}", value)
 
 
 def sci(value: Any, digits: int = 1) -> Latex:
@@ -151,7 +157,8 @@ def sci(value: Any, digits: int = 1) -> Latex:
     if number is None:
         return absent(value)
     mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
-    return _mark(f"\\ensuremath{{{mantissa}\\times10^{{{int(exponent)}}}}}", value)
+    power = f"\\times10^{{{int(exponent)}}}" if int(exponent) else ""
+    return _mark(f"\\ensuremath{{{mantissa}{power}}}", value)
 
 
 def mib(value: Any, digits: int = 1) -> Latex:

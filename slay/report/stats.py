@@ -27,11 +27,17 @@ def growth_exponent(lengths: NDArray[np.float64], values: NDArray[np.float64]) -
 
 
 def paired(values: NDArray[np.float64], against: NDArray[np.float64]) -> float:
-    """p of a paired t test that two means are equal; 1 if all pairs are, NaN for fewer than two."""
+    """p of a paired t test that two means are equal; 1 if all pairs are.
+
+    NaN where the test has nothing to judge by: fewer than two pairs, or differences without spread.
+    """
     if len(values) < 2:
         return np.nan
     if np.array_equal(values, against):
         return 1.0
+    differences = values - against
+    if np.ptp(differences) <= 1e-9 * np.abs(differences).max():
+        return np.nan
     return float(stats.ttest_rel(values, against).pvalue)
 
 

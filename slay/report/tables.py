@@ -55,7 +55,7 @@ def quality(results: Results) -> dict[str, Any]:
                 rows.append(
                     {
                         "name": name,
-                        "variant": variant,
+                        "variant": _letters(variant),
                         "m": m,
                         "bound": _bound(results, dim, m),
                         "isotropic": _by_metric(results, inputs="isotropic", **where),
@@ -165,12 +165,17 @@ def budget(results: Results) -> dict[str, Any]:
 LETTERS = {"num_quadrature_nodes": "R", "num_prf_features": "M", "poly_dim": "P"}
 
 
-def _letters(variant: str) -> str:
+def _letters(variant: str) -> Latex:
     """The options of a variant with the letters of the text, in their order there."""
     pairs = [part.split("=") for part in variant.split("+") if part]
     order = list(LETTERS)
     pairs.sort(key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))
-    return ", ".join(f"{LETTERS.get(name, name)} = {value}" for name, value in pairs)
+    return Latex(
+        ", ".join(
+            f"${LETTERS[name]}={value}$" if name in LETTERS else escape(f"{name} = {value}")
+            for name, value in pairs
+        )
+    )
 
 
 def _size(row: dict[str, Any]) -> float:
@@ -270,7 +275,7 @@ ABOUT = {
     "embed_dim": "width ${}$",
     "context_len": "context $L={}$",
     "steps": "trained for ${}$ steps",
-    "batch_size": "of ${}$ sequences",
+    "batch_size": "${}$ sequences a step",
     "data": "on \\texttt{{{}}}",
 }
 

@@ -73,9 +73,11 @@ def test_a_stale_number_alone_carries_a_dagger(show):
         (num(1234567.0, 0), r"1\,234\,567"),
         (sig(0.01234), "0.012"),
         (sig(0.96), "0.96"),
+        (sig(0.9951), "1.0"),
         (sig(1234.5), r"1\,234"),
         (sig(0.0), "0.0"),
         (sci(0.00123), r"\ensuremath{1.2\times10^{-3}}"),
+        (sci(4.56), r"\ensuremath{4.6}"),
         (mib(3 * 2**20), "3.0"),
         (mib(2000 * 2**20, 0), r"2\,000"),
         (percent(0.256), r"26\,\%"),
@@ -92,6 +94,8 @@ def test_known_numbers(shown, text):
 
 def test_pm_shows_half_the_interval():
     assert re.findall(r"[\d.]+", pm(estimate(0.5, 0.1))) == ["0.50", "0.10"]
+    assert re.findall(r"[\d.]+", pm(estimate(152.709, 381.6), 3)) == ["153", "382"]
+    assert pm(estimate(-0.5, 0.1)).startswith(num(-0.5))
 
 
 @given(value=st.floats(-1e9, 1e9), digits=st.integers(0, 4))

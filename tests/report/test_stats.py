@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from slay.report.stats import growth_exponent, interval
+from slay.report.stats import growth_exponent, interval, paired
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=8, unique=True).map(np.array)
 
@@ -38,3 +38,12 @@ def test_growth_of_a_power_is_its_exponent(power, factor):
     lengths = np.array([64.0, 256.0, 4096.0])
     assert growth_exponent(lengths, factor * lengths**power) == pytest.approx(power, abs=1e-9)
     assert math.isnan(growth_exponent(lengths[:1], lengths[:1]))
+
+
+def test_a_paired_test_judges_only_differences_that_spread():
+    values = np.array([0.25, 0.5, 0.75])
+    spread = values + np.array([0.1, 0.2, 0.4])
+    assert paired(values, spread) == pytest.approx(stats.ttest_rel(values, spread).pvalue)
+    assert paired(values, values) == 1.0
+    assert math.isnan(paired(values, values + 0.1))
+    assert math.isnan(paired(values[:1], spread[:1]))

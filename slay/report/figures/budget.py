@@ -35,7 +35,7 @@ def draw(results: Results) -> Figure:
     size.plot(m, bound, color=BOUND, linestyle="--", linewidth=1.0, label="Mercer bound")
     size.fill_between(m, bound, color=BOUND, alpha=0.10, linewidth=0)
     size.set(xscale="log", xlabel="features $m$", ylabel="relative error", title="kernel")
-    cost.set(xscale="log", xlabel="latency / standard's", title="output")
+    cost.set(xscale="log", xlabel="latency relative to standard", title="output")
     cost.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     cost.xaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     cost.minorticks_off()

@@ -9,11 +9,15 @@ from matplotlib.figure import Figure
 from slay.report.figures.parts import grid, pictures
 from slay.report.results import Results
 
+EDGE = 2.0  # of the plane that is shown
 SHADES = ("#88CCEE", "#DDCC77", "#CC6677", "#44AA99", "#AA4499")
 
 
 def draw(results: Results) -> Figure:
-    """A panel a mechanism; lines are levels of the winner's kernel, by deciles."""
+    """A panel a mechanism; lines are levels of the winner's kernel, by deciles.
+
+    A neuron outside the frame is drawn where the frame is nearest to it.
+    """
     points = pictures(results, "decision")
     figure, panels = grid(len(points), 3, 2.4)
     for panel, (name, p) in zip(panels, points.items(), strict=True):
@@ -30,8 +34,10 @@ def draw(results: Results) -> Figure:
         panel.contour(x, y, kernel, levels=levels, colors="black", linewidths=0.4, alpha=0.6)
         neurons = p.dropna(subset=["neuron"])
         panel.scatter(
-            neurons["x"], neurons["y"], c=[SHADES[int(n)] for n in neurons["neuron"]],
-            edgecolors="black", linewidths=0.8, s=30, zorder=3,
+            neurons["x"].clip(-EDGE, EDGE), neurons["y"].clip(-EDGE, EDGE),
+            c=[SHADES[int(n)] for n in neurons["neuron"]],
+            edgecolors="black", linewidths=0.8, s=30, zorder=3, clip_on=False,
         )  # fmt: skip
-        panel.set(title=name, aspect="equal", xlim=(-2, 2), ylim=(-2, 2))
+        panel.set(title=name, aspect="equal", xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE))
+        panel.set(xticks=range(-2, 3), yticks=range(-2, 3))
     return figure

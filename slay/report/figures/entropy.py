@@ -21,6 +21,6 @@ def draw(results: Results) -> Figure:
     length = int(next(iter(points.values()))["seq_len"].iloc[0])
     weight.axhline(1 / length, color="black", linewidth=0.4, linestyle=":")
     entropy.set(xlabel="cosine of one key", ylabel=r"entropy / $\log L$")
-    weight.set(xlabel="cosine of one key", ylabel="its weight", yscale="log")
+    weight.set(xlabel="cosine of one key", ylabel="weight of that key", yscale="log")
     legend_below(figure, (entropy, weight), results.names)
     return figure

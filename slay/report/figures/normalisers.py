@@ -26,7 +26,9 @@ def draw(results: Results) -> Figure:
         panel.axvline(0.0, color="black", linewidth=0.5, linestyle=":")
         panel.set_xscale("asinh", linear_width=0.1)
         panel.set_xlim(-30, 30)
-        panel.set_xticks([-10, -1, -0.1, 0, 0.1, 1, 10], ["-10", "-1", "-.1", "0", ".1", "1", "10"])
+        panel.set_xticks(
+            [-10, -1, -0.1, 0, 0.1, 1, 10], ["−10", "−1", "−0.1", "0", "0.1", "1", "10"]
+        )
         panel.set(xlabel="normaliser / mean size", title=inputs)
     panels[0].set_ylabel("share of rows at or below")
     legend_below(figure, panels, results.names)

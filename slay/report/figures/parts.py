@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from slay.report.results import MissingError, Results
@@ -48,7 +49,9 @@ def legend_below(figure: Figure, axes: Iterable[Axes], names: Sequence[str]) -> 
     handles: dict[str, Artist] = {}
     for panel in axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+            handles.setdefault(
+                label, handle[0] if isinstance(handle, ErrorbarContainer) else handle
+            )
     if not handles:
         return
     order = {name: place for place, name in enumerate(names)}

@@ -33,7 +33,7 @@ def draw(results: Results) -> Figure:
         panel.set_yscale("asinh", linear_width=0.1)
         panel.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])
     slope.set_yscale("asinh", linear_width=1)
-    slope.set_yticks([-100, -10, -1, 0, 1, 10, 100], ["-100", "-10", "-1", "0", "1", "10", "100"])
+    slope.set_yticks([-100, -10, -1, 0, 1, 10, 100], ["−100", "−10", "−1", "0", "1", "10", "100"])
     slope.set_ylim(-300, 300)
     by_cosine.set(xlabel="cosine $x$", ylabel="kernel $k(x)$")
     by_angle.set(xlabel="angle (degrees)", xticks=range(0, 181, 45))

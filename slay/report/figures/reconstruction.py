@@ -26,4 +26,5 @@ def draw(results: Results) -> Figure:
     bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.01)
     bar.set_ticks([tick for tick in (0, 1, 10, 100, 1000) if tick <= top])
     bar.outline.set_visible(False)
+    bar.set_label("kernel")
     return figure

@@ -13,7 +13,7 @@ from slay.report.style import PAGE, look
 PANELS = [
     ("latency_ms", "latency (ms)", 1.0),
     ("peak_memory_bytes", "peak memory above inputs (MiB)", 2.0**20),
-    ("ratio", "latency / standard's", 1.0),
+    ("ratio", "latency relative to standard", 1.0),
 ]
 
 

@@ -38,7 +38,8 @@ def draw(results: Results) -> Figure:
         panel.set_xticks([])
         panel.set_yticks([])
         panel.set_title(name)
-    figure.colorbar(image, ax=figure.axes, fraction=0.02, pad=0.01, location="left")
+    bar = figure.colorbar(image, ax=figure.axes, fraction=0.02, pad=0.01, location="left")
+    bar.set_label("kernel over its largest value")
     polar = figure.add_subplot(rows, columns, len(points) + 1, projection="polar")
     assert isinstance(polar, PolarAxes)
     for name, p in points.items():

@@ -28,7 +28,7 @@ def draw(results: Results) -> Figure:
     for i, j in np.argwhere(~np.isnan(scores)):
         dark = scores[i, j] < 0.55
         panel.text(
-            j, i, f"{scores[i, j]:.2f}", ha="center", va="center", fontsize=5.5,
+            j, i, f"{scores[i, j]:z.2f}".replace("-", "−"), ha="center", va="center", fontsize=5.5,
             color="white" if dark else "black",
         )  # fmt: skip
     usual = columns[0][1]
