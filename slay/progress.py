@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 TAIL, SHOWN = 12, 5  # lines of a log, failures with their log
+ROOM = 2**20  # bytes without which a disk is called full
 
 
 @dataclass
@@ -122,9 +124,18 @@ class Progress(logging.Handler):
         number = sum(map(len, groups.values()))
         if not number:
             return ""
+        lines += self._full_disks()
         head = f"{number} step{'s' if number > 1 else ''} failed:"
         foot = "Once that is mended, the same command makes these and what depends on them."
         return "\n".join([head, *lines, "", foot])
+
+    def _full_disks(self) -> list[str]:
+        """Lines on disks that are full, which logs cannot say: they are on the same ones."""
+        files = (path for step in self.failed.values() for path in (*step.outputs, *step.logs))
+        folders = {parent for path in files for parent in Path(path).parents if parent.is_dir()}
+        full = [f for f in folders if shutil.disk_usage(f).free < ROOM]
+        disks = {os.stat(f).st_dev: f for f in sorted(full, reverse=True)}  # the shortest last
+        return ["", *(f"No space left on the disk of {f}" for f in disks.values())] if disks else []
 
 
 def duration(seconds: float) -> str:

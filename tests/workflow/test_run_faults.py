@@ -132,7 +132,7 @@ def test_a_full_disk_and_then_room(checkout, tmp_path):
     if done.returncode == 99 or "unshare failed" in done.stderr:
         pytest.skip(f"this machine does not let us mount a small disk: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "No space left on device" in done.stderr
+    assert "No space left on the disk of results\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (checkout.path / "broken").read_text()
     assert 0 < len((checkout.path / "kept").read_text().split()) < 24
