@@ -1,8 +1,11 @@
-"""One forward pass on several machines: the study's, this run's, the published runs'."""
+"""One forward pass on several machines: as the study printed it, in runs, by the kernels alone."""
 
 from __future__ import annotations
 
-from slay.report.published import others, printed
+import math
+
+from slay.record import Record
+from slay.report.published import benchmarks, others, printed
 from slay.report.results import Estimate, Results
 
 # What the study printed, and what the text compares with it.
@@ -21,8 +24,30 @@ def by_machine(results: Results, metric: str) -> dict[str, Cells]:
     """A metric of the forward pass by machine, the study's first; empty if no run has it."""
     measured = [(run, _forward(run, metric)) for run in [results, *others(results)]]
     runs = {device_name(run): cells for run, cells in measured if cells}
+    runs |= {_benchmark_name(records[0]): _timed(records, metric) for records in benchmarks()}
     study = printed()["paper"]
     return {f"printed, {study['device']}": _study(study, metric)} | runs if runs else {}
+
+
+def _benchmark_name(record: Record) -> str:
+    where = record.provenance
+    return f"kernels, {where.processor if where.device == 'cpu' else where.device}"
+
+
+def _timed(records: list[Record], metric: str) -> Cells:
+    """A benchmark's forward passes, each by the fastest of what computed it."""
+    cells: Cells = {}
+    fastest: dict[tuple[str, int], float] = {}
+    for record in records:
+        name, n = record.params["attention"], record.params["seq_len"]
+        latency, value = record.metrics.get("latency_ms"), record.metrics.get(metric)
+        if name not in COMPARED or record.params["mode"] != "forward" or record.status != "ok":
+            continue
+        if latency is not None and latency < fastest.get((name, n), math.inf):
+            fastest[name, n] = latency
+            if value is not None:
+                cells.setdefault(name, {})[n] = value
+    return {name: dict(sorted(cells[name].items())) for name in COMPARED if name in cells}
 
 
 def _study(study: dict, metric: str) -> Cells:

@@ -23,7 +23,7 @@ import yaml
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import Job, expand
-from slay.record import Record, read_record
+from slay.record import Record, read_record, read_records
 from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
 from slay.stale import due
@@ -79,6 +79,11 @@ class Published(Results):
 def published(folder: Path = FOLDER) -> list[Published]:
     """Every published run, by name."""
     return [Published(path.parent) for path in sorted(folder.glob("*/about.json"))]
+
+
+def benchmarks(folder: Path = FOLDER) -> list[list[Record]]:
+    """Published benchmarks of the kernels (`slay bench kernels`), by name."""
+    return [read_records(path) for path in sorted(folder.glob("kernels/*.jsonl"))]
 
 
 def others(results: Results) -> list[Published]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 
@@ -117,6 +118,12 @@ def test_published_runs_are_set_beside_and_compared(checkout):
         "figure machines",
         "the paper",
     }
+    code, said = slay(
+        "bench", "kernels", "--device", "cpu", "--dtype", "float32", "--lengths", "8,16",
+        "--backward-lengths", "8", "--contexts", "2", "--attention", "linear", "--rounds", "10",
+        "--n-heads", "1", "--head-dim", "4", "--out", "results/published/kernels/tiny.jsonl",
+    )  # fmt: skip
+    assert code == 0, said
     code, said = slay("diff", "results/smoke", "results/published/elsewhere")
     assert code == 0, said
     judged = said.splitlines()[1].split()
@@ -135,6 +142,8 @@ def test_published_runs_are_set_beside_and_compared(checkout):
     said = whole_and_clean(checkout)
     assert "results/published" in said
     assert "This run beside others" in said
+    table = (checkout.path / "results/smoke/tables/machines.tex").read_text()
+    assert re.search(r"^kernels, .* & .mech\{standard\}\s+& +[0-9.]+", table, flags=re.MULTILINE)
 
 
 def test_report_holds_every_figure(built):

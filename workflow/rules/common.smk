@@ -113,11 +113,12 @@ FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
 # Text that a table or figure reads beside its own template.
 PRINTED = "config/published.yaml"
 KEPT = "results/published/*/about.json"
+TIMED = "results/published/kernels/*.jsonl"  # benchmarks of the kernels
 CLAIMS = ["paper/claims.yaml", "paper/parts/verdicts.tex.j2", PRINTED, KEPT]
 ALSO_READS = {
     "quality": [PRINTED],
     "language": [PRINTED],
-    "machines": [PRINTED, KEPT],
+    "machines": [PRINTED, KEPT, TIMED],
     "runs": [PRINTED, KEPT],
     "claims": CLAIMS,
     "claims-ours": CLAIMS,

@@ -47,7 +47,7 @@ rule draw_figure:
     params:
         code=lambda wildcards: fingerprint([f"slay.report.figures.{wildcards.figure}"]),
         text=lambda wildcards: (
-            text(PRINTED, KEPT) if wildcards.figure == "machines" else ""
+            text(PRINTED, KEPT, TIMED) if wildcards.figure == "machines" else ""
         ),
         draft=draft_flag,
         run=lambda wildcards: HERE,
