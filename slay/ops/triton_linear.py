@@ -29,13 +29,14 @@ LONGEST_TILE = 128  # of any configuration; chunks are multiples of it
 SCAN_WIDTH = 512
 
 # Blocks and warps with which nothing spills from registers, by `Map.size`. In float32 ("full") a
-# product takes three, of operands that are split in registers.
+# product takes three, of operands that are split in registers. In `outputs`, TK divides T.
 _chunk_states = tuned(chunk_states, ["M", "QUERY"], None, {
     "32": [(8, 2, 64, 0), (8, 1, 64, 0)],
     "64": [(8, 2, 64, 0), (8, 1, 64, 0)],
     "64 polynomial": [(8, 2, 64, 0), (8, 1, 64, 0)],
     "128": [(8, 2, 64, 0), (8, 1, 64, 0)],
     "128 polynomial": [(8, 2, 64, 0)],
+    "full 32": [(8, 1, 16, 0)],
     "full": [(8, 1, 16, 0)],
 })  # fmt: skip
 _outputs = tuned(outputs, ["M"], "TK", {
@@ -44,7 +45,8 @@ _outputs = tuned(outputs, ["M"], "TK", {
     "64 polynomial": [(8, 2, 128, 64), (8, 1, 64, 64)],
     "128": [(8, 1, 64, 64), (8, 1, 64, 32)],
     "128 polynomial": [(8, 1, 64, 32), (8, 1, 64, 16)],
-    "full": [(8, 1, 16, 32)],
+    "full 32": [(8, 1, 16, 16)],
+    "full": [(8, 2, 16, 16)],
 })  # fmt: skip
 _query_gradients = tuned(query_gradients, ["M"], "TK", {
     "32": [(8, 2, 128, 64), (8, 1, 64, 32)],
@@ -52,6 +54,7 @@ _query_gradients = tuned(query_gradients, ["M"], "TK", {
     "64 polynomial": [(8, 1, 64, 32), (8, 1, 64, 64)],
     "128": [(8, 1, 64, 16)],
     "128 polynomial": [(8, 1, 64, 16)],
+    "full 32": [(8, 1, 16, 16)],
     "full": [(8, 1, 16, 16)],
 })  # fmt: skip
 _key_gradients = tuned(key_gradients, ["M"], "TQ", {
@@ -60,6 +63,7 @@ _key_gradients = tuned(key_gradients, ["M"], "TQ", {
     "64 polynomial": [(8, 1, 64, 32)],
     "128": [(8, 1, 64, 16)],
     "128 polynomial": [(8, 1, 64, 16)],
+    "full 32": [(8, 1, 16, 16)],
     "full": [(8, 1, 16, 16)],
 })  # fmt: skip
 _scan_states = Tuned(scan_states, [])

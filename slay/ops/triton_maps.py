@@ -105,9 +105,9 @@ class Map:
     @property
     def size(self) -> str:
         """The class of shapes that configurations are chosen by: the widest block of tokens."""
-        if self.dtype == tl.float32:
-            return "full"
         width = max(32, self.DP, self.EP, self.AP, self.BB)
+        if self.dtype == tl.float32:
+            return "full 32" if width == 32 else "full"
         return f"{width} polynomial" if width > 32 and self.degree else str(width)
 
     @property

@@ -21,12 +21,15 @@ def device_name(run: Results) -> str:
 
 
 def by_machine(results: Results, metric: str) -> dict[str, Cells]:
-    """A metric of the forward pass by machine, the study's first; empty if no run has it."""
-    measured = [(run, _forward(run, metric)) for run in [results, *others(results)]]
-    runs = {device_name(run): cells for run, cells in measured if cells}
-    runs |= {_benchmark_name(records[0]): _timed(records, metric) for records in benchmarks()}
+    """A metric of the forward pass by machine, the study's first; empty if this run has none."""
+    own = _forward(results, metric)
+    if not own:
+        return {}
     study = printed()["paper"]
-    return {f"printed, {study['device']}": _study(study, metric)} | runs if runs else {}
+    machines = {f"printed, {study['device']}": _study(study, metric), device_name(results): own}
+    machines |= {device_name(run): _forward(run, metric) for run in others(results)}
+    machines |= {_benchmark_name(records[0]): _timed(records, metric) for records in benchmarks()}
+    return {machine: cells for machine, cells in machines.items() if cells}
 
 
 def _benchmark_name(record: Record) -> str:
