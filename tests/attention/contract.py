@@ -7,6 +7,7 @@ import torch
 
 import slay
 from slay.attention.linearised import FeatureAttention
+from slay.attention.yat_cubic import CubicAttention
 
 NAMES = slay.list_attention_types()
 FEATURES = [n for n in NAMES if issubclass(slay.get_attention_class(n), FeatureAttention)]
@@ -15,28 +16,27 @@ every_mechanism = pytest.mark.parametrize("name", NAMES)
 either_order = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 
 
-def tolerance(mechanism, q, k, visible=None):
-    """What rounding may do to outputs: where features have both signs, their sums lose digits.
+def tolerance(mechanism, q, k, visible=1.0):
+    """What rounding may do to outputs: sums of both signs have fewer digits than their terms.
 
-    visible: (..., Lq, Lk), the pairs that count. A row loses what the sizes of its terms are of
-    their sum, sum_j |phi(q_i)| . |phi(k_j)| over |sum_j phi(q_i) . phi(k_j)|, and a tenth of the
-    tolerance is some roundings.
+    Terms are scores; of a kernel that vanishes at x = 0 but not its features, those of a score.
+    visible: (..., Lq, Lk), the pairs that count.
     """
     exact = TOLERANCE[q.dtype]
-    if not isinstance(mechanism, FeatureAttention):
+    vanishing = isinstance(mechanism, CubicAttention) and mechanism.beta == 0.0
+    if mechanism.nonnegative and not vanishing:
         return exact
-    phi_q, phi_k = (
-        mechanism.feature_map(
-            mechanism.prepare(u), torch.arange(u.shape[2]).view(1, 1, -1)
-        ).expand()
-        for u in (q, k)
-    )
-    seen = 1.0 if visible is None else visible
-    terms, z = phi_q.abs() @ phi_k.abs().mT * seen, phi_q @ phi_k.mT * seen
-    if mechanism.causal:
-        terms, z = terms.tril(), z.tril()
-    terms, z = terms.sum(-1), z.sum(-1).abs()
-    return max(exact, 0.1 * exact * float((terms[z > 0] / z[z > 0]).max()))
+    scores = mechanism.scores(q, k) * visible
+    if not vanishing:
+        return 10 * exact * lost(scores.abs(), scores)
+    phi = (mechanism.feature_map(u, torch.zeros(1, 1, 1)).expand().abs() for u in (q, k))
+    return max(exact, 0.01 * exact * lost(next(phi) @ next(phi).mT * visible, scores))
+
+
+def lost(terms, scores):
+    """How many times larger terms are than the scores that they add up to, row by row."""
+    z, size = scores.tril().sum(-1).abs(), terms.tril().sum(-1)
+    return float((size[z > 0] / z[z > 0]).max())
 
 
 def heads(name, head_dim=6, n_heads=2, chunk_size=None, **options):
