@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from slay.record import Record
-from slay.report.published import benchmarks, others, printed
+from slay.report.published import Published, benchmarks, others, printed
 from slay.report.results import Estimate, Results
 
 # What the study printed, and what the text compares with it.
@@ -15,9 +15,10 @@ Cells = dict[str, dict[int, float]]  # a number by mechanism and length
 
 
 def device_name(run: Results) -> str:
-    """The run and its device; of a processor the name."""
+    """The run, by its folder if it is published, and its device; of a processor the name."""
+    name = f"published {run.name}" if isinstance(run, Published) else run.config["run"]
     device = run.machine["device"]
-    return f"{run.config['run']}, {run.machine['processor'] if device == 'cpu' else device}"
+    return f"{name}, {run.machine['processor'] if device == 'cpu' else device}"
 
 
 def by_machine(results: Results, metric: str) -> dict[str, Cells]:
@@ -28,13 +29,14 @@ def by_machine(results: Results, metric: str) -> dict[str, Cells]:
     study = printed()["paper"]
     machines = {f"printed, {study['device']}": _study(study, metric), device_name(results): own}
     machines |= {device_name(run): _forward(run, metric) for run in others(results)}
-    machines |= {_benchmark_name(records[0]): _timed(records, metric) for records in benchmarks()}
+    for name, records in benchmarks().items():
+        machines[_benchmark_name(name, records[0])] = _timed(records, metric)
     return {machine: cells for machine, cells in machines.items() if cells}
 
 
-def _benchmark_name(record: Record) -> str:
+def _benchmark_name(name: str, record: Record) -> str:
     where = record.provenance
-    return f"kernels, {where.processor if where.device == 'cpu' else where.device}"
+    return f"kernels {name}, {where.processor if where.device == 'cpu' else where.device}"
 
 
 def _timed(records: list[Record], metric: str) -> Cells:

@@ -81,9 +81,10 @@ def published(folder: Path = FOLDER) -> list[Published]:
     return [Published(path.parent) for path in sorted(folder.glob("*/about.json"))]
 
 
-def benchmarks(folder: Path = FOLDER) -> list[list[Record]]:
-    """Published benchmarks of the kernels (`slay bench kernels`), by name."""
-    return [read_records(path) for path in sorted(folder.glob("kernels/*.jsonl"))]
+def benchmarks(folder: Path = FOLDER) -> dict[str, list[Record]]:
+    """Published benchmarks of the kernels (`slay bench kernels`) by name; empty ones are none."""
+    found = {path.stem: read_records(path) for path in sorted(folder.glob("kernels/*.jsonl"))}
+    return {name: records for name, records in found.items() if records}
 
 
 def others(results: Results) -> list[Published]:
