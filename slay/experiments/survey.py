@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,16 @@ SUBJECTS = (
     *(Subject(name, d, "float32") for name in MAIN for d in (32, 128)),
     *(Subject(name, d, "bfloat16", "general") for name in MAIN for d in (64, 128)),
 )
+
+
+class Inputs(NamedTuple):
+    """What a call is given."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    padding: Tensor | None
+    bounds: list[int] | None  # of packed sequences
 
 
 def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, Any]]:
@@ -105,10 +115,11 @@ def _launches(subject: Subject) -> list[Any]:
     )
     padding = torch.empty(1, LENGTH, dtype=torch.uint8, device="meta") if general else None
     bounds = [0, LENGTH // 3, LENGTH] if general else None
+    inputs = Inputs(q, k, v, padding, bounds)
     if isinstance(mechanism, FeatureAttention):
-        made = launches(lambda: _linear(mechanism, q, k, v, padding, bounds))
+        made = launches(lambda: _linear(mechanism, inputs))
     elif isinstance(mechanism, SphericalYatAttention):
-        made = launches(lambda: _exact(mechanism, q, k, v, padding, bounds))
+        made = launches(lambda: _exact(mechanism, inputs))
     else:
         raise SlayError(f"{subject.attention}: has no Triton kernels")
     return list({_compiled_for(*launch): launch for launch in made}.values())
@@ -121,17 +132,11 @@ def _compiled_for(tuned: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return kernel, *constants
 
 
-def _linear(
-    mechanism: FeatureAttention,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    padding: Tensor | None,
-    bounds: list[int] | None,
-) -> None:
+def _linear(mechanism: FeatureAttention, inputs: Inputs) -> None:
     from slay.ops.triton_decode import decode_launch
     from slay.ops.triton_linear import Call, arguments
 
+    q, k, v, padding, bounds = inputs
     i = torch.arange(q.shape[2], device="meta").view(1, 1, -1)
     q, k = mechanism.prepare(q), mechanism.prepare(k)
     for gradient in (False, True):
@@ -148,16 +153,10 @@ def _linear(
     decode_launch(token, state, state)
 
 
-def _exact(
-    mechanism: SphericalYatAttention,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    padding: Tensor | None,
-    bounds: list[int] | None,
-) -> None:
+def _exact(mechanism: SphericalYatAttention, inputs: Inputs) -> None:
     from slay.ops.triton_exact import Call
 
+    q, k, v, padding, bounds = inputs
     call = Call(q, k, v, mechanism.epsilon, True, padding, bounds)
     output = call.forward(True)
     call.backward(*output, output[0])
