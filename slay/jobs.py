@@ -108,7 +108,8 @@ def _place(params: Params, asked: dict[str, Option]) -> str:
 
 def manifest(jobs: list[Job]) -> str:
     """What an experiment's records must be, as JSON: the contract between workflow and report."""
-    return json.dumps([job.expected() for job in jobs], indent=1, sort_keys=True) + "\n"
+    lines = (json.dumps(job.expected(), sort_keys=True) for job in jobs)
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def digest(text: str) -> str:

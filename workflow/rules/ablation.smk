@@ -10,7 +10,7 @@ rule run_ablation:
         "../../envs/run.yaml"
     threads: ALONE
     resources:
-        mem_mb=megabytes,
+        mem_mb=MEGABYTES,
         runtime=60,
         gpu=GPU,
         timing=1,

@@ -4,7 +4,6 @@ import subprocess
 
 from slay.devices import VARIABLE, visible
 
-LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
 GPUS = visible() if LOCAL and CONFIG.device != "cpu" else []
 GPU = 1 if CONFIG.device == "cuda" or GPUS else 0  # what a job asks for
 if GPUS:

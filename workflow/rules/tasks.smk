@@ -10,7 +10,7 @@ rule run_tasks:
         "../../envs/run.yaml"
     threads: 1
     resources:
-        mem_mb=megabytes,
+        mem_mb=MEGABYTES,
         runtime=30,
         gpu=GPU,
     params:
