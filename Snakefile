@@ -22,6 +22,7 @@ report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/sources.smk"
 include: "workflow/rules/gpus.smk"
 include: "workflow/rules/resume.smk"
 include: "workflow/rules/warm.smk"
@@ -45,6 +46,10 @@ onstart:
     look_less_often()
 
 
+onsuccess:
+    note_sources()
+
+
 onerror:
     tell_failures()
 
@@ -55,30 +60,30 @@ rule all:
         f"{RUN}/paper/slay.pdf",
         # As a module this is a part of a workflow whose report has it all.
         [f"{RUN}/report.html"] if MAIN else [],
-        records,
+        renewed(RECORDS),
     localrule: True
 
 
 rule paper:
     input:
         f"{RUN}/paper/slay.pdf",
-        records,  # named here too, so that one that was deleted is measured again
+        renewed(RECORDS),  # named here too, so that one that was deleted is measured again
     localrule: True
 
 
 rule paper_only:
     input:
-        f"{RUN}/draft/paper/slay.pdf",
+        renewed(f"{RUN}/draft/paper/slay.pdf"),
     localrule: True
 
 
 rule arxiv:
     input:
-        f"{RUN}/paper/arxiv.tar.gz",
+        renewed(f"{RUN}/paper/arxiv.tar.gz"),
     localrule: True
 
 
 rule results:
     input:
-        records,
+        renewed(RECORDS),
     localrule: True

@@ -191,6 +191,18 @@ def test_deleted_memory_and_edits(checkout):
     assert len(checkout.measured()) == 8
 
 
+def test_deleted_memory_and_edits_of_what_is_rendered(checkout):
+    shutil.rmtree(checkout.path / ".snakemake")
+    checkout.edit("paper/tables/tasks.tex.j2", "mechanism", "attention")
+    assert checkout.planned() == {"table tasks", "the paper"}
+    checkout.edit("slay/report/figures/scaling.py", "figsize=(PAGE, 2.2)", "figsize=(PAGE, 2.1)")
+    assert checkout.planned() == {"table tasks", "figure scaling", "the paper"}
+    done = checkout.run("--cores", "2", "paper", "--configfile", SMOKE)
+    assert done.returncode == 0, done.stdout
+    shutil.rmtree(checkout.path / ".snakemake")
+    assert checkout.planned() == set()
+
+
 def test_record_of_an_older_schema(checkout):
     record = checkout.path / "results/smoke/records/quality/linear/isotropic-d16-L128/seed0.json"
     record.write_text(record.read_text().replace('"schema": 1', '"schema": 0'))

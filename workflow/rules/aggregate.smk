@@ -47,7 +47,7 @@ rule collect_records:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=fingerprint(["slay.report.aggregate"]),
+        sources=lambda wildcards: SOURCES[f"data/{wildcards.experiment}.csv"],
         draft=lambda wildcards: "--draft" if wildcards.draft else "",
         present=lambda wildcards: (
             records_there_are(wildcards) if wildcards.draft else ""
@@ -68,9 +68,7 @@ rule describe_mechanisms:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=fingerprint(
-            ["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]
-        ),
+        sources=SOURCES["mechanisms.json"],
         names=shlex.join([*plugins(CONFIG.attention), *CONFIG.attention]),
     message:
         "describe the mechanisms"

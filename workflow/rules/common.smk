@@ -33,9 +33,6 @@ if not workflow.deployment_settings.deployment_method:
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import digest, expand, manifest, plugins
-from slay.provenance import file_digest, fingerprint
-from slay.registry import ATTENTION
-from slay.report.sources import FIGURES, TABLES
 
 try:
     CONFIG = load(config)
@@ -111,21 +108,7 @@ def records_there_are(wildcards):
     )
 
 
-PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the report
 FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
-# Text that a table or figure reads beside its own template.
-PRINTED = "config/published.yaml"
-KEPT = "results/published/*/about.json"
-TIMED = "results/published/kernels/*.jsonl"  # benchmarks of the kernels
-CLAIMS = ["paper/claims.yaml", "paper/parts/verdicts.tex.j2", PRINTED, KEPT]
-ALSO_READS = {
-    "quality": [PRINTED],
-    "language": [PRINTED],
-    "machines": [PRINTED, KEPT, TIMED],
-    "runs": [PRINTED, KEPT],
-    "claims": CLAIMS,
-    "claims-ours": CLAIMS,
-}
 
 
 def data(experiments, draft="{draft}"):
@@ -135,12 +118,6 @@ def data(experiments, draft="{draft}"):
         for name in experiments
         if JOBS.get(name)
     ]
-
-
-def text(*patterns):
-    """Digest of the text files that match: an edit reruns, a touch does not."""
-    paths = sorted(path for pattern in patterns for path in Path(ROOT).glob(pattern))
-    return digest(" ".join(file_digest(path) for path in paths))
 
 
 def draft_flag(wildcards):

@@ -13,11 +13,7 @@ rule render_table:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=fingerprint(["slay.report.tables"]),
-        text=lambda wildcards: text(
-            f"paper/tables/{wildcards.table}.tex.j2",
-            *ALSO_READS.get(wildcards.table, []),
-        ),
+        sources=lambda wildcards: SOURCES[f"tables/{wildcards.table}.tex"],
         draft=draft_flag,
         run=lambda wildcards: HERE,
     message:
@@ -45,10 +41,7 @@ rule draw_figure:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=lambda wildcards: fingerprint([f"slay.report.figures.{wildcards.figure}"]),
-        text=lambda wildcards: (
-            text(PRINTED, KEPT, TIMED) if wildcards.figure == "machines" else ""
-        ),
+        sources=lambda wildcards: SOURCES[f"figures/{wildcards.figure}.pdf"],
         draft=draft_flag,
         run=lambda wildcards: HERE,
     message:
@@ -78,15 +71,7 @@ rule build_paper:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=fingerprint(["slay.report.paper"]),
-        text=text(
-            "paper/main.tex.j2",
-            "paper/sections/*",
-            "paper/references.bib",
-            "paper/claims.yaml",
-            PRINTED,
-            KEPT,
-        ),
+        sources=SOURCES["paper/slay.pdf"],
         draft=draft_flag,
         run=lambda wildcards: HERE,
     message:
@@ -116,7 +101,7 @@ rule write_page:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=fingerprint(["slay.report.page"]),
+        sources=lambda wildcards: SOURCES[f"pages/{wildcards.page}.html"],
         run=lambda wildcards: HERE,
     message:
         "page {wildcards.page}"
@@ -135,7 +120,7 @@ rule pack_paper:
     conda:
         "../../envs/slay.yaml"
     params:
-        code=fingerprint(["slay.report.paper"]),
+        sources=SOURCES["paper/arxiv.tar.gz"],
         run=lambda wildcards: HERE,
     message:
         "the archive of the paper's source"

@@ -1,4 +1,4 @@
-"""What earlier runs left: records of other code, records that were cut short, locks of the dead."""
+"""What earlier runs left: files made of other code, records that were cut short, locks of the dead."""
 
 import socket
 from dataclasses import replace
@@ -19,20 +19,27 @@ if workflow.is_main_process:
     for path, plan in PLANS.items():
         if os.path.exists(path) and Path(path).read_text() != plan:
             OTHERS.append(path)
+    OTHERS.extend(made_of_others())
 
 ME = Path(".snakemake/slay.pid")
 
 
-def records(wildcards):
-    """Every record of the run; what there is and is not this run's will be made again.
+def renewed(targets):
+    """Some targets, as a rule's input; what there is and is not this run's will be made again.
 
     Snakemake sees other code or settings too, but only where it remembers how a file was made: not
     where .snakemake was deleted, nor where results were copied.
     """
-    forgotten = (f for f in OTHERS if workflow.persistence.params(IOFile(f)) is None)
-    workflow.dag.forcefiles.update(forgotten)
-    unlock()
-    return RECORDS
+
+    def look(wildcards):
+        forgotten = (
+            f for f in OTHERS if workflow.persistence.params(IOFile(f)) is None
+        )
+        workflow.dag.forcefiles.update(forgotten)
+        unlock()
+        return targets
+
+    return look
 
 
 def sign():

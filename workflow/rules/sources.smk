@@ -1,0 +1,94 @@
+"""The code and the text that each rendered file is made of: an edit makes it again, a touch does not.
+
+Snakemake remembers them, as params, in .snakemake. The run keeps a note of its own, for where that
+was deleted or the results were copied.
+"""
+
+from slay.provenance import file_digest, fingerprint
+from slay.registry import ATTENTION
+from slay.report.sources import FIGURES, TABLES
+
+# Text that a table or figure reads beside its own template.
+PRINTED = "config/published.yaml"
+KEPT = "results/published/*/about.json"
+TIMED = "results/published/kernels/*.jsonl"  # benchmarks of the kernels
+CLAIMS = ["paper/claims.yaml", "paper/parts/verdicts.tex.j2", PRINTED, KEPT]
+ALSO_READS = {
+    "tables/quality": [PRINTED],
+    "tables/language": [PRINTED],
+    "tables/machines": [PRINTED, KEPT, TIMED],
+    "tables/runs": [PRINTED, KEPT],
+    "tables/claims": CLAIMS,
+    "tables/claims-ours": CLAIMS,
+    "figures/machines": [PRINTED, KEPT, TIMED],
+}
+PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the report
+
+
+def made_of(modules, *patterns):
+    """Digest of the code that some modules can import, and of the text files that match."""
+    paths = sorted(path for pattern in patterns for path in Path(ROOT).glob(pattern))
+    return digest(" ".join([fingerprint(modules), *map(file_digest, paths)]))
+
+
+SOURCES = {
+    "mechanisms.json": made_of(
+        ["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]
+    ),
+    "paper/slay.pdf": made_of(
+        ["slay.report.paper"],
+        "paper/main.tex.j2",
+        "paper/sections/*",
+        "paper/references.bib",
+        "paper/claims.yaml",
+        PRINTED,
+        KEPT,
+    ),
+    "paper/arxiv.tar.gz": made_of(["slay.report.paper"]),
+}
+for name in JOBS:
+    SOURCES[f"data/{name}.csv"] = made_of(["slay.report.aggregate"])
+for name in PAGES:
+    SOURCES[f"pages/{name}.html"] = made_of(["slay.report.page"])
+for name in FIGURES:
+    SOURCES[f"figures/{name}.pdf"] = made_of(
+        [f"slay.report.figures.{name}"], *ALSO_READS.get(f"figures/{name}", [])
+    )
+for name in TABLES:
+    SOURCES[f"tables/{name}.tex"] = made_of(
+        ["slay.report.tables"],
+        f"paper/tables/{name}.tex.j2",
+        *ALSO_READS.get(f"tables/{name}", []),
+    )
+
+NOTE = Path(f"{HERE}/sources.json")
+
+
+def noted_sources():
+    """What each rendered file was made of, by its path in the run."""
+    try:
+        return json.loads(NOTE.read_text())
+    except (OSError, ValueError):  # nothing was noted
+        return {}
+
+
+def made_of_others():
+    """Rendered files that are made of other code or text than there is now."""
+    return [
+        f"{HERE}/{path}"
+        for path, source in noted_sources().items()
+        if SOURCES.get(path.removeprefix("draft/"), source) != source
+    ]
+
+
+def note_sources():
+    """Note what the files of this workflow, which are all up to date now, are made of."""
+    made = {path for job in workflow.dag.jobs for path in job.output}
+    noted = noted_sources()
+    for path, source in SOURCES.items():
+        for draft in ("", "draft/"):
+            if f"{HERE}/{draft}{path}" in made:
+                noted[f"{draft}{path}"] = source
+    part = NOTE.with_suffix(".part")
+    part.write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n")
+    part.replace(NOTE)
