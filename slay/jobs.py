@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from slay import plugins
 from slay.config import Config
 from slay.errors import SlayError
 from slay.flags import words
@@ -57,13 +57,7 @@ _CODES: dict[tuple[str, ...], str] = {}
 
 def flags(params: Params) -> list[str]:
     """The command line that gives these parameters."""
-    return words(params) + plugins([params.attention])
-
-
-def plugins(names: Iterable[str]) -> list[str]:
-    """The flags that make mechanisms from outside known to a command."""
-    plugged = ATTENTION.plugged(names).items()
-    return [word for name, path in plugged for word in ("--plugin", f"{name}={path}")]
+    return words(params) + plugins.words([params.attention])
 
 
 def expand(config: Config) -> dict[str, list[Job]]:

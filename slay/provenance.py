@@ -29,7 +29,17 @@ from typing import Any
 from slay.errors import SlayError
 
 PACKAGE = Path(__file__).resolve().parent
-CARRIES = ("config", "errors", "flags", "jobs", "params", "provenance", "record", "registry")
+CARRIES = (
+    "config",
+    "errors",
+    "flags",
+    "jobs",
+    "params",
+    "plugins",
+    "provenance",
+    "record",
+    "registry",
+)
 LEFT_OUT = frozenset(f"slay.{name}" for name in CARRIES)
 
 

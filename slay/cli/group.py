@@ -1,4 +1,4 @@
-"""What all commands share: errors of one line, help by subject, mechanisms from outside."""
+"""What all commands share: errors of one line, help by subject."""
 
 from __future__ import annotations
 
@@ -88,22 +88,3 @@ class Group(click.Group):
             raise click.ClickException(
                 f"this command needs {top}; install it with: pip install 'slay-attention[{extra}]'"
             ) from error
-
-
-def _plug(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> None:
-    from slay.registry import ATTENTION
-
-    for text in values:
-        name, _, path = text.partition("=")
-        ATTENTION.plug(name, path)
-
-
-PLUGIN = click.Option(
-    ["--plugin"],
-    multiple=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_plug,
-    metavar="NAME=MODULE:CLASS",
-    help="A mechanism from outside this package, to be known as NAME. May be given several times.",
-)

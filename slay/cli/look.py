@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 import slay
-from slay.cli.group import PLUGIN
 from slay.cli.names import MECHANISM, TASK, TASKS_OR_GROUPS
+from slay.plugins import PLUGIN
 
 
 @click.command()

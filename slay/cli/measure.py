@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from slay.cli.group import PATH, PLUGIN
+from slay.cli.group import PATH
 from slay.cli.names import completed
+from slay.plugins import PLUGIN
 
 EXAMPLES = {
     "quality": "--attention yat-quadratic --head-dim 32 --seq-len 256",

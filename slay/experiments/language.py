@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from slay import plugins
 from slay.errors import SlayError
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result
@@ -98,6 +99,7 @@ def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> N
         command += ["--num_accelerators", str(params.processes)]
     # Otherwise it takes the devices that are visible, those that this job has claimed.
     command += ["--module", "slay.training.language", *words(settings)]
+    command += plugins.words([settings.attention])
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:

@@ -24,9 +24,9 @@ class Spy(FeatureAttention):
 
     def feature_map(self, u, position):
         time.sleep(0.02)
-        with open("seen", "a") as file:
-            threads = torch.get_num_threads()
-            print(os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], threads, time.time(), file=file)
+        with open(os.environ["SEEN"], "a") as file:
+            said = os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("LOCAL_RANK", "-")
+            print(os.getpid(), *said, torch.get_num_threads(), time.time(), file=file)
         return Dense(u.relu())
 """
 CONFIG = """
@@ -41,6 +41,11 @@ experiments:
   scaling:
     - {seq_len: [8, 16, 24, 32], embed_dim: 8, n_heads: 1}
 """
+LANGUAGE = """
+  language:
+    - {processes: 2, n_layers: 1, n_heads: 1, embed_dim: 16, context_len: 32, batch_size: 4,
+       steps: 2, eval_every: 2, eval_sequences: 4}
+"""
 RESULTS = ("results", "--configfile", "gpus.yaml")
 
 
@@ -49,19 +54,24 @@ def checkout(tmp_path):
     clone(tmp_path)
     (tmp_path / "mine.py").write_text(SPY)
     (tmp_path / "gpus.yaml").write_text(CONFIG)
-    return Checkout(tmp_path)
+    return Checkout(tmp_path, {"SEEN": str(tmp_path / "seen")})
 
 
-def test_every_gpu_is_used_by_one_job_at_a_time(checkout):
+def pretend(checkout, devices):
+    """Let jobs find so many GPUs, and compute on the CPU all the same."""
     result = "slay/experiments/result.py"
     checkout.edit(result, 'if name == "cuda" and not torch.cuda.is_available()', "if False")
     checkout.edit(result, "return torch.device(name)", 'return torch.device("cpu")')
-    checkout.env.update(CUDA_VISIBLE_DEVICES="0,1,2")
+    checkout.env.update(CUDA_VISIBLE_DEVICES=devices)
+
+
+def test_every_gpu_is_used_by_one_job_at_a_time(checkout):
+    pretend(checkout, "0,1,2")
     done = checkout.run("--cores", "6", *RESULTS)
     assert done.returncode == 0, done.stdout[-3000:]
     jobs = defaultdict(list)
     for line in (checkout.path / "seen").read_text().splitlines():
-        process, device, threads, now = line.split()
+        process, device, _, threads, now = line.split()
         jobs[process, device, threads].append(float(now))
     assert len(jobs) == 8
     assert {device for _, device, _ in jobs} == {"0", "1", "2"}
@@ -75,6 +85,23 @@ def test_every_gpu_is_used_by_one_job_at_a_time(checkout):
     ]
     assert together
     assert all(one != other for one, other in together)
+
+
+@pytest.mark.deepspeed
+def test_processes_of_deepspeed_share_the_gpus_of_their_job(checkout):
+    head, _ = CONFIG.split("  quality:")
+    text = head.replace("device: cuda", "device: auto") + LANGUAGE.lstrip("\n")
+    (checkout.path / "gpus.yaml").write_text(text)
+    pretend(checkout, "5,1,2")
+    # A job claims devices, and the launcher finds them, as where torch sees GPUs.
+    checkout.edit("slay/experiments/run.py", "not torch.cuda.device_count()", "False")
+    checkout.edit("slay/experiments/language.py", 'if "DS_ACCELERATOR" in environment or ', "if ")
+    checkout.env.update(LOCAL_SIZE="6", OMP_NUM_THREADS="1")
+    done = checkout.run("--cores", "2", *RESULTS)
+    assert done.returncode == 0, done.stdout[-3000:]
+    seen = {tuple(line.split()[:3]) for line in (checkout.path / "seen").read_text().splitlines()}
+    assert {rank for _, _, rank in seen} == {"0", "1"}
+    assert {frozenset(devices.split(",")) for _, devices, _ in seen} == {frozenset("51")}
 
 
 def test_no_gpu_is_said_once_before_anything_is_measured(checkout):

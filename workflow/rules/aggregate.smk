@@ -69,7 +69,7 @@ rule describe_mechanisms:
         "../../envs/slay.yaml"
     params:
         sources=SOURCES["mechanisms.json"],
-        names=shlex.join([*plugins(CONFIG.attention), *CONFIG.attention]),
+        names=shlex.join([*plugins.words(CONFIG.attention), *CONFIG.attention]),
     message:
         "describe the mechanisms"
     shell:

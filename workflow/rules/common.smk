@@ -32,7 +32,8 @@ if not workflow.deployment_settings.deployment_method:
 
 from slay.config import load
 from slay.errors import SlayError
-from slay.jobs import digest, expand, manifest, plugins
+from slay import plugins
+from slay.jobs import digest, expand, manifest
 
 try:
     CONFIG = load(config)

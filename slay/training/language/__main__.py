@@ -9,6 +9,7 @@ import click
 
 from slay.errors import SlayError
 from slay.flags import flags_of, parsed
+from slay.plugins import PLUGIN
 from slay.training.language.engine import processes
 from slay.training.language.settings import Settings
 
@@ -35,7 +36,7 @@ if __name__ == "__main__":
     local_rank = click.Option(["--local_rank", "--local-rank"], type=int, hidden=True)
     click.Command(
         "slay.training.language",
-        params=[*flags_of(Settings), local_rank],
+        params=[*flags_of(Settings), PLUGIN, local_rank],
         callback=main,
         help=main.__doc__,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from slay.flags import flags_of, parsed
+from slay.plugins import PLUGIN
 from slay.training.language.settings import Settings
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -41,6 +42,7 @@ train = click.Command(
         click.Option(
             ["--threads"], type=click.IntRange(min=0), default=0, help="Threads; 0: all cores."
         ),
+        PLUGIN,
     ],
     callback=_train,
     help=_train.__doc__,
@@ -91,6 +93,10 @@ def generate(model: Path, prompt: str, **how: Any) -> None:
     for piece in continuations(model, prompt, **how):
         click.echo(piece, nl=False)
     click.echo()
+
+
+for takes_a_model in (export, generate):
+    takes_a_model.params.append(PLUGIN)
 
 
 @click.group()
