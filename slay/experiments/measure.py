@@ -10,6 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 
+SHORT = 0.02  # seconds; whether a shorter call finds its data in the caches depends on what came before
+
+
 def seconds(call: Callable[[], object], device: torch.device) -> float:
     """Duration of one call: by CUDA events on a GPU, by the monotonic clock on a CPU."""
     if device.type == "cuda":
@@ -36,15 +39,16 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Durations of several calls in turns, so that a machine's mood falls on all of them alike.
 
-    Every other round goes backwards, so that none is always the one after a certain other. Before
-    that come `warmup` rounds or more, for `warmup_seconds` at least. Returns `rounds` durations a
-    call, in seconds, those of one round at the same index; fewer, but `least`, where they would
-    take longer than `max_seconds`.
+    Every other round goes backwards, so that none is always the one after a certain other; and
+    `SHORT` calls come after others of themselves. Before that come `warmup` rounds or more, for
+    `warmup_seconds` at least. Returns `rounds` durations a call, in seconds, those of one round at
+    the same index; fewer, but `least`, where they would take longer than `max_seconds`.
     """
     begin, warm = time.perf_counter(), 0
+    shortest = dict.fromkeys(calls, math.inf)
     while warm < warmup or time.perf_counter() - begin < warmup_seconds:
-        for call in calls.values():
-            seconds(call, device)
+        for name, call in calls.items():
+            shortest[name] = min(shortest[name], seconds(call, device))
         warm += 1
     times: dict[str, list[float]] = {name: [] for name in calls}
     begin = time.perf_counter()
@@ -52,8 +56,18 @@ def interleaved(
         if turn >= least and time.perf_counter() - begin > max_seconds:
             break
         for name in list(calls)[:: 1 if turn % 2 == 0 else -1]:
+            if shortest[name] < SHORT:
+                _settle(calls[name], device)
             times[name].append(seconds(calls[name], device))
     return times
+
+
+def _settle(call: Callable[[], object], device: torch.device, for_seconds: float = 0.01) -> None:
+    """Make a call for a while, once at least, until caches and cores are as it leaves them."""
+    until = time.perf_counter() + for_seconds
+    seconds(call, device)
+    while time.perf_counter() < until:
+        seconds(call, device)
 
 
 class Graphs:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
+import time
 from typing import get_args
 
 import pytest
@@ -13,7 +15,7 @@ import torch
 
 import slay
 from slay.errors import SlayError
-from slay.experiments.measure import interleaved, peak_memory
+from slay.experiments.measure import SHORT, interleaved, peak_memory
 from slay.experiments.quality import draw_inputs
 from slay.experiments.result import stream
 from slay.experiments.run import run_job
@@ -150,12 +152,21 @@ def test_peak_memory_counts_temporaries_and_nothing_from_before():
     assert peak_memory(lambda: before + 1.0, CPU) == pytest.approx(4 * size, rel=0.03)
 
 
-def test_calls_take_turns():
-    order = []
-    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+def in_turns(pause):
+    """Which of two calls were made, in their order; each takes so long."""
+    made = []
+    calls = {name: lambda name=name: (made.append(name), time.sleep(pause)) for name in "ab"}
     times = interleaved(calls, CPU, rounds=3, warmup=1, warmup_seconds=0.0)
-    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+    return "".join(made)
+
+
+def test_calls_take_turns():
+    assert in_turns(1.01 * SHORT) == "ab" + "ab" + "ba" + "ab"
+
+
+def test_a_short_call_comes_after_itself():
+    assert re.fullmatch("ab" + "a{2,}b{2,}" + "b{2,}a{2,}" + "a{2,}b{2,}", in_turns(0.0))
 
 
 def test_run_job_writes_the_record_it_returns(tmp_path):
