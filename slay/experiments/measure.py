@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -42,8 +43,11 @@ def interleaved(
     Every other round goes backwards, so that none is always the one after a certain other; and
     `SHORT` calls come after others of themselves. Before that come `warmup` rounds or more, for
     `warmup_seconds` at least. Returns `rounds` durations a call, in seconds, those of one round at
-    the same index; fewer, but `least`, where they would take longer than `max_seconds`.
+    the same index; fewer, but `least`, where they would take longer than `max_seconds`. On a CPU
+    the process keeps its memory from here on.
     """
+    if device.type == "cpu":
+        _keep_memory()
     begin, warm = time.perf_counter(), 0
     shortest = dict.fromkeys(calls, math.inf)
     while warm < warmup or time.perf_counter() - begin < warmup_seconds:
@@ -60,6 +64,19 @@ def interleaved(
                 _settle(calls[name], device)
             times[name].append(seconds(calls[name], device))
     return times
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what is freed, as PyTorch does on a GPU; nothing where it is not glibc.
+
+    It gives large blocks back and has them anew at every call. That the system clears their pages
+    can take most of a call's time, and whether it must depends on what was allocated before.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(trim_threshold, -1)  # never
+        library.mallopt(mmap_max, 0)
 
 
 def _settle(call: Callable[[], object], device: torch.device, for_seconds: float = 0.01) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import re
 import subprocess
 import sys
@@ -167,6 +168,24 @@ def test_calls_take_turns():
 
 def test_a_short_call_comes_after_itself():
     assert re.fullmatch("ab" + "a{2,}b{2,}" + "b{2,}a{2,}" + "a{2,}b{2,}", in_turns(0.0))
+
+
+FAULTS = """
+import resource, torch
+from slay.experiments.measure import interleaved
+
+calls = {"a": lambda: torch.ones(2**24)}  # 64 MiB
+interleaved(calls, torch.device("cpu"), rounds=1, warmup_seconds=0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+calls["a"]()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_timed_calls_find_the_memory_that_they_had_before():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True)
+    assert int(done.stdout) < 16, done.stderr  # pages; all of it are 16,384
 
 
 def test_run_job_writes_the_record_it_returns(tmp_path):
