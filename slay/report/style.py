@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import matplotlib as mpl
 
@@ -16,27 +16,42 @@ from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.35, 7.0  # widths in inches: one column, the text of a page
 
+
+class Look(NamedTuple):
+    """How a mechanism is drawn: in grey, marker and dashes tell it from any other."""
+
+    colour: str
+    marker: str
+    filled: bool = True
+    dashes: tuple[float, ...] = ()  # lengths on and off in widths of the line; none: unbroken
+
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart, for the mechanisms that most
-# pictures show; the others take shades that are apart from these. Markers differ for grey print.
+# pictures show; the others take shades that are apart from these.
 LOOKS = {
-    "standard": ("#000000", "o"),
-    "yat": ("#AA4499", "d"),
-    "yat-spherical": ("#CC79A7", "D"),
-    "uniform": ("#7f7f7f", "x"),
-    "linear": ("#E69F00", "s"),
-    "performer": ("#B8860B", "P"),
-    "cosformer": ("#8C6D31", "+"),
-    "rff": ("#999933", "X"),
-    "yat-performer": ("#56B4E9", "<"),
-    "yat-performer-laplace": ("#332288", ">"),
-    "yat-performer-nystrom": ("#44AA99", "p"),
-    "yat-performer-tensor": ("#117733", "*"),
-    "yat-performer-rm": ("#009E73", "2"),
-    "yat-performer-anchor": ("#0072B2", "^"),
-    "yat-quadratic": ("#D55E00", "v"),
-    "yat-cubic": ("#882255", "1"),
+    "standard": Look("#000000", "o"),
+    "yat": Look("#AA4499", "d", dashes=(4, 1, 1, 1, 1, 1)),
+    "yat-spherical": Look("#CC79A7", "D", filled=False, dashes=(5, 1.2, 1, 1.2)),
+    "uniform": Look("#7f7f7f", "x", dashes=(1, 1.2)),
+    "linear": Look("#E69F00", "s", filled=False, dashes=(3, 1.2)),
+    "performer": Look("#B8860B", "P", dashes=(2, 1)),
+    "cosformer": Look("#8C6D31", "+", dashes=(1, 2.4)),
+    "rff": Look("#999933", "X", filled=False, dashes=(5, 3)),
+    "yat-performer": Look("#56B4E9", "<", filled=False, dashes=(2, 1, 1, 1)),
+    "yat-performer-laplace": Look("#332288", ">", dashes=(3, 1, 3, 1, 1, 1)),
+    "yat-performer-nystrom": Look("#44AA99", "D", dashes=(6, 1, 1, 1, 1, 1)),
+    "yat-performer-tensor": Look("#117733", "s", dashes=(8, 1.5, 2, 1.5)),
+    "yat-performer-rm": Look("#009E73", "o", filled=False, dashes=(2, 3)),
+    "yat-performer-anchor": Look("#0072B2", "^"),
+    "yat-quadratic": Look("#D55E00", "v", dashes=(6, 1.2)),
+    "yat-cubic": Look("#882255", "v", filled=False, dashes=(10, 1.2, 1, 1.2)),
 }
-SPARE = [("#CC6677", "$1$"), ("#6699CC", "$2$"), ("#997700", "$3$"), ("#666666", "$4$")]
+SPARE = [
+    Look("#CC6677", "$1$"),
+    Look("#6699CC", "$2$"),
+    Look("#997700", "$3$"),
+    Look("#666666", "$4$"),
+]
 BOUND = "#555555"  # what no mechanism can be below
 
 RC: dict[str, Any] = {
@@ -54,23 +69,35 @@ RC: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "lines.linewidth": 1.2,
     "lines.markersize": 4,
+    "lines.markeredgewidth": 0.8,
     "legend.frameon": False,
     "pdf.fonttype": 42,
     "figure.constrained_layout.use": True,
 }
 
 
-def look(name: str) -> tuple[str, str]:
-    """Colour and marker of a mechanism; one that is not in the table gets its own by its name."""
+def look(name: str) -> Look:
+    """Look of a mechanism; one that is not in the table gets its own by its name."""
     return LOOKS.get(name) or SPARE[sum(map(ord, name)) % len(SPARE)]
+
+
+def form(name: str) -> dict[str, Any]:
+    """How a mechanism is drawn, as options of `Axes.plot`."""
+    colour, marker, filled, dashes = look(name)
+    return {
+        "color": colour,
+        "marker": marker,
+        "markerfacecolor": colour if filled else "white",
+        "linestyle": (0, dashes) if dashes else "-",
+        "label": name,
+    }
 
 
 def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
     """How a mechanism's curve of many points is drawn: with a few markers, at places of its own."""
-    colour, marker = look(name)
     step = max(1, points // marks)
     place = sum(map(ord, name)) % step
-    return {"color": colour, "marker": marker, "markevery": (place, step), "label": name}
+    return form(name) | {"markevery": (place, step)}
 
 
 @contextmanager

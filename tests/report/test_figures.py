@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.container import ErrorbarContainer
 
 from slay import list_attention_types
 from slay.config import load
@@ -17,6 +18,7 @@ from slay.experiments.run import run_job
 from slay.jobs import expand, manifest
 from slay.report.aggregate import collect, points, summarise
 from slay.report.figures import draw_figure
+from slay.report.figures.decision import FINER, finer
 from slay.report.results import MissingError, Results
 from slay.report.shown import has_figure
 from slay.report.sources import FIGURES
@@ -85,15 +87,20 @@ def test_the_report_has_a_caption_for_it(name):
     assert template.render(snakemake={"wildcards": {"figure": name}}).strip()
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_label_lies_on_the_page(name, results):
+@pytest.fixture(scope="module", params=FIGURES)
+def figure(request, results):
+    """Each figure, drawn."""
     with styled():
-        figure = import_module(f"slay.report.figures.{name}").draw(results)
-        figure.canvas.draw()
-        page = figure.bbox
-        boxes = [legend.get_window_extent() for legend in figure.legends]
-        boxes += [text.get_window_extent() for axes in figure.axes for text in _texts(axes)]
-        plt.close(figure)
+        drawn = import_module(f"slay.report.figures.{request.param}").draw(results)
+        drawn.canvas.draw()
+    yield drawn
+    plt.close(drawn)
+
+
+def test_every_label_lies_on_the_page(figure):
+    page = figure.bbox
+    boxes = [legend.get_window_extent() for legend in figure.legends]
+    boxes += [text.get_window_extent() for axes in figure.axes for text in _texts(axes)]
     assert boxes
     for box in boxes:
         assert box.x0 >= page.x0 - 1
@@ -109,9 +116,40 @@ def _texts(axes):
 
 def test_every_mechanism_looks_like_itself_in_colour_and_in_grey():
     assert set(LOOKS) >= set(list_attention_types())
-    colours, markers = zip(*LOOKS.values(), strict=True)
-    assert len(set(colours)) == len(set(markers)) == len(LOOKS)
+    for aspect in ("colour", "dashes"):
+        assert len({getattr(found, aspect) for found in LOOKS.values()}) >= len(LOOKS) - 1
+    assert len({(found.marker, found.filled) for found in LOOKS.values()}) == len(LOOKS)
     assert look("a-new-one") == look("a-new-one")
+
+
+def test_it_can_be_read_without_colour(figure):
+    for axes in figure.axes:
+        forms = {}
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            line = handle[0] if isinstance(handle, ErrorbarContainer) else handle
+            hollow = str(line.get_markerfacecolor()) == "white"
+            forms[label] = (line.get_marker(), hollow, line.get_linestyle())
+        assert len(set(forms.values())) == len(forms), forms
+        for image in [*axes.images, *axes.collections]:
+            if image.get_array() is not None and image.cmap.N > 16:
+                lightness = image.cmap(np.linspace(0, 1, 64))[:, :3] ** 2.2 @ (0.21, 0.72, 0.07)
+                assert np.all(np.diff(lightness) > 0), image.cmap.name
+
+
+@pytest.mark.parametrize("sharp", [None, 0.3, 0.05])
+@pytest.mark.parametrize("seed", range(3))
+def test_regions_between_the_points_of_a_grid_are_those_of_the_scores(seed, sharp):
+    neurons = np.random.default_rng(seed).uniform(-1, 1, (4, 2))
+
+    def scores(number):
+        axis = np.linspace(-1, 1, number)
+        u = np.stack(np.meshgrid(axis, axis), axis=-1)
+        distance = ((u[:, :, None] - neurons) ** 2).sum(-1)
+        return u @ neurons.T if sharp is None else 1 / (1 + 1 / (sharp + distance))
+
+    coarse, fine = scores(31), scores(30 * FINER + 1)
+    winner, _ = finer(coarse.argmax(-1), coarse.max(-1))
+    assert np.mean(winner != fine.argmax(-1)) < 2e-3
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from slay.report.figures.parts import error_axis, legend_below, shown_error
+from slay.report.figures.parts import apart, error_axis, legend_below, shown_error
 from slay.report.results import Estimate, MissingError, Results
-from slay.report.style import BOUND, PAGE, look
+from slay.report.style import BOUND, PAGE, form
 
 METRICS = ("num_features", "kernel_error", "ratio_standard", "rel_l2")
 
@@ -21,16 +21,17 @@ def draw(results: Results) -> Figure:
     if not points:
         raise MissingError("ablation")
     figure, (size, cost) = plt.subplots(1, 2, figsize=(PAGE, 2.4), sharey=True)
-    for name, found in points.items():
-        m, kernel, ratio, output = np.array(found).T
-        colour, marker = look(name)
-        form = {"color": colour, "marker": marker, "linestyle": "none", "label": name}
-        size.plot(m, [shown_error(e) for e in kernel], **form)
-        cost.plot(ratio, [shown_error(e) for e in output], **form)
     every = np.array([point for found in points.values() for point in found])
+    most = 2 * max(2.0, every[:, 0].max())
+    places = apart({name: [m for m, *_ in found] for name, found in points.items()}, 1, most)
+    for name, found in points.items():
+        _, kernel, ratio, output = np.array(found).T
+        points_only = form(name) | {"linestyle": "none"}
+        size.plot(places[name], [shown_error(e) for e in kernel], **points_only)
+        cost.plot(ratio, [shown_error(e) for e in output], **points_only)
     _front(cost, every[:, 2], every[:, 3])
     dim = int(results.axis("ablation", "head_dim")[0])
-    m = np.unique(np.geomspace(1, 2 * max(2.0, every[:, 0].max()), 200).astype(int))
+    m = np.unique(np.geomspace(1, most, 200).astype(int))
     bound = [results.bound(dim, n) for n in m]
     size.plot(m, bound, color=BOUND, linestyle="--", linewidth=1.0, label="Mercer bound")
     size.fill_between(m, bound, color=BOUND, alpha=0.10, linewidth=0)

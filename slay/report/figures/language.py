@@ -1,31 +1,44 @@
-"""Language models: held-out loss against the steps of training."""
+"""Language models: held-out loss against the steps of training, and its distance from softmax's."""
 
 from __future__ import annotations
 
+import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from slay.report.figures.parts import curves, grid, legend_below
-from slay.report.results import Estimate, Results
-from slay.report.style import look
+from slay.report.figures.parts import curves, legend_below
+from slay.report.results import Results
+from slay.report.scores import OPPONENT
+from slay.report.style import PAGE, form
 
 
 def draw(results: Results) -> Figure:
-    """A panel a width of the short convolution; mean over seeds. Dotted: single tokens' entropy."""
+    """A column a width of the short convolution; mean over seeds."""
     points = curves(results, "language")
     convs = sorted({int(conv) for p in points.values() for conv in p["short_conv"].unique()})
-    figure, panels = grid(len(convs), 2, 2.2, sharey=True)
-    unigram = results.value("language", "unigram_entropy")
-    for panel, conv in zip(panels, convs, strict=True):
-        for name, p in points.items():
-            found = p[(p["short_conv"] == conv) & p["validation_loss"].notna()]
-            if not found.empty:
-                mean = found.groupby("step")["validation_loss"].mean()
-                colour, marker = look(name)
-                panel.plot(mean.index, mean, color=colour, marker=marker, label=name)
-        if isinstance(unigram, Estimate):
-            panel.axhline(unigram.mean, color="black", linewidth=0.5, linestyle=":")
-        panel.set_title(f"convolution of width {conv}" if conv else "without convolution")
-        panel.set_xlabel("step")
-    panels[0].set_ylabel("held-out loss (nats a token)")
-    legend_below(figure, panels, results.names)
+    rows = 2 if OPPONENT in points else 1
+    figure, axes = plt.subplots(
+        rows, len(convs), figsize=(PAGE, 0.6 + 1.2 * rows),
+        squeeze=False, sharex=True, sharey="row",
+        height_ratios=[1, 1.3][:rows],
+    )  # fmt: skip
+    for column, conv in zip(axes.T, convs, strict=True):
+        losses = {name: loss for name, p in points.items() if len(loss := _mean(p, conv))}
+        for name, loss in losses.items():
+            column[0].plot(loss.index, loss, **form(name))
+            if OPPONENT in losses:
+                column[-1].plot(loss.index, loss - losses[OPPONENT], **form(name))
+        column[0].set_title(f"convolution of width {conv}" if conv else "without convolution")
+        column[-1].set_xlabel("step")
+    axes[0, 0].set_ylabel("loss (nats)")
+    if rows == 2:
+        axes[1, 0].set_ylabel(f"loss above {OPPONENT}'s")
+    figure.align_ylabels(axes)
+    legend_below(figure, axes.flat, results.names)
     return figure
+
+
+def _mean(points: pd.DataFrame, conv: int) -> pd.Series:
+    """Held-out loss by step, mean over seeds."""
+    found = points[(points["short_conv"] == conv) & points["validation_loss"].notna()]
+    return found.groupby("step")["validation_loss"].mean()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from slay.report.figures.parts import grid, legend_below
+from slay.report.figures.parts import apart, grid, legend_below
 from slay.report.results import Estimate, MissingError, Results
 from slay.report.scores import lengths
-from slay.report.style import BOUND, look
+from slay.report.style import BOUND, form
 
 
 def draw(results: Results) -> Figure:
@@ -20,19 +20,10 @@ def draw(results: Results) -> Figure:
         raise MissingError("tasks: more than one length")
     figure, panels = grid(len(by_task), 4, 1.6, sharey=True)
     for panel, (task, of_task) in zip(panels, by_task.items(), strict=True):
-        for name in results.names:
-            where = {"attention": name, "task": task}
-            found = [
-                (n, accuracy)
-                for n in of_task
-                if isinstance(
-                    accuracy := results.value("tasks", "accuracy", seq_len=n, **where), Estimate
-                )
-            ]
-            if found:
-                colour, marker = look(name)
-                x, y = [n for n, _ in found], [accuracy.mean for _, accuracy in found]
-                panel.plot(x, y, color=colour, marker=marker, label=name)
+        points = {name: _accuracies(results, name, task, of_task) for name in results.names}
+        places = apart({name: list(p) for name, p in points.items()}, of_task[0], of_task[-1])
+        for name, x in places.items():
+            panel.plot(x, list(points[name].values()), **form(name))
         null = [results.value("tasks", "null", task=task, seq_len=n) for n in of_task]
         heights = [value.mean for value in null if isinstance(value, Estimate)]
         if len(heights) == len(of_task):
@@ -43,3 +34,11 @@ def draw(results: Results) -> Figure:
     panels[0].set_ylabel("accuracy")
     legend_below(figure, panels, results.names)
     return figure
+
+
+def _accuracies(results: Results, name: str, task: str, of_task: list[int]) -> dict[int, float]:
+    """A mechanism's mean accuracy by length, where it was measured."""
+    found = {
+        n: results.value("tasks", "accuracy", attention=name, task=task, seq_len=n) for n in of_task
+    }
+    return {n: value.mean for n, value in found.items() if isinstance(value, Estimate)}

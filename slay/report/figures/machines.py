@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from slay.report.figures.parts import grid, legend_below
 from slay.report.machines import by_machine
 from slay.report.results import MissingError, Results
-from slay.report.style import look
+from slay.report.style import form
 
 
 def draw(results: Results) -> Figure:
@@ -18,8 +18,7 @@ def draw(results: Results) -> Figure:
     figure, panels = grid(len(found), 3, 2.2, sharex=True)
     for panel, (machine, by_name) in zip(panels, found.items(), strict=True):
         for name, points in by_name.items():
-            colour, marker = look(name)
-            panel.plot(list(points), list(points.values()), color=colour, marker=marker, label=name)
+            panel.plot(list(points), list(points.values()), **form(name))
         panel.set(xscale="log", yscale="log", title=machine, xlabel="sequence length $L$")
         panel.minorticks_off()
     panels[0].set_ylabel("latency (ms)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -56,13 +56,28 @@ def legend_below(figure: Figure, axes: Iterable[Axes], names: Sequence[str]) -> 
         return
     order = {name: place for place, name in enumerate(names)}
     handles = dict(sorted(handles.items(), key=lambda item: order.get(item[0], len(order))))
-    width = 0.037 * max(map(len, handles)) + 0.35  # inches of an entry
-    columns = max(1, int(figure.get_figwidth() / width))
-    figure.set_figheight(figure.get_figheight() + 0.14 * ceil(len(handles) / columns))
+    width = 0.036 * max(map(len, handles)) + 0.4  # inches of an entry
+    rows = ceil(len(handles) / max(1, int(figure.get_figwidth() / width)))
+    columns = ceil(len(handles) / rows)
+    figure.set_figheight(figure.get_figheight() + 0.14 * rows)
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=columns,
-        fontsize=6.5, handlelength=1.5, columnspacing=1.0, handletextpad=0.5,
+        fontsize=6.5, handlelength=2.6, columnspacing=1.0, handletextpad=0.5,
     )  # fmt: skip
+
+
+def apart(places: Mapping[str, Sequence[float]], low: float, high: float) -> dict[str, list[float]]:
+    """Where each mechanism's markers are drawn on a logarithmic axis from `low` to `high`.
+
+    At their places, but where several share one, side by side around it.
+    """
+    found: dict[str, list[float]] = {}
+    for name, of_name in places.items():
+        for x in of_name:
+            same = [other for other, those in places.items() if x in those]
+            steps = same.index(name) - (len(same) - 1) / 2
+            found.setdefault(name, []).append(x * (high / low) ** (0.022 * steps))
+    return found
 
 
 def error_axis(panel: Axes) -> None:

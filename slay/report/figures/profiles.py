@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from slay.report.figures.parts import TARGET, legend_below, pictures
 from slay.report.results import Results
-from slay.report.style import BOUND, PAGE, curve
+from slay.report.style import PAGE, curve
 
 
 def draw(results: Results) -> Figure:
@@ -25,10 +25,10 @@ def draw(results: Results) -> Figure:
             panel.plot(x, p["kernel"], **form)
             panel.fill_between(x, p["low"], p["high"], color=form["color"], alpha=0.15, linewidth=0)
         slope.plot(p["x"], p["slope"], linewidth=0.7, **form)
-    form = {"color": BOUND, "linestyle": "--", "linewidth": 1.0, "label": f"{TARGET} (target)"}
+    form = curve(TARGET, len(target))
     by_cosine.plot(target["x"], target["exact"], **form)
     by_angle.plot(np.degrees(target["angle"]), target["exact"], **form)
-    slope.plot(target["x"], target["exact_slope"], **form)
+    slope.plot(target["x"], target["exact_slope"], linewidth=0.7, **form)
     for panel in (by_cosine, by_angle):
         panel.set_yscale("asinh", linear_width=0.1)
         panel.set_yticks([0, 0.1, 1, 10], ["0", "0.1", "1", "10"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from slay.report.figures.parts import error_axis, grid, legend_below, shown_error
+from slay.report.figures.parts import apart, error_axis, grid, legend_below, shown_error
 from slay.report.results import Estimate, MissingError, Results
-from slay.report.style import BOUND, look
+from slay.report.style import BOUND, form
 
 
 def draw(results: Results) -> Figure:
@@ -17,19 +17,16 @@ def draw(results: Results) -> Figure:
         raise MissingError("quality")
     figure, panels = grid(len(dims), len(dims), 2.2, sharey=True)
     for panel, dim in zip(panels, dims, strict=True):
-        top = 1
-        for name in results.names:
-            points = _kernel_errors(results, name, dim)
-            if not points:
-                continue
-            top = max(top, *(m for m, _ in points))
-            colour, marker = look(name)
+        every = {name: p for name in results.names if (p := _kernel_errors(results, name, dim))}
+        top = max((m for points in every.values() for m, _ in points), default=1)
+        places = apart({name: [m for m, _ in found] for name, found in every.items()}, 1, 2 * top)
+        for name, points in every.items():
             panel.errorbar(
-                [m for m, _ in points],
+                places[name],
                 [shown_error(e.mean) for _, e in points],
                 yerr=[_half_width(e) for _, e in points],
-                color=colour, marker=marker, linestyle="-" if len(points) > 1 else "none",
-                linewidth=0.8, capsize=2, label=name, zorder=3,
+                linewidth=0.8, capsize=2, zorder=3,
+                **form(name) | ({} if len(points) > 1 else {"linestyle": "none"}),
             )  # fmt: skip
         m = np.unique(np.geomspace(1, 2 * top, 200).astype(int))
         bound = [results.bound(dim, n) for n in m]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from slay.report.figures.parts import legend_below
 from slay.report.results import MissingError, Results
-from slay.report.style import PAGE, look
+from slay.report.style import PAGE, form, look
 
 PANELS = [
     ("latency_ms", "latency (ms)", 1.0),
@@ -30,12 +30,12 @@ def draw(results: Results) -> Figure:
             )
             if middle.empty:
                 continue
-            colour, marker = look(name)
-            panel.plot(middle.index, middle / unit, color=colour, marker=marker, label=name)
+            panel.plot(middle.index, middle / unit, **form(name))
             if not low.empty:
                 panel.fill_between(
-                    middle.index, low / unit, high / unit, color=colour, alpha=0.15, linewidth=0
-                )
+                    middle.index, low / unit, high / unit,
+                    color=look(name).colour, alpha=0.15, linewidth=0,
+                )  # fmt: skip
         panel.set(xscale="log", yscale="log", xlabel="sequence length $L$", ylabel=label)
         panel.set_xticks(lengths, [f"{n // 1024}k" if n > 8192 else str(n) for n in lengths])
         panel.tick_params(axis="x", labelrotation=45 if len(lengths) > 5 else 0)
