@@ -14,10 +14,11 @@ from slay.attention.facts import facts
 from slay.errors import SlayError
 from slay.record import Record
 from slay.report.aggregate import summarise, tabulate
+from slay.report.claims import judge
 from slay.report.context import whole
 from slay.report.latex import environment, render
 from slay.report.paper import build, complaints
-from slay.report.results import Missing, Results
+from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import empty_table
 from slay.report.tables import render_table
 
@@ -98,6 +99,45 @@ def test_claims_are_many_and_from_both_sides():
     used = "".join(path.read_text() for path in (PAPER / "sections").iterdir())
     ids = {claim["id"] for claim in claims}
     assert set(re.findall(r"(?:claim|holds)\('([\w-]+)'\)", used)) <= ids
+
+
+def test_a_claim_about_time_asks_for_more_than_a_median():
+    for claim in yaml.safe_load((PAPER / "claims.yaml").read_text()):
+        sources = " ".join(claim["values"].values())
+        if "'ratio'" in sources or "'ablation', 'latency_ms'" in sources:
+            beyond = {
+                name for name, value in claim["values"].items() if re.search("_q[13]'", value)
+            }
+            assert set(re.findall(r"\w+", claim["holds"])) & beyond, claim["id"]
+
+
+@pytest.mark.parametrize(
+    ("name", "holding", "change"),
+    [
+        ("published-language-yat", {"yat": 7, "linear": 8, "performer": 9}, {"performer": 6}),
+        ("published-language-yat", {"yat": 7, "linear": 8, "performer": 9}, {"yat-spherical": 7}),
+        ("published-ablation-speed", {"yat-performer-anchor": 7}, {"yat-performer-rm": 7}),
+        ("language-softmax", {"standard": 7}, {"uniform": 6}),
+    ],
+)
+def test_the_best_of_all_is_better_than_each(tmp_path, name, holding, change):
+    entries = yaml.safe_load((PAPER / "claims.yaml").read_text())
+    (tmp_path / "claims.yaml").write_text(
+        yaml.safe_dump([entry for entry in entries if entry["id"] == name], sort_keys=False)
+    )
+
+    def verdict(numbers):
+        def value(experiment, metric, attention, **where):
+            return Estimate(found := numbers.get(attention, 10), 0, 1, found, found)
+
+        def least(experiment, metric, attention=None, **where):
+            return numbers.get(attention, 10) if attention else min(numbers.values())
+
+        context = {"value": value, "least": least}
+        return judge(tmp_path / "claims.yaml", environment(tmp_path), context)[name].status
+
+    assert verdict(holding) == "holds"
+    assert verdict(holding | change) == "fails"
 
 
 def test_a_job_out_of_memory_says_so_and_a_table_without_rows_is_none(tmp_path):
