@@ -152,13 +152,17 @@ def pm(value: Any, digits: int = 2, small: bool = False) -> Latex:
 
 
 def sci(value: Any, digits: int = 1) -> Latex:
-    """a x 10^b."""
+    """a x 10^b; a number that was not measured without zeros at the end of a, and without a = 1."""
     number = _number(value)
     if number is None:
         return absent(value)
     mantissa, _, exponent = f"{number:.{digits}e}".partition("e")
-    power = f"\\times10^{{{int(exponent)}}}" if int(exponent) else ""
-    return _mark(f"\\ensuremath{{{mantissa}{power}}}", value)
+    if not isinstance(value, Estimate):
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    factors = [mantissa] if mantissa != "1" or not int(exponent) else []
+    factors += [f"10^{{{int(exponent)}}}"] if int(exponent) else []
+    product = r"\times".join(factors)
+    return _mark(f"\\ensuremath{{{product}}}", value)
 
 
 def mib(value: Any, digits: int = 1) -> Latex:

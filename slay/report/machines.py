@@ -11,6 +11,7 @@ from slay.report.results import Estimate, Results
 # What the study printed, and what the text compares with it.
 COMPARED = ["standard", "yat-spherical", "linear", "performer", "yat-performer-anchor"]
 COMPARED += ["yat-quadratic"]
+PRINTED = "printed, "  # before the device of the study
 Cells = dict[str, dict[int, float]]  # a number by mechanism and length
 
 
@@ -27,7 +28,7 @@ def by_machine(results: Results, metric: str) -> dict[str, Cells]:
     if not own:
         return {}
     study = printed()["paper"]
-    machines = {f"printed, {study['device']}": _study(study, metric), device_name(results): own}
+    machines = {f"{PRINTED}{study['device']}": _study(study, metric), device_name(results): own}
     machines |= {device_name(run): _forward(run, metric) for run in others(results)}
     for name, records in benchmarks().items():
         machines[_benchmark_name(name, records[0])] = _timed(records, metric)

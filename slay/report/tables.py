@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from slay.report import scores, sources
 from slay.report.context import basic, whole
 from slay.report.keys import keys
 from slay.report.latex import Latex, environment, escape, render, with_notes
-from slay.report.machines import by_machine, device_name
+from slay.report.machines import PRINTED, by_machine, device_name
 from slay.report.published import others, printed
 from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import empty_table
@@ -286,7 +287,13 @@ UNITS = {"latency_ms": "ms", "peak_memory_bytes": "MiB"}
 def machines(results: Results) -> dict[str, Any]:
     """Latency and memory of the forward pass by machine, mechanism and length."""
     rows: list[dict[str, Any]] = [
-        {"metric": metric, "device": device, "name": name, "points": points}
+        {
+            "metric": metric,
+            "device": device,
+            "printed": device.startswith(PRINTED),
+            "name": name,
+            "points": points,
+        }
         for metric in UNITS
         for device, cells in by_machine(results, metric).items()
         for name, points in cells.items()
@@ -302,7 +309,8 @@ def runs(results: Results) -> dict[str, Any]:
     for key in keys(printed()):
         cells = [key.find(run) for run in every]
         if not all(isinstance(cell, Missing) for cell in cells):
-            rows.append({"key": key, "cells": cells})
+            what = re.sub(r"\b([a-z]) = (\d+)", r"$\1=\2$", escape(key.what))
+            rows.append({"what": Latex(what), "key": key, "cells": cells})
     return {"rows": rows, "devices": [device_name(run) for run in every]}
 
 

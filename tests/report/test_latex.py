@@ -78,6 +78,8 @@ def test_a_stale_number_alone_carries_a_dagger(show):
         (sig(0.0), "0.0"),
         (sci(0.00123), r"\ensuremath{1.2\times10^{-3}}"),
         (sci(4.56), r"\ensuremath{4.6}"),
+        (sci(1e-3), r"\ensuremath{10^{-3}}"),
+        (sci(estimate(mean=1e-3)), r"\ensuremath{1.0\times10^{-3}}"),
         (mib(3 * 2**20), "3.0"),
         (mib(2000 * 2**20, 0), r"2\,000"),
         (percent(0.256), r"26\,\%"),

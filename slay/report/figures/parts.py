@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
@@ -56,14 +57,21 @@ def legend_below(figure: Figure, axes: Iterable[Axes], names: Sequence[str]) -> 
         return
     order = {name: place for place, name in enumerate(names)}
     handles = dict(sorted(handles.items(), key=lambda item: order.get(item[0], len(order))))
-    width = 0.036 * max(map(len, handles)) + 0.4  # inches of an entry
-    rows = ceil(len(handles) / max(1, int(figure.get_figwidth() / width)))
-    columns = ceil(len(handles) / rows)
-    figure.set_figheight(figure.get_figheight() + 0.14 * rows)
+    columns = _columns(list(handles), figure.get_figwidth())
+    figure.set_figheight(figure.get_figheight() + 0.14 * ceil(len(handles) / columns))
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=columns,
         fontsize=6.5, handlelength=2.6, columnspacing=1.0, handletextpad=0.5,
     )  # fmt: skip
+
+
+def _columns(labels: Sequence[str], width: float) -> int:
+    """How many columns of a legend, filled one after the other, fit into a width in inches."""
+    for columns in range(len(labels), 1, -1):
+        parts = [max(map(len, part)) for part in np.array_split(labels, columns)]
+        if sum(0.038 * longest + 0.45 for longest in parts) <= width:
+            return ceil(len(labels) / ceil(len(labels) / columns))
+    return 1
 
 
 def apart(places: Mapping[str, Sequence[float]], low: float, high: float) -> dict[str, list[float]]:
