@@ -20,7 +20,7 @@ def draw(results: Results) -> Figure:
     points = {name: found for name in results.names if (found := _points(results, name))}
     if not points:
         raise MissingError("ablation")
-    figure, (size, cost) = plt.subplots(1, 2, figsize=(PAGE, 2.4), sharey=True)
+    figure, (size, cost) = plt.subplots(1, 2, figsize=(PAGE, 2.15), sharey=True)
     every = np.array([point for found in points.values() for point in found])
     most = 2 * max(2.0, every[:, 0].max())
     places = apart({name: [m for m, *_ in found] for name, found in points.items()}, 1, most)

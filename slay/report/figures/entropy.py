@@ -12,7 +12,7 @@ from slay.report.style import PAGE, curve
 
 def draw(results: Results) -> Figure:
     """All other keys are independent of the query."""
-    figure, (entropy, weight) = plt.subplots(1, 2, figsize=(PAGE, 2.1))
+    figure, (entropy, weight) = plt.subplots(1, 2, figsize=(PAGE, 2.0))
     points = pictures(results, "entropy")
     for name, p in points.items():
         form = curve(name, len(p))

@@ -18,7 +18,7 @@ def draw(results: Results) -> Figure:
     by_task = {task: sorted(found) for task, found in by_task.items() if len(found) > 1}
     if not by_task:
         raise MissingError("tasks: more than one length")
-    figure, panels = grid(len(by_task), 4, 1.6, sharey=True)
+    figure, panels = grid(len(by_task), 4, 1.35, sharey=True)
     for panel, (task, of_task) in zip(panels, by_task.items(), strict=True):
         points = {name: _accuracies(results, name, task, of_task) for name in results.names}
         places = apart({name: list(p) for name, p in points.items()}, of_task[0], of_task[-1])

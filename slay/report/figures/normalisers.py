@@ -23,7 +23,7 @@ def draw(results: Results) -> Figure:
         name: p[p["head_dim"] == max(set(dims), key=dims.count)] for name, p in points.items()
     }
     kinds = results.axis("quality", "inputs")
-    figure, panels = grid(len(kinds), 3, 0.7 + 0.13 * len(points), sharey=True)
+    figure, panels = grid(len(kinds), 3, 0.6 + 0.1 * len(points), sharey=True)
     for panel, inputs in zip(panels, kinds, strict=True):
         for row, (name, p) in enumerate(points.items()):
             found = p[p["inputs"] == inputs].groupby("share")["normaliser"].mean()
@@ -41,6 +41,6 @@ def draw(results: Results) -> Figure:
         panel.set_xlim(-30, 30)
         panel.set_xticks([-10, -1, 0, 1, 10], ["−10", "−1", "0", "1", "10"])
         panel.set(xlabel="normaliser / mean size", title=inputs)
-    panels[0].set_yticks(range(len(points)), list(points))
+    panels[0].set_yticks(range(len(points)), list(points), fontsize=6.5)
     panels[0].set_ylim(len(points) - 0.4, -0.6)
     return figure

@@ -18,7 +18,7 @@ DASHES = ("-", "-.", ":", (0, (6, 1.2, 1, 1.2, 1, 1.2)))  # those of the sum are
 def draw(results: Results) -> Figure:
     """Left the error of R nodes over all pairs, right the share of the kernel by node."""
     name, points = next(iter(pictures(results, "quadrature").items()))
-    figure, (convergence, nodes) = plt.subplots(1, 2, figsize=(PAGE, 2.1))
+    figure, (convergence, nodes) = plt.subplots(1, 2, figsize=(PAGE, 2.0))
     errors = points.dropna(subset=["error"])
     convergence.plot(errors["nodes"], errors["error"], **form(name))
     convergence.set(yscale="log", xlabel="nodes $R$", ylabel="relative error of the kernel")

@@ -18,7 +18,7 @@ def draw(results: Results) -> Figure:
     first = dict(reversed(lengths(results)))
     critical = [task for task in task_groups()["attention_critical"] if task in first]
     shown = critical or list(first)
-    figure, panels = grid(len(shown), 3, 1.35, sharey=True)
+    figure, panels = grid(len(shown), 3, 1.12, sharey=True)
     for panel, task in zip(panels, shown, strict=True):
         for name, p in points.items():
             of_task = p[(p["task"] == task) & (p["seq_len"] == first[task])]
