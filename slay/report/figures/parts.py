@@ -84,7 +84,7 @@ def apart(places: Mapping[str, Sequence[float]], low: float, high: float) -> dic
         for x in of_name:
             same = [other for other, those in places.items() if x in those]
             steps = same.index(name) - (len(same) - 1) / 2
-            found.setdefault(name, []).append(x * (high / low) ** (0.022 * steps))
+            found.setdefault(name, []).append(x * (high / low) ** (0.028 * steps))
     return found
 
 
