@@ -18,6 +18,7 @@ from slay.report.claims import judge
 from slay.report.context import whole
 from slay.report.latex import environment, render
 from slay.report.paper import build, complaints
+from slay.report.published import printed
 from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import empty_table
 from slay.report.tables import render_table
@@ -99,6 +100,32 @@ def test_claims_are_many_and_from_both_sides():
     used = "".join(path.read_text() for path in (PAPER / "sections").iterdir())
     ids = {claim["id"] for claim in claims}
     assert set(re.findall(r"(?:claim|holds)\('([\w-]+)'\)", used)) <= ids
+
+
+NUMBER = re.compile(r"(?<![\w.^])(\d+(?:\.(\d+))?)(?:\\times10\^(\d))?")
+
+
+def test_numbers_of_the_study_in_claims_are_those_that_it_printed():
+    known = list(leaves(printed()))
+    for claim in yaml.safe_load((PAPER / "claims.yaml").read_text()):
+        if claim["source"] == "ours":
+            continue
+        own = set(re.findall(r"\d+(?:\.\d+)?", f"{claim['holds']} {claim['values']}"))
+        text = re.sub(r"\\VAR\{.*?\}", "", claim["sentence"])
+        for number, decimals, power in NUMBER.findall(" ".join(re.findall(r"\$.*?\$", text))):
+            unit = 10.0 ** int(power or 0)
+            off = min(abs(float(number) - value / unit) for value in known)
+            assert number in own or off <= 0.5001 * 10 ** -len(decimals), (claim["id"], number)
+
+
+def leaves(tree):
+    """Every number of a nested mapping, keys that are lengths too."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(key)
+            yield from leaves(value)
+    elif isinstance(tree, int | float):
+        yield float(tree)
 
 
 def test_a_claim_about_time_asks_for_more_than_a_median():
