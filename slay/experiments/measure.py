@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-
-SHORT = 0.02  # seconds; whether a shorter call finds its data in the caches depends on what came before
+SHORT = (
+    0.02  # seconds; whether a shorter call finds its data in the caches depends on what came before
+)
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
@@ -67,7 +68,7 @@ def interleaved(
 
 
 def _keep_memory() -> None:
-    """Let the C library keep what is freed, as PyTorch does on a GPU; nothing where it is not glibc.
+    """Let glibc keep what is freed, as PyTorch does on a GPU. With other C libraries, do nothing.
 
     It gives large blocks back and has them anew at every call. That the system clears their pages
     can take most of a call's time, and whether it must depends on what was allocated before.

@@ -25,7 +25,7 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
 
     A record made with other parameters or other code than the manifest says is stale: it raises
     `SlayError`, or is marked in the column `stale` for a draft. A draft leaves out records that are
-    not there; otherwise a missing or broken one raises.
+    not there, be it all of them; otherwise a missing or broken one raises.
     """
     expected = json.loads(manifest.read_text(encoding="utf-8"))
     found = []
@@ -41,14 +41,13 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
                 f"snakemake --cores all paper --forcerun {path}"
             )
         found.append((str(path), record, bool(why)))
-    if not found:
-        raise SlayError(f"{manifest}: no record yet; run: snakemake --cores all results")
     return tabulate(found)
 
 
 def tabulate(records: Iterable[tuple[str, Record, bool]]) -> pd.DataFrame:
     """Records, each with its path and whether it is stale, as rows."""
-    return pd.DataFrame([_row(record, Path(path), stale) for path, record, stale in records])
+    rows = [_row(record, Path(path), stale) for path, record, stale in records]
+    return pd.DataFrame(rows, columns=None if rows else ["path", "variant", "status", "stale"])
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +71,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
             values = group[metric].dropna().to_numpy(dtype=float)
             name = metric.removeprefix("metric.")
             rows.append({**common, "metric": name, **interval(values)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else [*setting, "status", "stale", "metric"])
 
 
 def points(table: pd.DataFrame, records: Mapping[str, Record] | None = None) -> pd.DataFrame:

@@ -37,6 +37,7 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
     """What the paper needs: all of that, the machine, the claims, the provenance."""
     context: dict[str, Any] = basic(results) | {
         "machine": results.machine,
+        "planned": results.planned if results.draft else Missing("planned"),
         "mechanisms": results.mechanisms,
         "names": results.names,
         "longest": max(scores.timed_lengths(results), default=Missing("scaling: ratio")),

@@ -95,6 +95,11 @@ class Results:
         only = self.config.get("only", {}).get("experiment", names)
         return [name for name in names if name in ([only] if isinstance(only, str) else only)]
 
+    @cached_property
+    def planned(self) -> int:
+        """How many records the run's configuration asks for."""
+        return sum(len(self._json(f"manifests/{name}.json")) for name in self.experiments)
+
     def summary(self, experiment: str) -> pd.DataFrame:
         """Rows of setting and metric, see `slay.report.aggregate.summarise`; empty if not run."""
         return self._read(f"{experiment}.summary.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 
@@ -170,12 +171,17 @@ def test_same_results_give_the_same_bytes(checkout):
 def test_paper_only_measures_nothing_and_marks_what_is_stale(checkout):
     gone = next(p for p in checkout.records() if "quality/yat-quadratic" in str(p))
     gone.unlink()
+    planned = len(checkout.records()) + 1
+    shutil.rmtree(checkout.path / "results/smoke/records/ablation")  # all of an experiment
     checkout.edit("slay/attention/linear.py", "return Dense(", "return Dense(1.0 * ")
     done = checkout.run("--cores", "2", "paper_only", "--configfile", "config/smoke.yaml")
     assert done.returncode == 0, done.stdout[-3000:]
     assert not gone.exists()
     pages = PdfReader(checkout.path / "results/smoke/draft/paper/slay.pdf").pages
-    assert "stale" in pages[0].extract_text()
+    first = " ".join(pages[0].extract_text().split())
+    assert "stale" in first
+    assert f"{len(checkout.records())} of {planned}" in first
+    assert "Not measured in this run: budgets of features" in first
     quality = (checkout.path / "results/smoke/draft/tables/quality.tex").read_text()
     cells, notes = quality.split(r"\bottomrule")
     assert "dagger" in notes
