@@ -189,7 +189,8 @@ class Results:
     @cached_property
     def machine(self) -> dict[str, Any]:
         """Where, when and with what the records were made."""
-        records = pd.concat(map(self.records, self.experiments), ignore_index=True)
+        frames = [frame for frame in map(self.records, self.experiments) if not frame.empty]
+        records = pd.concat(frames or [pd.DataFrame()], ignore_index=True)
         facts = records.filter(like="provenance.").rename(
             columns=lambda name: name.removeprefix("provenance.")
         )

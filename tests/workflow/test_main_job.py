@@ -182,6 +182,7 @@ def test_paper_only_measures_nothing_and_marks_what_is_stale(checkout):
     assert "stale" in first
     assert f"{len(checkout.records())} of {planned}" in first
     assert "Not measured in this run: budgets of features" in first
+    assert re.search(r", \d+ cores", first)
     quality = (checkout.path / "results/smoke/draft/tables/quality.tex").read_text()
     cells, notes = quality.split(r"\bottomrule")
     assert "dagger" in notes
