@@ -175,7 +175,7 @@ import resource, torch
 from slay.experiments.measure import interleaved
 
 calls = {"a": lambda: torch.ones(2**24)}  # 64 MiB
-interleaved(calls, torch.device("cpu"), rounds=1, warmup_seconds=0)
+interleaved(calls, torch.device("cpu"), rounds=5)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 calls["a"]()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
