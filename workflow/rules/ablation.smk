@@ -10,7 +10,7 @@ rule run_ablation:
         "../../envs/run.yaml"
     threads: ALONE
     resources:
-        mem_mb=MEGABYTES,
+        **ASKS,
         runtime=60,
         gpu=GPU,
         timing=1,

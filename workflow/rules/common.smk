@@ -5,10 +5,12 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 
-# Of thousands of planned jobs little is garbage: looking for it less often saves a tenth.
-gc.set_threshold(50_000, 20, 50)
+# Of what has been imported and of thousands of planned jobs little is garbage: it is not looked for.
+gc.freeze()
+gc.set_threshold(200_000, 20, 1000)
 
 # The folder of this project, also where another Snakefile uses it as a module.
 ROOT = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
@@ -96,9 +98,12 @@ def processes(wildcards):
 # Whether jobs run on this machine, or this is one of them on a cluster's node.
 LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
 
-# A scheduler is asked for more memory at each attempt. Here nobody asks, and of thousands of jobs a
-# number is planned sooner than a function.
-MEGABYTES = 4000 if LOCAL else lambda wildcards, attempt: 4000 * attempt
+# What a measurement asks for. A scheduler is asked for more memory at each attempt, and a job's folder
+# for temporary files is its node's. Here both are known, unless --default-resources says more, and
+# thousands of jobs are planned sooner.
+ASKS = {"mem_mb": lambda wildcards, attempt: 4000 * attempt}
+if LOCAL and workflow.resource_settings.default_resources is None:
+    ASKS = {"mem_mb": 4000, "tmpdir": tempfile.gettempdir()}
 
 
 def records_there_are(wildcards):

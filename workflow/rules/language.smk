@@ -11,7 +11,7 @@ rule run_language:
         "../../envs/slay.yaml"
     threads: lambda wildcards: processes(wildcards)
     resources:
-        mem_mb=MEGABYTES,
+        **ASKS,
         runtime=lambda wildcards: 60 if processes(wildcards) == 1 else 60 * 24,
         gpu=lambda wildcards: GPU * processes(wildcards),
     params:

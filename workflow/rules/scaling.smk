@@ -11,7 +11,7 @@ rule run_scaling:
         "../../envs/run.yaml"
     threads: ALONE
     resources:
-        mem_mb=MEGABYTES,
+        **ASKS,
         runtime=60,
         gpu=GPU,
         timing=1,

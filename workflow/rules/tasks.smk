@@ -10,7 +10,7 @@ rule run_tasks:
         "../../envs/run.yaml"
     threads: 1
     resources:
-        mem_mb=MEGABYTES,
+        **ASKS,
         runtime=30,
         gpu=GPU,
     params:
