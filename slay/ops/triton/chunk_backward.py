@@ -247,7 +247,7 @@ def key_bwd(
 def _query_configs(key: str) -> list[Config]:
     if key.endswith("fp32"):
         return [Config(4, 1, (("T", 16), ("TK", 16))), Config(2, 1, (("T", 16), ("TK", 16)))]
-    sizes = [(4, 2, 64, 32), (2, 2, 64, 32), (2, 2, 32, 32), (8, 2, 128, 32)]
+    sizes = [(2, 2, 64, 32), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
     return [Config(warps, stages, (("T", T), ("TK", TK))) for warps, stages, T, TK in sizes]
 
 

@@ -112,7 +112,7 @@ def group_sums(
 ):  # fmt: skip
     """Rows of S of groups `first`, ..., R of them, which have their block of F in common."""
     acc = ()
-    for _ in tl.static_range(R):
+    for r in tl.static_range(R):
         acc = acc + (zeros(M.W, M.EP),)
     J = tl.full((), 0, tl.int32)
     if M.score == "polynomial" and M.blocks > 1:
@@ -121,7 +121,7 @@ def group_sums(
         for t0 in range(start, end, T):
             at = (b, kv * G + g, t0, end)
             x = load_tile(side.f, at, T, M.B, M.W, J * M.W)
-            w, _ = weighed(side, at, kv, H, K, L, M, QUERY, T)
+            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
             new = ()
             for r in tl.static_range(R):
                 if M.score == "dense":
@@ -151,7 +151,7 @@ def dense_sums(
             for t0 in range(start, end, T):
                 at = (b, kv * G + g, t0, end)
                 x = load_tile(side.f, at, T, M.B, M.W, J * M.W).to(tl.float32)
-                _, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+                w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
                 acc += x * one[:, None]
         tl.store(s + J * M.W + tl.arange(0, M.W), tl.sum(acc, 0))
 
@@ -166,7 +166,7 @@ def product_sums(
     for g in range(G):
         for t0 in range(start, end, T):
             at = (b, kv * G + g, t0, end)
-            _, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
             p = load_tile(side.p, at, T, M.A, M.AP).to(tl.float32) * one[:, None]
             f = load_tile(side.f, at, T, M.B, M.W)
             acc += fine_dot(tl.trans(p), f, M.precision)
@@ -219,7 +219,7 @@ def cubic_sums(
             for t0 in range(start, end, T):
                 at = (b, kv * G + g, t0, end)
                 x = load_tile(side.f, at, T, M.B, M.W).to(tl.float32)
-                _, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+                w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
                 p = multiplier(side, at, first + r, M, T)
                 acc += x * (p.to(tl.float32) * one)[:, None]
         place = (first + r - M.square_groups) * M.W + tl.arange(0, M.W)
@@ -273,7 +273,7 @@ def programs(M: Tiling, R: int) -> int:
 def _configs(key: str) -> list[Config]:
     if key.endswith("fp32"):
         return [Config(2, 2, (("T", 16), ("R", 2))), Config(4, 2, (("T", 16), ("R", 2)))]
-    sizes = [(2, 3, 64, 8), (2, 3, 64, 4), (2, 2, 32, 8), (4, 3, 64, 8)]
+    sizes = [(2, 3, 64, 4), (2, 2, 32, 8), (1, 3, 32, 4), (4, 3, 64, 8)]
     return [Config(warps, stages, (("T", T), ("R", R))) for warps, stages, T, R in sizes]
 
 

@@ -244,9 +244,12 @@ def features_bwd(
 
 
 def _configs(key: str) -> list[Config]:
-    """Blocks of 32 rows take mma.sync on Hopper, which every assembler gets right."""
-    size = 16 if key == "features fp32" else 32
-    return [Config(4, 1, (("T", size),)), Config(2, 1, (("T", size),))]
+    """With two warps products take mma.sync on Hopper, which every assembler gets right."""
+    if key.endswith("fp32"):
+        return [Config(2, 1, (("T", 16),)), Config(4, 1, (("T", 16),))]
+    if " 32 " in key or " 16 " in key:
+        return [Config(2, 1, (("T", 128),)), Config(2, 1, (("T", 64),)), Config(4, 1, (("T", 32),))]
+    return [Config(2, 1, (("T", 32),)), Config(4, 1, (("T", 32),)), Config(2, 1, (("T", 64),))]
 
 
 _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
@@ -269,7 +272,7 @@ class Maps:
         self.has_p, self.has_f = p in ("square", "product"), f != "given"
         self.kv_heads = next((w.shape[0] for w in (p_weight, f_weight) if w is not None), 1)
         self.dtype = torch.float32 if fine else torch.bfloat16
-        self.key = "features bf16" if half else "features fp32"
+        self.key = f"features {dp} {'bf16' if half else 'fp32'}"
         self.shared = {
             "x": rows(x), "padding": padding, "p_weight": p_weight, "p_second": p_second,
             "f_weight": f_weight, "f_numbers": f_numbers,

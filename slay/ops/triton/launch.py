@@ -388,7 +388,7 @@ def kernel_attention(
     settings = spec.score, spec.degree, spec.coefficients, causal, chunk_size
 
     def attend(part: slice, first: State, final: bool) -> tuple[Tensor, State]:
-        masked = None if padding is None else padding[:, part]
+        masked = None if padding is None else padding[:, part].contiguous()
         p_q, f_q = factors(q[:, :, part], spec, M, None, query=True)
         p_k, f_k = factors(k[:, :, part], spec, M, masked, query=False)
         decay = None if log_decay is None else log_decay[..., part]
@@ -402,12 +402,13 @@ def kernel_attention(
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     if causal and not packed and not training and spec.given_f is None:
         pieces = [slice(i, i + SEGMENT) for i in range(0, q.shape[2], SEGMENT)]
-    ys = []
-    for number, part in enumerate(pieces):
-        final = output_final_state or number + 1 < len(pieces)
-        y, initial = attend(part, initial, final)
-        ys.append(y)
-    y = ys[0] if len(ys) == 1 else torch.cat(ys, dim=2)
+    if len(pieces) == 1:
+        y, initial = attend(pieces[0], initial, output_final_state)
+    else:
+        y = v.new_empty(*q.shape[:3], v.shape[3])
+        for part in pieces:
+            final = output_final_state or part is not pieces[-1]
+            y[:, :, part], initial = attend(part, initial, final)
     if not output_final_state:
         return y, None
     return y, from_kernels(initial, M, k.shape[1], packed=packed)

@@ -173,10 +173,7 @@ def _places(M: Tiling) -> tuple[Places, Places, Places, Places]:
 def _polynomial_places(M: Tiling) -> tuple[Places, Places, Places, Places]:
     """The m are monomials of (u, sqrt beta), sqrt 2 times where two letters differ, times (1, u)
     for cubics, as `slay.features.monomials` orders them."""
-    c = M.coefficients
-    beta = c[1] / 2 if M.degree == 2 else (c[2] - 1) / 2  # (x + beta)^2, (x + beta)^2 (1 + x)
-    root = math.sqrt(max(0.0, beta))
-    n = M.B + 1 if root else M.B
+    root, n = M.root_beta, M.letters
     kept = n * (n + 1) // 2
     width = 1 if M.degree == 2 else M.B + 1
     monomials = [tuple(sorted((f % n, (f % n + f // n) % n))) for f in range(kept)]

@@ -88,7 +88,8 @@ def read_state(side, S, at, M: tl.constexpr, T: tl.constexpr):
         if M.degree == 3:
             x = load_tile(side.f, at, T, M.B, M.W)
             o = add_cubic_products(o, x, side, at, S, c, M.c3, False, M, T)
-        o += M.c0 * tl.load(S + (M.linear_row + M.BP) * M.EP + tl.arange(0, M.EP))[None, :]
+        constant = tl.load(S + (M.linear_row + M.BP) * M.EP + tl.arange(0, M.EP))
+        o += M.c0 * constant.to(tl.float32)[None, :]
     return o
 
 

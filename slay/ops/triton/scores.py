@@ -34,7 +34,7 @@ def inner_products(
 ):
     """<F, F'> and <P, P'> of two blocks of tokens, whose `factors` are f, p and fo, po: (T, TO)."""
     x = inner(f, fo, M)
-    for first in tl.static_range(M.score_width, M.BP, M.score_width):
+    for first in range(M.score_width, M.BP, M.score_width):
         more = load_tile(side.f, at, T, M.B, M.score_width, first)
         x += inner(more, load_tile(other.f, ato, TO, M.B, M.score_width, first), M)
     y = x

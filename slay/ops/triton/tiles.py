@@ -32,10 +32,16 @@ def rows(t: Tensor) -> Rows:
 
 
 @triton.jit
+def wide(i):
+    """i as an integer of 64 bits: products of sizes and strides may need them."""
+    return tl.full((), 0, tl.int64) + i
+
+
+@triton.jit
 def pointer(x, at):
     """Where the first token of a block begins."""
     b, h, t0, _ = at
-    return x.data + b.to(tl.int64) * x.batch + h.to(tl.int64) * x.head + t0.to(tl.int64) * x.token
+    return x.data + wide(b) * x.batch + wide(h) * x.head + wide(t0) * x.token
 
 
 @triton.jit
@@ -75,7 +81,7 @@ def load_column(x, at, a, T: tl.constexpr, W: tl.constexpr):
 def load_vector(x, at, H, L, T: tl.constexpr, other: tl.constexpr = 0.0):
     """A number a token of x: (B, H, L), `other` past the end: (T,)."""
     b, h, t0, _ = at
-    p = x + (b * H + h).to(tl.int64) * L + t0 + tl.arange(0, T)
+    p = x + (wide(b) * H + h) * L + t0 + tl.arange(0, T)
     return tl.load(p, mask=present(at, T), other=other)
 
 
@@ -83,7 +89,7 @@ def load_vector(x, at, H, L, T: tl.constexpr, other: tl.constexpr = 0.0):
 def store_vector(x, value, at, H, L, T: tl.constexpr):
     """Store numbers a token where `load_vector` reads."""
     b, h, t0, _ = at
-    p = x + (b * H + h).to(tl.int64) * L + t0 + tl.arange(0, T)
+    p = x + (wide(b) * H + h) * L + t0 + tl.arange(0, T)
     tl.store(p, value, mask=present(at, T))
 
 
@@ -93,7 +99,7 @@ def kept(padding, at, L, T: tl.constexpr):
     b, _, t0, _ = at
     there = present(at, T)
     if padding is not None:
-        p = padding + b.to(tl.int64) * L + t0 + tl.arange(0, T)
+        p = padding + wide(b) * L + t0 + tl.arange(0, T)
         there &= tl.load(p, mask=there, other=1) == 0
     return there
 

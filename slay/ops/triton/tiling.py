@@ -123,10 +123,21 @@ class Tiling:
         return self.coefficients[3]
 
     @property
+    def root_beta(self) -> float:
+        """sqrt(beta) of (x + beta)^2, and of (x + beta)^2 (1 + x)."""
+        beta = self.c1 / 2 if self.degree == 2 else (self.c2 - 1) / 2
+        return math.sqrt(max(0.0, beta))
+
+    @property
+    def letters(self) -> int:
+        """Numbers whose pairs are the features of a square: those of u, and sqrt beta if it is."""
+        return self.B + 1 if self.root_beta > 0.0 else self.B
+
+    @property
     def features(self) -> int:
         """m, without padding and with all that symmetry gives left out."""
         if self.score == "polynomial":
-            n = self.B + 1 if self.c0 else self.B
+            n = self.letters
             return n * (n + 1) // 2 * (self.B + 1 if self.degree == 3 else 1)
         return self.A * self.B
 
