@@ -204,8 +204,7 @@ def polynomial_sums(
     tl.store(S + (J * M.W + c)[:, None] * M.EP + e[None, :], value)
     if J == 0:
         tl.store(s + M.BP, number)
-        value = cast(tl.sum(constant, 0), S.dtype.element_ty)
-        tl.store(S + M.BP * M.EP + e, value)
+        tl.store(S + M.BP * M.EP + e, cast(tl.sum(constant, 0), S.dtype.element_ty))
 
 
 @triton.jit
