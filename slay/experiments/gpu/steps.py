@@ -43,12 +43,12 @@ def _verify(plan: Plan, seconds: float) -> list[str]:
 
 
 def _tests(plan: Plan, seconds: float) -> list[str]:
-    which = "gpu" if plan.device == "cuda" else "not gpu"
-    out = f"--junitxml={plan.folder / 'tests.xml'}"
-    command = [sys.executable, "-m", "pytest", str(TESTS), "-m", which, "-v", out]
-    side_by_side = plan.device == "cuda" and importlib.util.find_spec("xdist") is not None
-    command += ["-n", str(WORKERS)] if side_by_side else []
-    return [*command, "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
+    command = [sys.executable, "-m", "pytest", str(TESTS), "-v", "-p", "no:cacheprovider"]
+    command += [f"--rootdir={ROOT}", f"--junitxml={plan.folder / 'tests.xml'}"]
+    if plan.device == "cpu":
+        return [*command, "-m", "not gpu", "-k", "uniform"]
+    side_by_side = importlib.util.find_spec("xdist") is not None
+    return [*command, "-m", "gpu", *(["-n", str(WORKERS)] if side_by_side else [])]
 
 
 def _bench(plan: Plan, seconds: float) -> list[str]:
