@@ -31,8 +31,9 @@ BARE = """
 import sys
 from importlib.machinery import PathFinder
 
-class Bare:
-    def find_spec(name, path=None, target=None):
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         found = PathFinder.find_spec(name, path, target)
         place = f"{found and (found.origin, found.submodule_search_locations)}"
         absent = path is None and name not in ALLOWED and "site-packages" in place
