@@ -41,8 +41,18 @@ class Bare(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Bare
 """
-# What comes with PyTorch and Triton.
-WITH_TORCH = {"torch", "torchgen", "functorch", "triton", "sympy", "mpmath", "networkx", "jinja2"}
+# What an image with PyTorch has.
+WITH_TORCH = {
+    "torch",
+    "torchgen",
+    "functorch",
+    "triton",
+    "numpy",
+    "sympy",
+    "mpmath",
+    "networkx",
+    "jinja2",
+}
 WITH_TORCH |= {"markupsafe", "fsspec", "setuptools"}
 
 
@@ -64,7 +74,7 @@ def wheels():
 
 
 def bare(folder):
-    """An environment in which Python finds PyTorch, Triton, the wheels and this checkout alone."""
+    """An environment in which Python finds PyTorch's image, the wheels and this checkout alone."""
     brought = {
         module
         for module, owners in packages_distributions().items()
