@@ -158,13 +158,20 @@ def publish(folder: Path, name: str | None, dirty: bool) -> None:
     """Copy a whole run to results/published, to be kept in git.
 
     Its records, the command of each and what it printed. Papers that are built later, and `slay
-    diff`, set other runs beside it.
+    diff`, set other runs beside it. Of `slay gpu` the benchmark of the kernels goes there too, and
+    what was verified into the package.
 
     \b
     slay publish results/laptop
+    slay publish results/borrowed
     """
-    from slay.report.published import FOLDER, publish
+    from slay.report.published import FOLDER, publish, publish_benchmark, publish_devices
 
+    for copy in publish_devices(folder / "devices"):
+        click.echo(copy)
+    benchmark = folder / "kernels.jsonl"
+    if benchmark.is_file():
+        click.echo(publish_benchmark(benchmark, name, FOLDER, dirty=dirty))
     click.echo(publish(folder, name, FOLDER, dirty=dirty))
 
 

@@ -10,18 +10,18 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from slay.errors import SlayError
 from slay.experiments.gpu.steps import ROOT, TESTS, Plan, Step, environment
-from slay.experiments.result import Progress
 from slay.provenance import PACKAGE, file_digest
 
 SPARE = 10.0  # seconds before the end of its time at which a step is told to begin nothing more
 LATE = 15.0  # seconds after that end at which it is ended
 LEAST = 2.0  # seconds that a step is begun for
+Progress = Callable[[str], None]
 
 
 class Driver:
