@@ -40,10 +40,11 @@ JOB_SECONDS = 180.0  # after which a measurement is given up
     help="Threads to compute with.  [default: all cores]",
 )
 def measure(configfile: Path, seconds: float | None, threads: int | None) -> None:
-    """Make a run's measurements that are missing or out of date, without Snakemake.
+    """Make a run's missing measurements, without Snakemake.
 
-    One after another, each in a process of its own; records and logs lie where the workflow would
-    put them, and it takes them as its own. Fails if measurements are missing in the end.
+    Those that are not there and those that are out of date, one after another, each in a process of
+    its own. Records and logs lie where the workflow would put them, and it takes them as its own.
+    Fails if measurements are missing in the end.
 
     \b
     slay measure --configfile config/borrowed.yaml --seconds 120

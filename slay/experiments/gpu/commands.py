@@ -58,9 +58,9 @@ class Names(click.ParamType):
 def gpu(
     device: str, seconds: float, steps: tuple[Step, ...] | None, configfile: Path | None
 ) -> None:
-    """Verify, test and time everything on a GPU that is lent for minutes.
+    """Verify, test and time all on a GPU, in minutes.
 
-    The steps: which configurations of the kernels are right and fast, the tests that need a GPU,
+    For a GPU that is lent. The steps: which configurations of the kernels are right and fast, the tests that need a GPU,
     the kernels beside their competitors, the paper's timings. Each has its share of the time and
     its log, and keeps what it has when it or the time ends; the same command goes on with what is
     missing. All is left in results/<run>, which `slay publish` takes. To be typed at the root of
