@@ -183,19 +183,25 @@ def publish(folder: Path, name: str | None, dirty: bool) -> None:
 def published(markdown: bool, write: Path | None) -> None:
     """List the runs that are kept in results/published.
 
+    Tables of their key numbers are followed by those of benchmarks of the kernels, and their
+    targets.
+
     \b
     slay published
     slay published --write README.md
     """
+    from slay.experiments.kernels.tables import markdown as targets
     from slay.report.keys import between, table
-    from slay.report.published import printed, published
+    from slay.report.published import benchmarks, printed, published
 
     runs = published()
-    if write is not None:
-        text = between(write, table(runs, printed()))
-        write.write_text(text, encoding="utf-8")
-    elif markdown:
-        click.echo(table(runs, printed()), nl=False)
+    if write is not None or markdown:
+        tables = [table(runs, printed()), *map(targets, benchmarks().values())]
+        text = "\n".join(filter(None, tables))
+        if write is None:
+            click.echo(text, nl=False)
+        else:
+            write.write_text(between(write, text), encoding="utf-8")
     elif not runs:
         click.echo("none yet: slay publish results/<run> adds one")
     else:

@@ -23,6 +23,7 @@ import yaml
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import Job, expand
+from slay.provenance import commit
 from slay.record import Record, read_record, read_records
 from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
@@ -143,7 +144,11 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
             f"{run}: {len(waiting)} measurements are missing or out of date, the first is "
             f"{waiting[0].job.path} ({waiting[0].reason}); measure them, or see: slay stale"
         )
-    if results.machine["dirty"] and not dirty:
+    machine = results.machine
+    if machine["commit"] is None:  # a copy without git: its code, as was just seen, is this one's
+        head, changed = commit()
+        machine |= {"commit": head and head[:7], "dirty": bool(changed)}
+    if machine["dirty"] and not dirty:
         raise SlayError(
             f"{run}: measured with uncommitted changes, so that its commit does not say what ran; "
             "commit and measure again, or publish it as it is with --dirty"
@@ -166,7 +171,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
         "run": config.run,
         "title": config.title,
         "command": f"snakemake --cores all results --configfile {configuration(config.run)}",
-        **results.machine,
+        **machine,
     }
     text = json.dumps(about, indent=1, sort_keys=True) + "\n"
     (folder / "about.json").write_text(text, encoding="utf-8")

@@ -365,6 +365,10 @@ def test_each_target_is_judged():
     text = tables.report(all_at(1.01))
     assert "nothing follows" not in text
     assert text.count("holds") == 15
+    lines = tables.markdown(all_at(1.01)).splitlines()
+    assert len(lines) == 2 + 15
+    assert "| forward at L = 131,072 | at most 1.2 ms | 1.188 ms | holds |" in lines
+    assert tables.markdown([]) == ""
 
 
 @given(st.dictionaries(st.integers(1, 20), st.floats(0.1, 10), min_size=1))

@@ -33,10 +33,11 @@ experiments:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A folder with results/tiny, measured by `slay measure`."""
+    """A folder with results/tiny, measured by `slay measure` as if there were no git."""
     folder = tmp_path_factory.mktemp("borrowed")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("slay.experiments.run.commit", lambda: (None, None))
         (folder / "tiny.yaml").write_text(CONFIG)
         command = ["measure", "--configfile", "tiny.yaml", "--threads", "1"]
         done = CliRunner().invoke(main, command)
@@ -52,6 +53,7 @@ def test_a_run_without_the_workflow_is_published_as_any_other(measured, tmp_path
     assert folder == tmp_path / "tiny"
     there = Published(folder)
     assert there.about["records"] == 4
+    assert there.about["commit"]
     record = read_record(run / "records/scaling/linear/forward-float32/L16.json")
     cells = machines._forward(there, "latency_ms")
     assert cells["linear"][16] == pytest.approx(record.metrics["latency_ms"])

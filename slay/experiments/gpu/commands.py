@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from slay.errors import SlayError, unknown
-from slay.experiments.gpu.steps import ROOT, STEPS, Plan, Step
+from slay.experiments.gpu.steps import ROOT, STEPS, TESTS, Plan, Step
 
 CONFIGS = {"cuda": "config/borrowed.yaml", "cpu": "config/smoke.yaml"}
 
@@ -60,11 +60,11 @@ def gpu(
 ) -> None:
     """Verify, test and time all on a GPU, in minutes.
 
-    For a GPU that is lent. The steps: which configurations of the kernels are right and fast, the tests that need a GPU,
-    the kernels beside their competitors, the paper's timings. Each has its share of the time and
-    its log, and keeps what it has when it or the time ends; the same command goes on with what is
-    missing. All is left in results/<run>, which `slay publish` takes. To be typed at the root of
-    the project; needs no Snakemake.
+    For a GPU that is lent. The steps: which configurations of the kernels are right and fast, the
+    tests that need a GPU, the kernels beside their competitors, the paper's timings. Each has its
+    share of the time and its log, and keeps what it has when it or the time ends; the same command
+    goes on with what is missing. All is left in results/<run>, which `slay publish` takes. To be
+    typed at the root of a clone of the project; needs no Snakemake.
 
     \b
     slay gpu
@@ -76,6 +76,10 @@ def gpu(
 
     chosen = steps or tuple(step for step in STEPS if device == "cuda" or step.toy)
     check(chosen, device)
+    if not TESTS.is_dir():
+        raise SlayError(
+            f"{ROOT}: is no clone of the project, whose tests and configurations it does"
+        )
     configfile = configfile or ROOT / CONFIGS[device]
     _, config = read(configfile)
     if device == "cuda":

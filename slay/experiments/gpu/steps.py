@@ -17,6 +17,8 @@ WORKERS = 4  # processes that test side by side on a GPU
 TOY = "--dtype float32 --n-heads 1 --head-dim 4 --rounds 10 --attention linear --lengths 8 "
 TOY += "--backward-lengths 8 --contexts 2 --batches 1x8 --n-layers 1 --vocab-size 32"
 
+SHORT = "--rounds 12 --lengths 1024,2048,4096,8192,16384,32768,131072"  # of the benchmark
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,7 +57,7 @@ def _bench(plan: Plan, seconds: float) -> list[str]:
     out = str(plan.folder / "kernels.jsonl")
     command = [*SLAY, "bench", "kernels", "--device", plan.device, "--out", out, "--resume"]
     command += ["--seconds", f"{seconds:.0f}"]
-    return [*command, *(TOY.split() if plan.device == "cpu" else ["--rounds", "12"])]
+    return [*command, *(TOY if plan.device == "cpu" else SHORT).split()]
 
 
 def _measure(plan: Plan, seconds: float) -> list[str]:
@@ -65,10 +67,10 @@ def _measure(plan: Plan, seconds: float) -> list[str]:
 
 
 STEPS = (
-    Step("verify", "which configurations of the kernels are right and fast", 0.25, _verify, False),
-    Step("tests", "the tests that are marked gpu", 0.15, _tests),
-    Step("bench", "the kernels, their competitors and training steps", 0.35, _bench),
-    Step("measure", "the paper's timings", 0.25, _measure),
+    Step("verify", "which configurations of the kernels are right and fast", 0.22, _verify, False),
+    Step("tests", "the tests that are marked gpu", 0.12, _tests),
+    Step("bench", "the kernels, their competitors and training steps", 0.44, _bench),
+    Step("measure", "the paper's timings", 0.22, _measure),
 )
 
 

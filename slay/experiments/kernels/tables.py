@@ -44,10 +44,16 @@ class Verdict:
             return None
         return self.value <= self.bound if self.most else self.value >= self.bound
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """What was asked, what was found, what follows."""
         said = {True: "holds", False: "FAILS", None: "not measured"}[self.holds]
         asked = f"{'at most' if self.most else 'at least'} {self.bound:,g}{self.unit}"
         found = "" if self.value is None else f"{self.value:,.4g}{self.unit}"
+        return asked, found, said
+
+    def __str__(self) -> str:
+        asked, found, said = self.words
         return f"{said:13} {self.target:62} {asked:20} {found}"
 
 
@@ -227,6 +233,17 @@ def report(records: Iterable[Record]) -> str:
     head = f"{MAIN} by triton against {OPPONENT} by flash, unless said otherwise"
     parts = [table(rows), comparisons(rows), conditions(rows), f"{head}\n{held}"]
     return "\n\n".join(part for part in parts if part)
+
+
+def markdown(records: Iterable[Record]) -> str:
+    """The targets that were measured, as a table; "" where none was, or not on their GPU."""
+    rows = list(records)
+    if not rows or GPU not in rows[0].provenance.device:
+        return ""
+    found = [(verdict, *verdict.words) for verdict in verdicts(rows) if verdict.value is not None]
+    heads = [f"| {rows[0].provenance.device} | target | measured | |", "|---|---|---:|---|"]
+    lines = [f"| {v.target} | {asked} | {value} | {said} |" for v, asked, value, said in found]
+    return "".join(f"{line}\n" for line in [*heads, *lines]) if found else ""
 
 
 def _float(value: Number) -> float | None:
