@@ -13,7 +13,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[3]  # of the checkout
 TESTS = ROOT / "tests" / "gpu"
 SLAY = [sys.executable, "-m", "slay.cli"]
-WORKERS = 4  # processes that test side by side on a GPU
+WORKERS = 8  # processes that test side by side on a GPU
 TOY = "--dtype float32 --n-heads 1 --head-dim 4 --rounds 10 --attention linear --lengths 8 "
 TOY += "--backward-lengths 8 --contexts 2 --batches 1x8 --n-layers 1 --vocab-size 32"
 
