@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from slay.attention.layer import accepted
@@ -19,6 +21,8 @@ from slay.registry import get_attention_class
 
 PIECE = 16_384  # tokens whose logits are there at once
 LEARNING_RATE = 3e-4
+STD = 0.02
+DRAWS = ("normal_", "uniform_", "kaiming_uniform_")
 
 
 class TrainingStep:
@@ -30,9 +34,7 @@ class TrainingStep:
 
     def __init__(self, params: ModelParams, device: torch.device):
         self.params, self.device = params, device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = GPT(_config(params)).to(device)
+        model = _model(params, device)
         assert model.position is not None
         self.n_parameters = model.num_parameters - model.position.weight.numel()
         self.head = model.head
@@ -78,6 +80,30 @@ class TrainingStep:
     def _sum(self, h: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropies of some tokens: h: (n, E), targets: (n,)."""
         return F.cross_entropy(self.head(h).float(), targets, reduction="sum")
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves parameters as they are allocated: to draw them on a CPU takes seconds a model."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")
+        if function.__name__ in DRAWS and isinstance(target, nn.Parameter):
+            return target
+        return function(*args, **kwargs)
+
+
+def _model(params: ModelParams, device: torch.device) -> GPT:
+    """A model whose matrices are drawn on the device, all alike."""
+    with _Undrawn():
+        model = GPT(_config(params)).to(device)
+    draw = torch.Generator(device).manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=STD, generator=draw)
+    return model
 
 
 def _config(params: ModelParams) -> GPTConfig:
