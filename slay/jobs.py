@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,6 +105,16 @@ def manifest(jobs: list[Job]) -> str:
     """What an experiment's records must be, as JSON: the contract between workflow and report."""
     lines = (json.dumps(job.expected(), sort_keys=True) for job in jobs)
     return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def plans(config: Config, data: Mapping[str, Any], jobs: dict[str, list[Job]]) -> dict[str, str]:
+    """What the report reads beside records, by its name in the run's folder.
+
+    `data` is the configuration as it was read: its grids may give more than one value.
+    """
+    files = {f"manifests/{name}.json": manifest(group) for name, group in jobs.items()}
+    settings = {**config.model_dump(), "experiments": data["experiments"]}  # and defaults
+    return {**files, "config.json": json.dumps(settings, sort_keys=True) + "\n"}
 
 
 def digest(text: str) -> str:

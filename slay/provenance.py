@@ -178,7 +178,24 @@ def _rules() -> str:
 def _digest(source: ast.Module | str) -> str:
     """Digest of a module's normalised source."""
     tree = ast.parse(source) if isinstance(source, str) else source
-    return hashlib.sha256(ast.unparse(_normalised(tree)).encode()).hexdigest()
+    return hashlib.sha256(_text(_normalised(tree)).encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    """A syntax tree as text that is the same for every version of Python.
+
+    Fields that a version added are empty where nothing uses them; some versions put an empty text
+    into an f-string's format.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    fields = dict(ast.iter_fields(value))
+    if isinstance(value, ast.JoinedStr):
+        fields["values"] = [v for v in value.values if getattr(v, "value", None) != ""]
+    used = (f"{k}={_text(v)}" for k, v in fields.items() if v is not None and v != [])
+    return f"{type(value).__name__}({','.join(used)})"
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[str]:

@@ -56,7 +56,7 @@ def refused(data, *words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("name", ["config", "smoke", "gpu", "language", "full"])
+@pytest.mark.parametrize("name", ["config", "smoke", "gpu", "borrowed", "language", "full"])
 def test_shipped_configurations_give_different_jobs(name):
     found = jobs(yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
     assert found

@@ -35,7 +35,7 @@ if not workflow.deployment_settings.deployment_method:
 from slay.config import load
 from slay.errors import SlayError
 from slay import plugins
-from slay.jobs import digest, expand, manifest
+from slay.jobs import digest, expand, plans
 
 try:
     CONFIG = load(config)
@@ -57,9 +57,7 @@ def here(path):
 
 
 # What the report reads beside records, so small that it is written as it should be.
-PLANS = {f"{HERE}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
-SETTINGS = {**CONFIG.model_dump(), "experiments": config["experiments"]}  # and defaults
-PLANS[f"{HERE}/config.json"] = json.dumps(SETTINGS, sort_keys=True) + "\n"
+PLANS = {f"{HERE}/{name}": text for name, text in plans(CONFIG, config, JOBS).items()}
 
 
 def write_plan(path, log):
