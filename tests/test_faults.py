@@ -59,7 +59,7 @@ def test_a_full_disk_stops_what_writes_tables_with_one_line(tmp_path):
     done = run(tmp_path, *QUALITY, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "record.json")
-    job = {"path": "record.json", "params": record.params, "code": record.provenance.code}
+    job = {"path": "record.json", "params": record.params, "codes": {"cpu": record.provenance.code}}
     (tmp_path / "manifest.json").write_text(json.dumps([job]))
     words = [SLAY, "collect", "manifest.json", "--table", "/dev/full", "--summary", "s.csv"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)

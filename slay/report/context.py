@@ -8,14 +8,14 @@ from typing import Any
 
 import jinja2
 
-from slay.registry import task_groups
-from slay.report import scores
+from slay.report import groups, scores
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex, escape
 from slay.report.published import configuration, others, printed
 from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import has_figure, has_table
 from slay.report.sources import FIGURES, TABLES
+from slay.task_groups import task_groups
 
 
 def basic(results: Results) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
             results.axis("scaling", "seq_len", mode="decode"), default=Missing("scaling: decode")
         ),
         "growth": lambda name, metric: scores.growth(results, name, metric),
-        "solved": lambda name, group: scores.solved(results, name, group),
+        "solved": lambda name, group: groups.solved(results, name, group),
         "score": lambda name, group: scores.mean_score(results, name, task_groups()[group]),
         "measured": lambda *names: all(not results.summary(name).empty for name in names),
         "there": lambda *names: set(names) <= set(results.names),

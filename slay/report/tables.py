@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slay.errors import unknown
-from slay.report import scores, sources
+from slay.report import groups, scores, sources
 from slay.report.context import basic, whole
 from slay.report.keys import keys
 from slay.report.latex import Latex, environment, escape, render, with_notes
@@ -208,16 +208,16 @@ def denominators(results: Results) -> dict[str, Any]:
 
 def tasks(results: Results) -> dict[str, Any]:
     """Mean normalised score by group of tasks, and how many that need attention are solved."""
-    groups = scores.groups(results)
+    there = groups.complete(results)
     rows = [
         {
             "name": name,
-            "cells": [scores.mean_score(results, name, tasks) for tasks in groups.values()],
-            "solved": scores.solved(results, name, "attention_critical"),
+            "cells": [scores.mean_score(results, name, tasks) for tasks in there.values()],
+            "solved": groups.solved(results, name, "attention_critical"),
         }
         for name in _measured(results, "tasks")
     ]
-    sizes = {name: len(tasks) for name, tasks in groups.items()}
+    sizes = {name: len(tasks) for name, tasks in there.items()}
     return {"groups": sizes, "rows": rows}
 
 

@@ -26,9 +26,14 @@ PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the repo
 
 
 def made_of(modules, *patterns):
-    """Digest of the code that some modules can import, and of the text files that match."""
+    """Digest of the code that some modules can import, and of the text files that match.
+
+    Kernels are left out: all of it is made on a CPU.
+    """
     paths = sorted(path for pattern in patterns for path in Path(ROOT).glob(pattern))
-    return digest(" ".join([fingerprint(modules), *map(file_digest, paths)]))
+    return digest(
+        " ".join([fingerprint(modules, kernels=False), *map(file_digest, paths)])
+    )
 
 
 SOURCES = {

@@ -148,7 +148,7 @@ class Session:
                 message=entry.message,
                 metrics=entry.metrics,
                 provenance=provenance(
-                    code(entry.params),
+                    code(entry.params, self.device.type),
                     self.device,
                     torch.get_num_threads(),
                     started,

@@ -46,6 +46,9 @@ class KernelParams(Params):
         """Who is timed."""
         return f"{self.attention} by {self.backend}"
 
+    def needs_kernels(self, device: str) -> bool:
+        return True  # they are what is measured
+
     def modules(self) -> list[str]:
         return ["slay.experiments.kernels.bench", ATTENTION.module(self.attention)]
 
