@@ -1,4 +1,4 @@
-"""What every template may use."""
+"""What the paper's own templates, and the claims, may use."""
 
 from __future__ import annotations
 
@@ -9,28 +9,14 @@ from typing import Any
 import jinja2
 
 from slay.report import groups, scores
+from slay.report.basics import basic
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex, escape
-from slay.report.published import configuration, others, printed
+from slay.report.published import configuration, others
 from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import has_figure, has_table
 from slay.report.sources import FIGURES, TABLES
 from slay.task_groups import task_groups
-
-
-def basic(results: Results) -> dict[str, Any]:
-    """What a table needs: the configuration and single numbers."""
-    return {
-        "config": results.config,
-        "draft": results.draft,
-        "value": results.value,
-        "worst": results.worst,
-        "least": results.least,
-        "beta": results.beta,
-        "bound": results.bound,
-        "tag": lambda name: Latex(f"\\protect\\hyperlink{{prov:{name}}}{{[{name}]}}"),
-        "printed": printed(),
-    }
 
 
 def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[str, Any]:

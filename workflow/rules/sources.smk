@@ -6,7 +6,7 @@ was deleted or the results were copied.
 
 from slay.provenance import file_digest, fingerprint
 from slay.registry import ATTENTION
-from slay.report.sources import FIGURES, TABLES
+from slay.report.sources import FIGURES, TABLES, module_of
 
 # Text that a table or figure reads beside its own template.
 PRINTED = "config/published.yaml"
@@ -61,7 +61,7 @@ for name in FIGURES:
     )
 for name in TABLES:
     SOURCES[f"tables/{name}.tex"] = made_of(
-        ["slay.report.tables"],
+        [module_of(name)],
         f"paper/tables/{name}.tex.j2",
         *ALSO_READS.get(f"tables/{name}", []),
     )
