@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -67,6 +68,14 @@ def test_a_full_disk_stops_what_writes_tables_with_one_line(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_other_code_than_was_planned_is_one_line(tmp_path):
+    done = run(tmp_path, *QUALITY, "--device", "cpu", "--code", "0,1")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"Error: the code changed .*\(fingerprint 0 or 1, now \w{16}\); .*", line)
+    assert not os.listdir(tmp_path)
 
 
 def test_no_gpu_is_one_line(tmp_path):
