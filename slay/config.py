@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 
 from slay.errors import SlayError, shown, unknown
 from slay.params import PARAMS, Line, Option, Options, Params, Positive, read_option
-from slay.registry import ATTENTION, expand_tasks
+from slay.registry import ATTENTION
+from slay.task_groups import expand_tasks
 
 Grid = dict[str, Any]
 

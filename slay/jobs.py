@@ -30,9 +30,9 @@ class Job:
         return self.params.experiment
 
     @cached_property
-    def code(self) -> str:
-        """Fingerprint of the code that the result depends on."""
-        return code(self.params)
+    def codes(self) -> dict[str, str]:
+        """Fingerprint of the code that the result depends on, by the device that it is made on."""
+        return {device: code(self.params, device) for device in self.params.devices}
 
     @property
     def argv(self) -> list[str]:
@@ -42,18 +42,18 @@ class Job:
     def expected(self) -> dict[str, Any]:
         """What the record must say to be this job's; its path is relative to the run's folder."""
         path = self.path.split("/", 2)[2]
-        return {"path": path, "params": self.params.model_dump(), "code": self.code}
+        return {"path": path, "params": self.params.model_dump(), "codes": self.codes}
 
 
-def code(params: Params) -> str:
-    """Fingerprint of the import closure of a job, once a combination of modules."""
-    modules = tuple(params.modules())
-    if modules not in _CODES:
-        _CODES[modules] = fingerprint(modules)
-    return _CODES[modules]
+def code(params: Params, device: str) -> str:
+    """Fingerprint of the import closure of a job on "cpu" or "cuda", once a set of modules."""
+    key = tuple(params.modules()), params.needs_kernels(device)
+    if key not in _CODES:
+        _CODES[key] = fingerprint(key[0], kernels=key[1])
+    return _CODES[key]
 
 
-_CODES: dict[tuple[str, ...], str] = {}
+_CODES: dict[tuple[tuple[str, ...], bool], str] = {}
 
 
 def flags(params: Params) -> list[str]:
@@ -78,7 +78,7 @@ def expand(config: Config) -> dict[str, list[Job]]:
         for params, asked in points:
             job = Job(params, f"results/{config.run}/records/{experiment}/{_place(params, asked)}")
             try:
-                job.code  # noqa: B018  (asked for here, where a mistake in it is one line)
+                job.codes  # noqa: B018  (asked for here, where a mistake in it is one line)
             except SlayError as error:
                 where = f"experiments.{experiment}: {params.attention}"
                 raise SlayError(f"{where}: {error}") from error

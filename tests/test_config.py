@@ -15,7 +15,8 @@ from slay.config import Config, load
 from slay.errors import SlayError
 from slay.jobs import expand
 from slay.params import PARAMS
-from slay.registry import ATTENTION, TASKS, task_groups
+from slay.registry import ATTENTION, TASKS
+from slay.task_groups import task_groups
 
 ROOT = Path(__file__).parents[1]
 BASE = {

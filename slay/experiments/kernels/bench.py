@@ -34,7 +34,7 @@ class Session:
     def __init__(self, bench: Bench, out: Path, progress: Progress, before: Sequence[Record] = ()):
         self.bench, self.out, self.progress = bench, out, progress
         calls = [call for group in bench.groups for call in self._calls(group)]
-        wanted = [(call.model_dump(), code(call)) for call in calls] if before else []
+        wanted = [(call.model_dump(), code(call, call.device)) for call in calls] if before else []
         self.records = [r for r in before if (r.params, r.provenance.code) in wanted]
         self.refused: dict[str, str] = {}  # why a call is not timed, by its key
         self.errors: dict[str, float] = {}  # of kernels, by the call's key

@@ -187,7 +187,7 @@ class Timing:
 
     def _record(self, entry: Entry, started: datetime, taken: float) -> Record:
         threads = torch.get_num_threads()
-        fingerprint, command = code(entry.params), self.bench.command
+        fingerprint, command = code(entry.params, self.device.type), self.bench.command
         return Record(
             schema=SCHEMA,
             experiment=entry.params.experiment,

@@ -86,6 +86,9 @@ class KernelParams(Params):
     def shape(self) -> Shape:
         return Shape(self.batch_size, self.n_heads, self.head_dim)
 
+    def needs_kernels(self, device: str) -> bool:
+        return True  # they are what is measured
+
     def modules(self) -> list[str]:
         return ["slay.experiments.kernels.bench", ATTENTION.module(self.attention)]
 
