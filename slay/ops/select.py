@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slay.errors import SlayError, unknown
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 Backend = Literal["auto", "torch", "triton"]
 WIDEST = 128  # heads and values
@@ -68,21 +68,16 @@ def tensor_limit(backend: str, q: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def recipe_limit(recipe: Recipe | None, q: Tensor, v: Tensor, *, gradient: bool) -> str | None:
-    """Why kernels cannot form a mechanism's features, or their gradient, if they cannot."""
+def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
+    """Why kernels cannot take a mechanism's features, if they cannot."""
     head_dim = q.shape[-1]
-    if recipe is None:
+    if spec is None:
         return "kernels know features that are a vector or an outer product of two, not these"
-    if recipe.degree == 3 and head_dim > WIDEST_CUBIC:
+    if spec.degree == 3 and head_dim > WIDEST_CUBIC:
         return f"kernels take cubic features of heads up to {WIDEST_CUBIC}, not {head_dim}"
-    a, b = recipe.widths(head_dim)
-    if a > 1:
-        most = WIDEST_FACTOR
-        if gradient and q.dtype == torch.float32:  # more would not fit into registers
-            most = 16 if recipe.b_weight is None and recipe.given_b is None else 32
-        if max(a, b) > most:
-            of = f"gradients of {q.dtype} factors" if most < WIDEST_FACTOR else "factors"
-            return f"kernels take {of} of up to {most} features, not {a} x {b}"
-    elif b > WIDEST_DENSE:
-        return f"kernels take up to {WIDEST_DENSE} features that are no product, not {b}"
+    p, f = spec.widths(head_dim)
+    if spec.score == "product" and max(p, f) > WIDEST_FACTOR:
+        return f"kernels take factors of up to {WIDEST_FACTOR} features, not {p} x {f}"
+    if spec.score == "dense" and f > WIDEST_DENSE:
+        return f"kernels take up to {WIDEST_DENSE} features that are no product, not {f}"
     return None

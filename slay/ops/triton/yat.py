@@ -28,23 +28,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from slay.ops.triton_configs import Tuned, tuned
-from slay.ops.triton_linear import rows
-from slay.ops.triton_maps import (
+from slay.ops.triton.configs import Config, Kernel
+from slay.ops.triton.tiles import (
     DELTA,
     INTERPRETED,
     Rows,
+    cast,
+    divisor,
     dot,
-    narrow,
-    nearest,
-    put,
-    tile,
+    kept,
+    load_tile,
+    load_vector,
+    rows,
+    store_tile,
+    store_vector,
     zeros,
 )
-from slay.ops.triton_state import divisor
+from slay.ops.triton.tiling import LONGEST_TILE
 
-WIDEST = 128  # head
-LONGEST_TILE = 128  # of any configuration
 ONES = tl.constexpr(16)  # columns that a sum takes as a matrix product
 
 
@@ -61,11 +62,10 @@ class Pairs:
     precision: str  # of float32 products
 
     @property
-    def kind(self) -> str:
-        """What configurations are for: the precision, and a width that is not exceeded."""
-        half = self.dtype != tl.float32
-        width = max(self.DP, self.EP, 64 if half else 32)
-        return f"{'half' if half else 'full'} {width}"
+    def key(self) -> str:
+        """The class of calls that configurations are verified and chosen for."""
+        dtype = "bf16" if self.dtype == tl.bfloat16 else "fp32"
+        return f"yat {self.DP} values {self.EP} {dtype}"
 
 
 class Tokens(NamedTuple):
@@ -104,18 +104,12 @@ def product(x, y, M: tl.constexpr):
 
 
 @triton.jit
-def stored(x, b, h, t, end, W: tl.constexpr, WP: tl.constexpr):
+def stored(x, at, T: tl.constexpr, W: tl.constexpr, WP: tl.constexpr):
     """Tokens as `product` takes them: (T, WP); the interpreter multiplies no bf16."""
-    u = tile(x, b, h, t, end, W, WP)
+    u = load_tile(x, at, T, W, WP)
     if INTERPRETED:
         u = u.to(tl.float32)
     return u
-
-
-@triton.jit
-def numbers(x, row, t, end):
-    """A number a token, 0 past `end`: (T,)."""
-    return tl.load(x + row.to(tl.int64) + t, mask=t < end, other=0.0)
 
 
 @triton.jit
@@ -133,16 +127,6 @@ def sphere_back(du, u, r):
 
 
 @triton.jit
-def nearest_to(o, y):
-    """o rounded as it is stored in y."""
-    if INTERPRETED and y.data.dtype.element_ty == tl.bfloat16:
-        o = nearest(o)
-    else:
-        o = o.to(y.data.dtype.element_ty).to(tl.float32)
-    return o
-
-
-@triton.jit
 def place(spans, i, L, C: tl.constexpr, T: tl.constexpr):
     """First token of block i; the first of its sequence, and the one after its last."""
     if spans is None:
@@ -155,22 +139,40 @@ def place(spans, i, L, C: tl.constexpr, T: tl.constexpr):
 
 
 @triton.jit
-def inverse_norms(x, padding, r, L, H, D: tl.constexpr, DP: tl.constexpr, T: tl.constexpr):
-    """r of tokens that are no padding; grid (blocks, B H)."""
-    bh = tl.program_id(1)
-    t = tl.program_id(0) * T + tl.arange(0, T)
-    u = tile(x, bh // H, bh % H, t, L, D, DP).to(tl.float32)
-    n = tl.sum(u * u, 1)
-    n = tl.div_rn(1.0, tl.sqrt_rn(tl.where(n == 0.0, float("inf"), n)))
-    if padding is not None:
-        n = tl.where(tl.load(padding + bh // H * L + t, mask=t < L, other=1) == 0, n, 0.0)
-    tl.store(r + bh.to(tl.int64) * L + t, n, mask=t < L)
+def block(spans, pid, length, heads, C: tl.constexpr, T: tl.constexpr, LAST_FIRST: tl.constexpr):
+    """A program's tokens: batch x head, first token; its sequence's first, and after its last."""
+    blocks = tl.cdiv(length, T)
+    i, bh = pid % blocks, pid // blocks
+    if LAST_FIRST:
+        i = blocks - 1 - i
+    own, start, end = place(spans, i, length, C, T)
+    return bh // heads, bh % heads, own, start, end
 
 
 @triton.jit
-def attended(
-    o, z, u, r, keys, b, kv, row, last, lo, hi, end,
-    M: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
+def inverse_norms(
+    # pointers
+    x, padding, r,
+    # sizes
+    L, H,
+    # constants
+    D: tl.constexpr, DP: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """r of tokens that are no padding; grid (blocks x B H,)."""
+    blocks = tl.cdiv(L, T)
+    bh, t0 = tl.program_id(0) // blocks, tl.program_id(0) % blocks * T
+    at = (bh // H, bh % H, t0, L)
+    u = load_tile(x, at, T, D, DP).to(tl.float32)
+    n = tl.sum(u * u, 1)
+    n = tl.div_rn(1.0, tl.sqrt_rn(tl.where(n == 0.0, float("inf"), n)))
+    n = tl.where(kept(padding, at, L, T), n, 0.0)
+    store_vector(r, n, at, H, L, T)
+
+
+@triton.jit
+def add_keys(
+    o, z, u, r, keys, b, kv, K, L, last, lo, hi, end,
+    M: tl.constexpr, T: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """o and z, over r^2 / 4, with the keys from `lo` to below `hi`; z: (T, ONES), alike.
 
@@ -179,226 +181,223 @@ def attended(
     If `MASK`, with those up to `last`: (T,).
     """
     for t0 in range(lo, hi, TK):
-        j = t0 + tl.arange(0, TK)
-        S = product(u, stored(keys.u, b, kv, j, end, M.D, M.DP), M)
-        a, h = ratios(S, r, numbers(keys.r, row, j, end), M)
+        at = (b, kv, t0, end)
+        S = product(u, stored(keys.u, at, TK, M.D, M.DP), M)
+        a, h = ratios(S, r, load_vector(keys.r, at, K, L, TK), M)
         A = a * h
         if MASK:
-            A = tl.where(j[None, :] <= last[:, None], A, 0.0)
-        A = narrow(A, M)
+            A = tl.where((t0 + tl.arange(0, TK))[None, :] <= last[:, None], A, 0.0)
+        A = cast(A, M.dtype)
         if M.dtype == tl.float32:
             z += tl.sum(A, 1)[:, None]
         else:
-            z += dot(A, zeros(TK, ONES) + 1.0, M)
-        o += dot(A, tile(keys.w, b, kv, j, end, M.E, M.EP), M)
+            z = dot(A, zeros(TK, ONES) + 1.0, z, M)
+        o = dot(A, load_tile(keys.w, at, TK, M.E, M.EP), o, M)
     return o, z
 
 
 @triton.jit
-def outputs(
-    queries, keys, y, rest, z_out, spans, Lq, Lk, H, K,
+def yat_fwd(
+    # pointers
+    queries, keys, y, rest, z_out, spans,
+    # sizes
+    length, Lq, Lk, H, K,
+    # constants
     M: tl.constexpr, CAUSAL: tl.constexpr, C: tl.constexpr, T: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
-    """y and z of a block of queries; grid (blocks, B H), the longest first.
+    """y and z of a block of queries; grid (blocks x B H,), the longest first.
 
     rest: what y lost when it was rounded, which D needs.
     """
-    bh = tl.program_id(1)
-    b, h = bh // H, bh % H
+    b, h, own, start, end = block(spans, tl.program_id(0), length, H, C, T, True)
     kv = h // (H // K)
-    own, start, end = place(spans, tl.num_programs(0) - 1 - tl.program_id(0), Lq, C, T)
     if own < end:
-        t = own + tl.arange(0, T)
-        u = stored(queries.u, b, h, t, end, M.D, M.DP)
-        r = numbers(queries.r, bh * Lq, t, end)
+        at = (b, h, own, end)
+        u = stored(queries.u, at, T, M.D, M.DP)
+        r = load_vector(queries.r, at, H, Lq, T)
         o, z = zeros(T, M.EP), zeros(T, ONES)
-        row = (b * K + kv) * Lk
         keys_end = end + Lk - Lq
+        last = own + tl.arange(0, T) + Lk - Lq
         if CAUSAL:
-            last = t + Lk - Lq
             full = start + tl.maximum(own + Lk - Lq + 1 - start, 0) // TK * TK
             stop = tl.minimum(own + Lk - Lq + T, keys_end)
-            o, z = attended(
-                o, z, u, r, keys, b, kv, row, last, start, full, keys_end, M, TK, False
+            o, z = add_keys(
+                o, z, u, r, keys, b, kv, K, Lk, last, start, full, keys_end, M, T, TK, False
             )  # fmt: skip
-            o, z = attended(
-                o, z, u, r, keys, b, kv, row, last, full, stop, keys_end, M, TK, True
+            o, z = add_keys(
+                o, z, u, r, keys, b, kv, K, Lk, last, full, stop, keys_end, M, T, TK, True
             )  # fmt: skip
         else:
-            o, z = attended(
-                o, z, u, r, keys, b, kv, row, t, start, keys_end, keys_end, M, TK, False
+            o, z = add_keys(
+                o, z, u, r, keys, b, kv, K, Lk, last, start, keys_end, keys_end, M, T, TK, False
             )  # fmt: skip
         z = tl.sum(z, 1) * (0.25 / ONES) * r * r
-        tl.store(z_out + (bh * Lq).to(tl.int64) + t, z, mask=t < end)
+        store_vector(z_out, z, at, H, Lq, T)
         o *= (0.25 * r * r / divisor(z))[:, None]
-        put(y, o, b, h, t, end, M.E, M.EP)
+        store_tile(y, o, at, T, M.E, M.EP)
         if rest is not None:
-            put(rest, o - nearest_to(o, y), b, h, t, end, M.E, M.EP)
+            stored_y = cast(o, y.data.dtype.element_ty).to(tl.float32)
+            store_tile(rest, o - stored_y, at, T, M.E, M.EP)
 
 
 @triton.jit
-def query_sums(
-    D, u, r, do, delta, keys, b, kv, row, last, lo, hi, end,
-    M: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
+def add_keys_bwd(
+    D, u, r, do, delta, keys, b, kv, K, L, last, lo, hi, end,
+    M: tl.constexpr, T: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """D = sum_j k' (do·v_j - delta) k^_j, over r / 2, with the keys from `lo` to below `hi`.
 
     If `MASK`, with those up to `last`: (T,).
     """
     for t0 in range(lo, hi, TK):
-        j = t0 + tl.arange(0, TK)
-        k = stored(keys.u, b, kv, j, end, M.D, M.DP)
-        ro = numbers(keys.r, row, j, end)
+        at = (b, kv, t0, end)
+        k = stored(keys.u, at, TK, M.D, M.DP)
+        ro = load_vector(keys.r, at, K, L, TK)
         _, h = ratios(product(u, k, M), r, ro, M)
         slope = (1.0 + (0.25 * r)[:, None] * h) * (h * ro[None, :])
         if MASK:
-            slope = tl.where(j[None, :] <= last[:, None], slope, 0.0)
-        dA = product(do, stored(keys.w, b, kv, j, end, M.E, M.EP), M) - delta[:, None]
-        D += dot(dA * slope, k, M)
+            slope = tl.where((t0 + tl.arange(0, TK))[None, :] <= last[:, None], slope, 0.0)
+        dA = product(do, stored(keys.w, at, TK, M.E, M.EP), M) - delta[:, None]
+        D = dot(dA * slope, k, D, M)
     return D
 
 
 @triton.jit
-def query_gradients(
-    queries, keys, y, rest, z, dq, weights, deltas, spans, Lq, Lk, H, K,
+def yat_query_bwd(
+    # pointers
+    queries, keys, y, rest, z, dq, weights, deltas, spans,
+    # sizes
+    length, Lq, Lk, H, K,
+    # constants
     M: tl.constexpr, CAUSAL: tl.constexpr, C: tl.constexpr, T: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
-    """dq of a block of queries, r / z and do·y; grid (blocks, B H), the longest first."""
-    bh = tl.program_id(1)
-    b, h = bh // H, bh % H
+    """dq of a block of queries, r / z and do·y; grid (blocks x B H,), the longest first."""
+    b, h, own, start, end = block(spans, tl.program_id(0), length, H, C, T, True)
     kv = h // (H // K)
-    own, start, end = place(spans, tl.num_programs(0) - 1 - tl.program_id(0), Lq, C, T)
     if own < end:
-        t = own + tl.arange(0, T)
-        do = stored(queries.w, b, h, t, end, M.E, M.EP)
-        o = tile(y, b, h, t, end, M.E, M.EP).to(tl.float32)
+        at = (b, h, own, end)
+        do = stored(queries.w, at, T, M.E, M.EP)
+        o = load_tile(y, at, T, M.E, M.EP).to(tl.float32)
         if rest is not None:
-            o += tile(rest, b, h, t, end, M.E, M.EP).to(tl.float32)
+            o += load_tile(rest, at, T, M.E, M.EP).to(tl.float32)
         delta = tl.sum(do.to(tl.float32) * o, 1)
-        u = stored(queries.u, b, h, t, end, M.D, M.DP)
-        r = numbers(queries.r, bh * Lq, t, end)
-        total = numbers(z, bh * Lq, t, end)
+        u = stored(queries.u, at, T, M.D, M.DP)
+        r = load_vector(queries.r, at, H, Lq, T)
+        total = load_vector(z, at, H, Lq, T)
         delta = tl.where(tl.abs(total) < DELTA, 0.0, delta)
         weight = 1.0 / divisor(total)
         D = zeros(T, M.DP)
-        row = (b * K + kv) * Lk
         keys_end = end + Lk - Lq
+        last = own + tl.arange(0, T) + Lk - Lq
         if CAUSAL:
-            last = t + Lk - Lq
             full = start + tl.maximum(own + Lk - Lq + 1 - start, 0) // TK * TK
             stop = tl.minimum(own + Lk - Lq + T, keys_end)
-            D = query_sums(
-                D, u, r, do, delta, keys, b, kv, row, last, start, full, keys_end, M, TK, False
+            D = add_keys_bwd(
+                D, u, r, do, delta, keys, b, kv, K, Lk, last, start, full, keys_end,
+                M, T, TK, False,
             )  # fmt: skip
-            D = query_sums(
-                D, u, r, do, delta, keys, b, kv, row, last, full, stop, keys_end, M, TK, True
+            D = add_keys_bwd(
+                D, u, r, do, delta, keys, b, kv, K, Lk, last, full, stop, keys_end,
+                M, T, TK, True,
             )  # fmt: skip
         else:
-            D = query_sums(
-                D, u, r, do, delta, keys, b, kv, row, t, start, keys_end, keys_end, M, TK, False
+            D = add_keys_bwd(
+                D, u, r, do, delta, keys, b, kv, K, Lk, last, start, keys_end, keys_end,
+                M, T, TK, False,
             )  # fmt: skip
-        tl.store(weights + (bh * Lq).to(tl.int64) + t, r * weight, mask=t < end)
-        tl.store(deltas + (bh * Lq).to(tl.int64) + t, delta, mask=t < end)
-        u = stored(queries.u, b, h, t, end, M.D, M.DP)  # again, rather than kept in registers
+        store_vector(weights, r * weight, at, H, Lq, T)
+        store_vector(deltas, delta, at, H, Lq, T)
+        u = stored(queries.u, at, T, M.D, M.DP)  # again, rather than kept in registers
         du = sphere_back(D * (0.5 * r * weight)[:, None], u, r)
-        put(dq, du, b, h, t, end, M.D, M.DP)
+        store_tile(dq, du, at, T, M.D, M.DP)
 
 
 @triton.jit
-def key_sums(
-    D, dv, u, r, v, queries, weights, deltas, b, h, row, first, lo, hi, end,
-    M: tl.constexpr, TQ: tl.constexpr, MASK: tl.constexpr,
+def add_queries_bwd(
+    D, dv, u, r, v, queries, weights, deltas, b, h, H, L, first, lo, hi, end,
+    M: tl.constexpr, T: tl.constexpr, TQ: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
     """D = sum_i dx_i q^_i, over r / 2, and dv, over r^2 / 4, with queries from `lo` to below `hi`.
 
     If `MASK`, with those from `first`: (T,).
     """
     for t0 in range(lo, hi, TQ):
-        j = t0 + tl.arange(0, TQ)
-        q = stored(queries.u, b, h, j, end, M.D, M.DP)
-        do = stored(queries.w, b, h, j, end, M.E, M.EP)
+        at = (b, h, t0, end)
+        q = stored(queries.u, at, TQ, M.D, M.DP)
+        do = stored(queries.w, at, TQ, M.E, M.EP)
         S = product(u, q, M)
-        _, x = ratios(S, r, numbers(queries.r, row, j, end), M)
-        A = x * numbers(weights, row, j, end)[None, :]
+        _, x = ratios(S, r, load_vector(queries.r, at, H, L, TQ), M)
+        A = x * load_vector(weights, at, H, L, TQ)[None, :]
         if MASK:
-            A = tl.where(j[None, :] >= first[:, None], A, 0.0)
+            A = tl.where((t0 + tl.arange(0, TQ))[None, :] >= first[:, None], A, 0.0)
         slope = (1.0 + (0.25 * r)[:, None] * x) * A
-        dv += dot(A * S, do, M)
-        dA = product(v, do, M) - numbers(deltas, row, j, end)[None, :]
-        D += dot(dA * slope, q, M)
+        dv = dot(A * S, do, dv, M)
+        dA = product(v, do, M) - load_vector(deltas, at, H, L, TQ)[None, :]
+        D = dot(dA * slope, q, D, M)
     return D, dv
 
 
 @triton.jit
-def key_gradients(
-    queries, keys, weights, deltas, dk, dv, spans, Lq, Lk, H, K,
+def yat_key_bwd(
+    # pointers
+    queries, keys, weights, deltas, dk, dv, spans,
+    # sizes
+    length, Lq, Lk, H, K,
+    # constants
     M: tl.constexpr, CAUSAL: tl.constexpr, G: tl.constexpr, C: tl.constexpr, T: tl.constexpr,
     TQ: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of a block of keys; grid (blocks, B K), the longest first."""
-    bk = tl.program_id(1)
-    b, kv = bk // K, bk % K
-    own, start, end = place(spans, tl.program_id(0), Lk, C, T)
+    """dk and dv of a block of keys; grid (blocks x B K,), the longest first."""
+    b, kv, own, start, end = block(spans, tl.program_id(0), length, K, C, T, False)
     if own < end:
-        t = own + tl.arange(0, T)
-        u = stored(keys.u, b, kv, t, end, M.D, M.DP)
-        r = numbers(keys.r, bk * Lk, t, end)
-        v = stored(keys.w, b, kv, t, end, M.E, M.EP)
+        at = (b, kv, own, end)
+        u = stored(keys.u, at, T, M.D, M.DP)
+        r = load_vector(keys.r, at, K, Lk, T)
+        v = stored(keys.w, at, T, M.E, M.EP)
         D, sums = zeros(T, M.DP), zeros(T, M.EP)
         queries_end = end + Lq - Lk
-        for g in range(G):
-            h = kv * G + g
-            row = (b * H + h) * Lq
+        first = own + tl.arange(0, T) + Lq - Lk
+        for h in range(kv * G, kv * G + G):
             if CAUSAL:
-                first = t + Lq - Lk
                 lo = tl.maximum(own + Lq - Lk, start)
                 full = lo + tl.cdiv(tl.maximum(own + T - 1 + Lq - Lk - lo, 0), TQ) * TQ
                 stop = tl.minimum(full, queries_end)
-                D, sums = key_sums(
-                    D, sums, u, r, v, queries, weights, deltas, b, h, row, first, lo, stop,
-                    queries_end, M, TQ, True,
+                D, sums = add_queries_bwd(
+                    D, sums, u, r, v, queries, weights, deltas, b, h, H, Lq, first, lo, stop,
+                    queries_end, M, T, TQ, True,
                 )  # fmt: skip
-                D, sums = key_sums(
-                    D, sums, u, r, v, queries, weights, deltas, b, h, row, first, full,
-                    queries_end, queries_end, M, TQ, False,
+                D, sums = add_queries_bwd(
+                    D, sums, u, r, v, queries, weights, deltas, b, h, H, Lq, first, full,
+                    queries_end, queries_end, M, T, TQ, False,
                 )  # fmt: skip
             else:
-                D, sums = key_sums(
-                    D, sums, u, r, v, queries, weights, deltas, b, h, row, t, start, queries_end,
-                    queries_end, M, TQ, False,
+                D, sums = add_queries_bwd(
+                    D, sums, u, r, v, queries, weights, deltas, b, h, H, Lq, first, start,
+                    queries_end, queries_end, M, T, TQ, False,
                 )  # fmt: skip
-        put(dv, sums * (0.25 * r * r)[:, None], b, kv, t, end, M.E, M.EP)
-        u = stored(keys.u, b, kv, t, end, M.D, M.DP)  # again, rather than kept in registers
-        r = numbers(keys.r, bk * Lk, t, end)
-        put(dk, sphere_back(D * (0.5 * r)[:, None], u, r), b, kv, t, end, M.D, M.DP)
+        store_tile(dv, sums * (0.25 * r * r)[:, None], at, T, M.E, M.EP)
+        u = stored(keys.u, at, T, M.D, M.DP)  # again, rather than kept in registers
+        r = load_vector(keys.r, at, K, Lk, T)
+        store_tile(dk, sphere_back(D * (0.5 * r)[:, None], u, r), at, T, M.D, M.DP)
 
 
-KEY = ["M", "CAUSAL"]  # what tells shape classes apart
-# In float32 a product takes three, of operands that are split in registers: its tiles are small.
-_inverse_norms = Tuned(inverse_norms, [])
-_outputs = tuned(outputs, KEY, "TK", {
-    "half 64": [(4, 3, 64, 64), (4, 3, 128, 64), (8, 3, 128, 64)],
-    "half 128": [(4, 2, 64, 64), (8, 2, 128, 64)],
-    "full 32": [(4, 2, 64, 32), (8, 2, 128, 32)],
-    "full 64": [(4, 2, 64, 32), (8, 2, 128, 32)],
-    "full 128": [(8, 2, 32, 32)],
-})  # fmt: skip
-_query_gradients = tuned(query_gradients, KEY, "TK", {
-    "half 64": [(4, 2, 64, 64), (8, 2, 128, 64)],
-    "half 128": [(8, 2, 128, 64), (4, 2, 64, 32)],
-    "full 32": [(4, 2, 64, 32), (8, 2, 128, 32)],
-    "full 64": [(4, 2, 64, 32), (8, 2, 128, 32)],
-    "full 128": [(8, 2, 16, 32)],
-})  # fmt: skip
-_key_gradients = tuned(key_gradients, KEY, "TQ", {
-    "half 64": [(4, 2, 64, 64), (8, 2, 128, 64)],
-    "half 64 general": [(4, 2, 64, 32), (8, 2, 128, 32)],
-    "half 128": [(8, 2, 128, 32), (8, 2, 64, 32)],
-    "half 128 general": [(8, 2, 128, 16), (8, 2, 64, 32)],
-    "full 32": [(4, 2, 64, 32), (8, 2, 128, 32)],
-    "full 64": [(8, 2, 32, 32), (4, 2, 32, 16)],
-    "full 128": [(8, 2, 16, 32)],
-})  # fmt: skip
+def _configs(other: str) -> Callable[[str], list[Config]]:
+    def candidates(key: str) -> list[Config]:
+        """In float32 a product takes three, of operands split in registers: small tiles."""
+        sizes = [(2, 2, 64, 32), (4, 3, 64, 64), (8, 3, 128, 64), (4, 2, 64, 32)]
+        if "128" in key:
+            sizes = [(2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
+        if key.endswith("fp32"):
+            sizes = [(4, 2, 32, 16), (2, 2, 32, 16)] if "128" in key else [(4, 2, 64, 32)]
+        return [Config(w, stages, (("T", T), (other, TO))) for w, stages, T, TO in sizes]
+
+    return candidates
+
+
+norms_kernel = Kernel(inverse_norms, lambda key: [Config(4, 1, (("T", 64),))])
+fwd_kernel = Kernel(yat_fwd, _configs("TK"))
+query_kernel = Kernel(yat_query_bwd, _configs("TK"))
+key_kernel = Kernel(yat_key_bwd, _configs("TQ"))
 
 
 @lru_cache(maxsize=256)
@@ -444,18 +443,26 @@ class Call:
         return torch.empty(u.shape[:3], dtype=torch.float32, device=u.device)
 
     def inverse_norms(self, u: Tensor, padding: Tensor | None) -> Tensor:
-        r = self.new(u)
-        grid = (triton.cdiv(u.shape[2], LONGEST_TILE), u.shape[0] * u.shape[1])
-        _inverse_norms(
-            grid, rows(u), padding, r, u.shape[2], u.shape[1], self.M.D, self.M.DP, LONGEST_TILE
-        )
+        r, (B, H, L) = self.new(u), u.shape[:3]
+        norms_kernel(
+            lambda tiles: (B * H * triton.cdiv(L, tiles["T"]),), self.M.key, L,
+            x=rows(u), padding=padding, r=r, L=L, H=H, D=self.M.D, DP=self.M.DP,
+        )  # fmt: skip
         return r
 
-    def blocks(self, length: int, heads: int) -> Callable[[dict[str, Any]], tuple[int, int]]:
-        """The grid of a kernel over blocks of T tokens."""
-        if self.spans is not None:
-            length = len(self.spans) * LONGEST_TILE
-        return lambda meta: (triton.cdiv(length, meta["T"]), self.B * heads)
+    def shared(self, length: int) -> dict[str, Any]:
+        """Arguments that kernels have in common; `length`: of what its blocks are."""
+        return {
+            "spans": self.spans, "length": self.padded(length), "Lq": self.Lq, "Lk": self.Lk,
+            "H": self.H, "K": self.K, "M": self.M, "CAUSAL": self.causal, "C": LONGEST_TILE,
+        }  # fmt: skip
+
+    def padded(self, length: int) -> int:
+        return length if self.spans is None else len(self.spans) * LONGEST_TILE
+
+    def grid(self, length: int, heads: int) -> Callable[[dict[str, int]], tuple[int]]:
+        """A program for each block of T tokens of every head."""
+        return lambda tiles: (triton.cdiv(self.padded(length), tiles["T"]) * self.B * heads,)
 
     def forward(self, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """y, and for the way back what it lost in rounding, z, the inverse norms of q and k."""
@@ -464,11 +471,11 @@ class Call:
         y = torch.empty(shape, dtype=self.q.dtype, device=self.q.device)
         rest = torch.empty_like(y) if keep and y.dtype != torch.float32 else y.new_empty(0)
         z = self.new(self.q)
-        _outputs[self.M.kind](
-            self.blocks(self.Lq, self.H),
-            Tokens(rows(self.q), rows(self.q), r_q), Tokens(rows(self.k), rows(self.v), r_k),
-            rows(y), rows(rest) if rest.numel() else None, z, self.spans, self.Lq, self.Lk, self.H,
-            self.K, self.M, self.causal, LONGEST_TILE,
+        fwd_kernel(
+            self.grid(self.Lq, self.H), self.M.key, self.Lq,
+            queries=Tokens(rows(self.q), rows(self.q), r_q),
+            keys=Tokens(rows(self.k), rows(self.v), r_k),
+            y=rows(y), rest=rows(rest) if rest.numel() else None, z_out=z, **self.shared(self.Lq),
         )  # fmt: skip
         return y, rest, z, r_q, r_k
 
@@ -482,18 +489,15 @@ class Call:
         weights, deltas = self.new(self.q), self.new(self.q)
         queries = Tokens(rows(self.q), rows(dy), r_q)
         keys = Tokens(rows(self.k), rows(self.v), r_k)
-        sizes = (self.spans, self.Lq, self.Lk, self.H, self.K, self.M, self.causal)
-        _query_gradients[self.M.kind](
-            self.blocks(self.Lq, self.H),
-            queries, keys, rows(y), rows(rest) if rest.numel() else None, z, rows(dq), weights,
-            deltas, *sizes, LONGEST_TILE,
+        query_kernel(
+            self.grid(self.Lq, self.H), self.M.key, self.Lq,
+            queries=queries, keys=keys, y=rows(y), rest=rows(rest) if rest.numel() else None, z=z,
+            dq=rows(dq), weights=weights, deltas=deltas, **self.shared(self.Lq),
         )  # fmt: skip
-        # Grouped heads and packed sequences take registers too.
-        kind = f"{self.M.kind} general" if self.H > self.K or self.spans is not None else ""
-        _key_gradients[kind if kind in _key_gradients else self.M.kind](
-            self.blocks(self.Lk, self.K),
-            queries, keys, weights, deltas, rows(dk), rows(dv), *sizes, self.H // self.K,
-            LONGEST_TILE,
+        key_kernel(
+            self.grid(self.Lk, self.K), self.M.key, self.Lk,
+            queries=queries, keys=keys, weights=weights, deltas=deltas, dk=rows(dk), dv=rows(dv),
+            G=self.H // self.K, **self.shared(self.Lk),
         )  # fmt: skip
         return dq, dk, dv
 
