@@ -7,20 +7,26 @@ of programs sharing a multiprocessor, times how many of those follow one another
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from typing import Any
 
 from torch import Tensor
 
+from slay.errors import SlayError
 from slay.experiments.sass import timing
 from slay.experiments.sass.code import Instruction, instructions
 from slay.experiments.sass.execution import Execution, Programs, Simulation
 from slay.experiments.sass.memory import WARP
 from slay.experiments.sass.timing import Gpu, Multiprocessor, resident
 from slay.experiments.sass.values import UnknownBranch
+from slay.experiments.survey import HEADS, TARGETS, Subject, record
 
 GPUS = {"sm_80": timing.A100, "sm_90": timing.H100}
 SAMPLE = 32  # programs
@@ -54,21 +60,49 @@ class Cost:
     shared: int
     resident: int  # programs of a multiprocessor at once
     programs: int
-    slots: float = math.nan  # instructions a token
+    slots: float | None = None  # instructions a token; None where they cannot be counted
     kinds: dict[str, float] = field(default_factory=dict)  # of those
     products: dict[str, float] = field(default_factory=dict)  # matrix instructions by shape
-    wavefronts: float = math.nan  # cycles of shared memory a token
-    cache_bytes: float = math.nan  # that leave a multiprocessor, a token
-    memory_bytes: float = math.nan  # of all tensors, a token
-    milliseconds: float = math.nan  # estimated
+    wavefronts: float | None = None  # cycles of shared memory a token
+    cache_bytes: float | None = None  # that leave a multiprocessor, a token
+    memory_bytes: float | None = None  # of all tensors, a token
+    milliseconds: float | None = None  # estimated
     objection: str = ""  # why there is nothing to count
 
 
-def cost_of(launch: Any, config: Any, target: str, capability: int, tokens: int) -> Cost:
+def costs(
+    subjects: Iterable[Subject], target: str, length: int
+) -> Iterator[tuple[Subject, str, list[Cost]]]:
+    """Subject, pass and costs in each configuration of the launches, in their order."""
+    if target not in TARGETS:
+        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+    # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        tasks = []
+        for subject in subjects:
+            for way in ("forward", "backward"):
+                for index, launch in enumerate(getattr(record(subject, length), way)):
+                    place = subject, target, length, way, index
+                    numbers = range(len(launch.kernel.candidates(launch.key)))
+                    tasks.append((subject, way, [pool.submit(_cost, *place, n) for n in numbers]))
+        try:
+            for subject, way, launches in tasks:
+                yield subject, way, [task.result() for task in launches]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _cost(subject: Subject, target: str, length: int, way: str, index: int, number: int) -> Cost:
+    launch = getattr(record(subject, length), way)[index]
+    config = launch.kernel.candidates(launch.key)[number]
+    return cost_of(launch, config, target, length * HEADS)
+
+
+def cost_of(launch: Any, config: Any, target: str, tokens: int) -> Cost:
     """The cost of a recorded launch by token of one head, of which the call has `tokens`."""
     from slay.ops.triton.compile import compile_launch
 
-    made, gpu = compile_launch(launch, config, capability), GPUS[target]
+    made, gpu = compile_launch(launch, config, TARGETS[target]), GPUS[target]
     programs = math.prod(made.grid)
     at_once = resident(made.registers, made.warps, made.shared, gpu)
     sizes = made.registers, made.spilled, made.shared, at_once, programs
@@ -102,18 +136,19 @@ def count(cost: Cost, found: Execution, share: float) -> None:
     """Instructions and bytes by token, of which a program has 1 / `share`."""
     kinds: dict[str, float] = defaultdict(float)
     products: dict[str, float] = defaultdict(float)
-    cost.wavefronts = cost.cache_bytes = 0.0
+    wavefronts = cache_bytes = 0.0
     for i, times in executed(found):
         kind = KIND_OF.get(i.name, "integer")
         kinds[kind] += times * share
         if kind == "matrix":
             products[i.opcode] += times * share
         elif kind == "shared" and not (i.guard and i.guard.text == "!PT"):
-            cost.wavefronts += times * share * found.measured.get(i.address, i.bytes / 4)
+            wavefronts += times * share * found.measured.get(i.address, i.bytes / 4)
         elif kind == "global":
             sectors = found.measured.get(i.address, i.bytes) * found.distinct.get(i.address, 1.0)
-            cost.cache_bytes += times * share * sectors * 32
+            cache_bytes += times * share * sectors * 32
     cost.slots, cost.kinds, cost.products = sum(kinds.values()), dict(kinds), dict(products)
+    cost.wavefronts, cost.cache_bytes = wavefronts, cache_bytes
 
 
 def executed(found: Execution) -> Iterator[tuple[Instruction, float]]:
@@ -152,3 +187,57 @@ def tensors(arguments: Any) -> list[Tensor]:
     for value in arguments.values():
         look(value)
     return list(found.values())
+
+
+# As a table
+
+FORM = "{:22} {:8} {:14} {:32} {:>4} {:>5} {:>6} {:>3} {:>8}" + " {:>8}" * 10 + " {:>7} {:>6} {:>8}"
+HEAD = FORM.format("mechanism", "pass", "kernel", "configuration", "regs", "spill", "shared", "at",
+                   "slots", *COLUMNS, "waves", "L2 B", "ms")  # fmt: skip
+
+
+def line(subject: Subject, way: str, cost: Cost) -> str:
+    """A line of the table: instructions a token of one head, and the time of the launch."""
+    kinds = (_number(cost.kinds.get(kind, 0.0), 2) for kind in COLUMNS)
+    text = FORM.format(
+        f"{subject.attention} {subject.head_dim}", way, cost.kernel, cost.config, cost.registers,
+        cost.spilled, cost.shared, cost.resident, _number(cost.slots, 1), *kinds,
+        _number(cost.wavefronts, 1), _number(cost.cache_bytes, 0), _number(cost.milliseconds, 4),
+    )  # fmt: skip
+    return f"{text}  {cost.objection}" if cost.objection else text
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def report(
+    subjects: Iterable[Subject], target: str, length: int, *, as_json: bool
+) -> Iterator[str]:
+    """The table's lines as they are known, then each pass as a whole; or JSON, a line a launch."""
+    passes: dict[tuple[Subject, str], list[list[Cost]]] = {}
+    if not as_json:
+        yield HEAD
+    for subject, way, found in costs(subjects, target, length):
+        passes.setdefault((subject, way), []).append(found)
+        for cost in found:
+            facts = {**asdict(subject), "pass": way, "length": length, **asdict(cost)}
+            yield json.dumps(facts) if as_json else line(subject, way, cost)
+    if not as_json:
+        for (subject, way), launches in passes.items():
+            yield f"{subject.attention} {subject.head_dim} {way}: {_whole(launches)}"
+
+
+def _whole(launches: list[list[Cost]]) -> str:
+    """A pass with each launch's first configuration, and with the one that is estimated fastest."""
+    first = [found[0] for found in launches]
+    fastest = [min(found, key=lambda cost: cost.milliseconds or math.inf) for found in launches]
+    return "; ".join(
+        f"{name} configurations {_sum(c.slots for c in chosen):.0f} instructions a token, "
+        f"{_sum(c.milliseconds for c in chosen):.3f} ms"
+        for name, chosen in (("first", first), ("fastest", fastest))
+    )
+
+
+def _sum(numbers: Iterable[float | None]) -> float:
+    return sum(math.nan if n is None else n for n in numbers)

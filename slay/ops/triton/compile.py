@@ -156,18 +156,10 @@ def _dump(made: Any, flag: str) -> str:
 
 def _bank(made: Any, values: list[Any]) -> dict[int, int]:
     """The words of bank 0 that hold these arguments. Tensors lie far apart, as on a device."""
-    text = _dump(made, "--dump-elf")
-    start = re.search(r"EIATTR_PARAM_CBANK\n.*\n\s+Value:\s+0x\w+ 0x(\w+)", text)
-    places = re.findall(r"Ordinal : 0x(\w+)\s+Offset  : 0x(\w+)\s+Size    : 0x(\w+)", text)
-    if not values:
-        return {}
-    assert start is not None, "a cubin that does not say where its parameters are"
-    base = int(start[1], 16) & 0xFFFF
     storages: dict[int, int] = {}
     memory = 0x7F00_0000_0000
     words = {}
-    for ordinal, offset, size in (tuple(int(n, 16) for n in place) for place in places):
-        value = values[ordinal] if ordinal < len(values) else 0  # Triton's own come last
+    for value, (offset, size) in zip(values, _parameters(made.asm["cubin"]), strict=False):
         if isinstance(value, Tensor):
             storage = value.untyped_storage()
             if storage._cdata not in storages:
@@ -177,5 +169,43 @@ def _bank(made: Any, values: list[Any]) -> dict[int, int]:
         elif isinstance(value, float):
             value = struct.unpack("<I", struct.pack("<f", value))[0]
         for word in range(0, size, 4):
-            words[base + offset + word] = int(value) >> 8 * word & 0xFFFFFFFF
+            words[offset + word] = int(value) >> 8 * word & 0xFFFFFFFF
     return words
+
+
+def _parameters(cubin: bytes) -> list[tuple[int, int]]:
+    """Place in bank 0 and size of each parameter, in their order, as a cubin's section says.
+
+    The section is a list of attributes: a byte of format, a byte that names it, two of its size.
+    """
+    base, places = 0, {}
+    section = _section(cubin, b".nv.info.")
+    while len(section) >= 4:
+        form, attribute, size = struct.unpack_from("<BBH", section)
+        if form != 4:  # the value stands where others have their size
+            section = section[4:]
+            continue
+        if attribute == 0x0A:  # where all of them begin
+            (base,) = struct.unpack_from("<H", section, 8)
+        elif attribute == 0x17:  # one of them
+            ordinal, offset, rest = struct.unpack_from("<HHI", section, 8)
+            places[ordinal] = offset, rest >> 18
+        section = section[4 + size :]
+    return [(base + offset, size) for _, (offset, size) in sorted(places.items())]
+
+
+def _section(elf: bytes, name: bytes) -> bytes:
+    """The first section of an ELF file whose name begins so."""
+    (table,) = struct.unpack_from("<Q", elf, 40)
+    width, number, of_names = struct.unpack_from("<HHH", elf, 58)
+
+    def header(index: int) -> tuple[int, int, int]:
+        (place,) = struct.unpack_from("<I", elf, table + index * width)
+        return place, *struct.unpack_from("<QQ", elf, table + index * width + 24)
+
+    names = header(of_names)[1]
+    for index in range(number):
+        place, start, size = header(index)
+        if elf.startswith(name, names + place):
+            return elf[start : start + size]
+    return b""
