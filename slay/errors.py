@@ -10,6 +10,10 @@ class SlayError(ValueError):
     """An error the user can mend: shown as one line, without a traceback."""
 
 
+class SlayWarning(UserWarning):
+    """Something works, slower or otherwise than it could."""
+
+
 class UnknownNameError(SlayError):
     """A name that is not in a known set."""
 
