@@ -40,6 +40,7 @@ class Launch(NamedTuple):
     key: str  # the class of calls that configurations are chosen for
     length: int  # tokens of the call
     arguments: dict[str, Any]  # by name, without what the configuration says
+    grid: Any  # of programs, as it was given
 
 
 class Kernel:
@@ -57,7 +58,7 @@ class Kernel:
     def __call__(self, grid: Any, key: str, length: int, **arguments: Any) -> None:
         """Launch it on `grid(tiles)` programs, `tiles` being the sizes that were chosen."""
         if _recorded is not None:
-            _recorded.append(Launch(self, key, length, arguments))
+            _recorded.append(Launch(self, key, length, arguments, grid))
             return
         config = self.config(key, length)
         tiles = dict(config.tiles)

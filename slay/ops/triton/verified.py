@@ -99,11 +99,11 @@ def reason(device: torch.device, key: str) -> str | None:
     found, why = _found(here)
     if found is None:
         return why
-    kernels = found.classes.get(key)
+    kernels = found.classes.get(key, {})
     again = f"run: {COMMAND} --only '{key}'"
-    if not kernels:
-        return f"kernels for {key!r} were not verified on this {here.device}; {again}"
     bad = [name for name, tried in kernels.items() if not tried.right]
+    if not kernels or not all(kernels[name].wrong for name in bad):
+        return f"kernels for {key!r} were not verified on this {here.device}; {again}"
     if bad:
         return (
             f"kernels for {key!r} ({', '.join(bad)}) are right in no configuration on this "
