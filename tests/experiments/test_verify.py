@@ -99,13 +99,13 @@ def test_all_right(device):
         ("wrong", "y by 0.5"),
         ("illegal", "killed by SIGSEGV: CUDA error: an illegal memory access was encountered"),
         ("aborting", "killed by SIGABRT"),
-        ("hanging", "no answer within 1 s"),
+        ("hanging", "no answer within 3 s"),
         ("leaving", "exit code 3"),
     ],
 )
 def test_a_bad_configuration_is_known_and_not_used(device, how, says):
     device.does({f"outputs {WIDE}": how})
-    tried = device.verify(hangs=1.0).classes["anchor e32"]
+    tried = device.verify(cases=CASES[:1], hangs=3.0).classes["anchor e32"]
     assert list(tried["outputs"].wrong) == [WIDE]
     assert says in tried["outputs"].wrong[WIDE]
     assert not tried["states"].wrong
@@ -286,6 +286,24 @@ def test_the_guilty_kernels_are_found(data):
     if some_right:
         assert wrong == bad
     assert made <= 3 + 2 * len(every)
+
+
+def test_the_real_worker(device):
+    """Plan and check, on a CPU by Triton's interpreter, with a kernel that is right in one way."""
+    lengths = (1, 5, 20, 30)
+    cases = [
+        Case("copying", 16, 16, "float32", lengths=lengths),
+        Case("yat", 16, 16, "float32", lengths=lengths),  # which has no kernels
+    ]
+    command = [sys.executable, str(WORKER.with_name("copying_worker.py"))]
+    verifier = Verifier(
+        HERE, cases, device.folder, command=command, device="cpu", progress=lambda line: None
+    )
+    tried = verifier.run().classes
+    assert list(tried) == ["copy torch.float32"]
+    copy = tried["copy torch.float32"]["copy"]
+    assert list(copy.right) == ["T=64 warps=2 stages=1"]
+    assert copy.wrong == {"T=32 warps=2 stages=1": "long: y by inf (allowed 0.0001)"}
 
 
 def test_without_a_gpu():

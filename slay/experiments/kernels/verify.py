@@ -35,7 +35,6 @@ HANGS = 180.0  # seconds without an answer; compiling takes the most of them
 FOR_TIMING = 0.2  # of the seconds that there are
 EVERY = 5.0  # seconds between lines of progress
 Answer = dict[str, Any]
-Classes = dict[str, dict[str, Tried]]
 Slots = dict[tuple[str, str], list[str]]  # configurations by class of calls and kernel
 
 
@@ -73,6 +72,7 @@ class Verifier:
         self.began = self.said = time.monotonic()
         self.counted: Counter[str] = Counter()
         self.known: dict[str, Answer] = {}  # by the task's text
+        self.times: dict[tuple[str, str, str], dict[int, float]] = {}  # by class, kernel, config
         self.processes: set[Process] = set()
         self.stopped = False
         self.writing, self.retrying = threading.Lock(), threading.Lock()
@@ -81,15 +81,15 @@ class Verifier:
         """Verify what is not known yet and write the file, a partial one when time ends."""
         with self._alone():
             self._resume()
-            subjects, times, complete = [], {}, True
+            subjects, complete = [], True
             try:
                 subjects = self._planned()
                 self._check(subjects)
-                times = self._time(subjects)
+                self._time(subjects)
             except OutOfTimeError:
                 complete = False
                 self.progress("time is up: what was not verified counts as not right")
-            result = self._result(subjects, times, complete)
+            result = self._result(subjects, complete)
             result.write(self.path)
             if complete:
                 self.journal.unlink(missing_ok=True)
@@ -210,9 +210,8 @@ class Verifier:
                 process.kill()
             raise
 
-    def _time(self, subjects: list[Subject]) -> dict[tuple[str, str, str], dict[int, float]]:
+    def _time(self, subjects: list[Subject]) -> None:
         """Time what is right, one subject after another, while nothing else runs."""
-        times: dict[tuple[str, str, str], dict[int, float]] = {}
         process = Process(self.command)
         try:
             for number, subject in enumerate(subjects, 1):
@@ -223,11 +222,10 @@ class Verifier:
                 for key, kernels in self._ask(task, process).get("times", {}).items():
                     for kernel, configs in kernels.items():
                         for text, spent in configs.items():
-                            times[key, kernel, text] = spent
+                            self.times[key, kernel, text] = spent
                 self._say(f"timed {number} of {len(subjects)}")
         finally:
             process.end()
-        return times
 
     def _ask(self, task: Answer, process: Process | None = None) -> Answer:
         """The answer to a task, by a process of its own if none is given; raises for no kernels."""
@@ -274,37 +272,28 @@ class Verifier:
             self.said = time.monotonic()
             self.progress(text)
 
-    def _result(
-        self,
-        subjects: list[Subject],
-        times: dict[tuple[str, str, str], dict[int, float]],
-        complete: bool,
-    ) -> Verification:
-        """What is known now, beside what the file says of other classes of calls."""
+    def _result(self, subjects: list[Subject], complete: bool) -> Verification:
+        """What is known now, beside what the file says of classes that were not begun."""
         before, _ = read(self.path, self.facts)
-        classes: Classes = dict(before.classes) if before is not None else {}
-        fresh: Classes = {}
+        classes = {} if before is None else {k: dict(v) for k, v in before.classes.items()}
         for subject in subjects:
             for (key, kernel), texts in subject.slots.items():
-                tried = self._tried(subject, key, kernel, texts, times)
-                fresh.setdefault(key, {})[kernel] = tried
+                known = classes.setdefault(key, {})
+                if subject.search.made or kernel not in known:
+                    known[kernel] = self._tried(subject, key, kernel, texts)
         whole = complete and (self.only == "*" or (before is not None and before.complete))
-        return Verification(**self.facts._asdict(), complete=whole, classes={**classes, **fresh})
+        facts = self.facts._asdict()
+        return Verification(**facts, complete=whole, classes=classes)
 
-    def _tried(
-        self,
-        subject: Subject,
-        key: str,
-        kernel: str,
-        texts: list[str],
-        times: dict[tuple[str, str, str], dict[int, float]],
-    ) -> Tried:
-        search = subject.search
+    def _tried(self, subject: Subject, key: str, kernel: str, texts: list[str]) -> Tried:
+        right, wrong = subject.search.right[kernel], subject.search.wrong[kernel]
         unsafe = f"not tried: unsafe by ptxas {self.facts.assembler}; {assembler.INSTALL}"
         return Tried(
-            right={t: times.get((key, kernel, t), {}) for t in texts if t in search.right[kernel]},
-            wrong={t: unsafe for t in texts if not self._safe(t)}
-            | {t: search.wrong[kernel][t] for t in texts if t in search.wrong[kernel]},
+            right={
+                text: self.times.get((key, kernel, text), {}) for text in texts if text in right
+            },
+            wrong={text: unsafe for text in texts if not self._safe(text)}
+            | {text: wrong[text] for text in texts if text in wrong},
         )
 
 
