@@ -33,7 +33,7 @@ def kernels(
 
     \b
     slay kernels
-    slay kernels yat-quadratic --head-dim 64 --target sm_80
+    slay kernels show yat-quadratic --head-dim 64 --target sm_80
     """
     import json
     from dataclasses import asdict, astuple

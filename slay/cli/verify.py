@@ -21,7 +21,7 @@ class Shown(click.Group):
 
 @click.group(cls=Shown)
 def kernels() -> None:
-    """The Triton kernels: compile them for any GPU, verify them on this one.
+    """Compile the kernels for any GPU, or verify them on this one.
 
     `slay kernels` alone is `slay kernels show`.
 
