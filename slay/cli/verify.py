@@ -74,7 +74,11 @@ def verify(device: str, only: str, jobs: int | None, seconds: float) -> None:
         raise click.BadParameter(f"{device!r} is no device", param_hint="--device") from error
     facts = verified.facts(place)
     click.echo(f"{facts.device}, driver {facts.driver}, Triton {facts.triton}", err=True)
-    click.echo(str(assembler.find(facts.capability)), err=True)
+    found = assembler.find(facts.capability)
+    click.echo(f"{found}", err=True)
+    remark = assembler.remark(facts.capability, found.version)
+    if remark is not None:
+        click.echo(remark, err=True)
     free, _ = torch.cuda.mem_get_info(place)
     verifier = Verifier(
         facts=facts,

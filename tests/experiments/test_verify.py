@@ -290,7 +290,7 @@ def test_the_guilty_kernels_are_found(data):
 
 def test_the_real_worker(device):
     """Plan and check, on a CPU by Triton's interpreter, with a kernel that is right in one way."""
-    lengths = (1, 5, 20, 30)
+    lengths = (1, 5, 20, 30, 32)
     cases = [
         Case("copying", 16, 16, "float32", lengths=lengths),
         Case("yat", 16, 16, "float32", lengths=lengths),  # which has no kernels

@@ -48,6 +48,7 @@ class Call(NamedTuple):
     causal: bool = True
     padding: Tensor | None = None
     bounds: list[int] | None = None  # of packed sequences
+    timed: bool = False
 
     def mechanism(self, case: Case, **options: Any) -> Attention:
         cls = get_attention_class(case.mechanism)
@@ -69,29 +70,26 @@ class Call(NamedTuple):
 
 
 def calls_of(case: Case) -> list[Call]:
-    """All calls of a case; of those without a state that kernels carry, the ones that need none."""
-    one, short, odd, long = case.lengths
+    """All calls of a case; those that carry a state where kernels do."""
+    one, short, odd, long, even = case.lengths
     bounds = [0, one, one + short, odd]
     padding = torch.zeros(2, short, dtype=torch.bool)
     padding[0, : short // 3], padding[1, -2:] = True, True
     masked = partial(_plain, state=False, padding=padding)
+    carries = issubclass(get_attention_class(case.mechanism), FeatureAttention)
+    plain = partial(_plain, state=carries)
     calls = [
-        Call("long", partial(_plain, state=False), long),
+        Call("long", partial(_plain, state=False), long, timed=True),
+        *(Call(f"{n} tokens", plain, n) for n in (one, short, odd)),
+        Call("packed", partial(plain, bounds=bounds), odd, groups=2, bounds=bounds),
         Call("padded", masked, short, batch=2, groups=2, padding=padding),
-        Call("bidirectional", masked, short, 2, causal=False, padding=padding),
+        Call("bidirectional", masked, short, batch=2, causal=False, padding=padding),
     ]
-    if issubclass(get_attention_class(case.mechanism), FeatureAttention):
-        calls += [Call(f"{n} tokens", partial(_plain, state=True), n) for n in (one, short, odd)]
+    if carries:
         calls += [
-            Call("packed", partial(_plain, state=True, bounds=bounds), odd, 1, 2, bounds=bounds),
-            Call("carried", partial(_carried, at=odd // 2), odd, batch=2),
-            Call("decoded", _decoded, short + TOKENS, batch=2, groups=2),
+            Call("carried", partial(_carried, at=even // 2), even, batch=2),
+            Call("decoded", _decoded, short + TOKENS, batch=2, groups=2, timed=True),
         ]
-    else:
-        calls += [Call(f"{n} tokens", partial(_plain, state=False), n) for n in (one, short, odd)]
-        calls.append(
-            Call("packed", partial(_plain, state=False, bounds=bounds), odd, 1, 2, bounds=bounds)
-        )
     return calls
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# A token, less than a tile, and more than some; odd, so that every tile and chunk has an end.
-LENGTHS = (1, 77, 1531, 2200)
+# A token, less than a tile, more than some tiles, more than a chunk, and one that divides evenly:
+# Triton compiles other code for multiples of 16.
+LENGTHS = (1, 77, 1531, 2200, 2048)
 DIMENSIONS = (32, 64, 128)
 DTYPES = ("bfloat16", "float16", "float32")
 

@@ -19,7 +19,8 @@ from slay.experiments.kernels.cases import Case
 from slay.registry import get_attention_class
 
 LENGTHS = (1024, 8192, 65_536)
-HEADS, AT_ONCE, ROUNDS = 8, 8, 5
+HEADS, ROUNDS = 8, 5
+TOKENS, MOST = 32_768, 8  # of one graph, and launches of it
 Times = dict[str, dict[str, dict[str, dict[int, float]]]]  # by key, kernel, configuration, length
 
 
@@ -35,7 +36,7 @@ def times(case: Case, configs: Mapping[str, Sequence[str]], device: torch.device
                 name = launch.kernel.name
                 for text in configs.get(name, ()):
                     with forced({name: config(text)}):
-                        spent = milliseconds(partial(_launch, launch))
+                        spent = milliseconds(partial(_launch, launch), length)
                     known = found[launch.key][name][text]
                     known[length] = known.get(length, 0.0) + spent  # launched twice, both count
         except torch.OutOfMemoryError:
@@ -52,10 +53,9 @@ def _launches(case: Case, length: int, device: torch.device) -> list[Any]:
     widths = case.head_dim, case.head_dim, case.value_dim, case.value_dim
     dtype = getattr(torch, case.dtype)
     tokens = Tokens(*(torch.zeros(1, HEADS, length, n, dtype=dtype, device=device) for n in widths))
-    wanted = {f"{case.lengths[2]} tokens", "decoded"}
     with recording() as launches:
         for call in calls_of(case):
-            if call.name in wanted:
+            if call.timed:
                 call.make(mechanism, tokens)
     return launches
 
@@ -64,12 +64,13 @@ def _launch(launch: Any) -> None:
     launch.kernel(launch.grid, launch.key, launch.length, **launch.arguments)
 
 
-def milliseconds(call: Callable[[], object]) -> float:
+def milliseconds(call: Callable[[], object], length: int) -> float:
     """The GPU's time of one call, the median of some rounds."""
     call()  # compiles
+    number = max(1, min(MOST, TOKENS // length))
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        for _ in range(AT_ONCE):
+        for _ in range(number):
             call()
     graph.replay()
     spent = []
@@ -79,5 +80,5 @@ def milliseconds(call: Callable[[], object]) -> float:
         graph.replay()
         end.record()
         end.synchronize()
-        spent.append(start.elapsed_time(end) / AT_ONCE)
+        spent.append(start.elapsed_time(end) / number)
     return median(spent)

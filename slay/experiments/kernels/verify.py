@@ -81,13 +81,14 @@ class Verifier:
         """Verify what is not known yet and write the file, a partial one when time ends."""
         with self._alone():
             self._resume()
-            subjects, complete = [], True
+            subjects, complete = [], False
             try:
                 subjects = self._planned()
-                self._check(subjects)
+                complete = self._check(subjects)
                 self._time(subjects)
             except OutOfTimeError:
                 complete = False
+            if not complete:
                 self.progress("time is up: what was not verified counts as not right")
             result = self._result(subjects, complete)
             result.write(self.path)
@@ -134,24 +135,30 @@ class Verifier:
         """The cases whose classes of calls are wanted and not those of an earlier case."""
         subjects: list[Subject] = []
         seen: set[tuple[str, str]] = set()
-        process = Process(self.command)
-        try:
-            for case in self.cases:
-                slots = self._slots(case, process)
-                if not slots.keys() - seen:
-                    continue
+        number = max(1, min(self.jobs, len(self.cases)))
+        with ThreadPoolExecutor(number) as pool, self._ending_what_runs():
+            shares = list(pool.map(self._launches, (self.cases[i::number] for i in range(number))))
+        for index, case in enumerate(self.cases):
+            slots = shares[index % number][index // number]
+            if slots.keys() - seen:
                 seen.update(slots)
                 subjects.append(Subject(case, slots, self._search(slots)))
-        finally:
-            process.end()
         if not subjects:
             raise SlayError(
                 f"no kernel is launched for a class of calls like {self.only!r}; "
                 "`slay kernels verify` without --only verifies all"
             )
-        number = len({key for key, _ in seen})
-        self.progress(f"{number} classes of calls in {len(subjects)} cases, {self.jobs} at once")
+        classes = len({key for key, _ in seen})
+        self.progress(f"{classes} classes of calls in {len(subjects)} cases, {self.jobs} at once")
         return subjects
+
+    def _launches(self, cases: Sequence[Case]) -> list[Slots]:
+        """What is launched by some cases, found by one process."""
+        process = Process(self.command)
+        try:
+            return [self._slots(case, process) for case in cases]
+        finally:
+            process.end()
 
     def _slots(self, case: Case, process: Process) -> Slots:
         planned = self._ask({"do": "plan", "case": asdict(case)}, process)
@@ -175,8 +182,8 @@ class Verifier:
         version = tuple(map(int, self.facts.assembler.split(".")))
         return assembler.safe(config(text), self.facts.capability, version)
 
-    def _check(self, subjects: list[Subject]) -> None:
-        """Make every subject's trials, round after round, some at once."""
+    def _check(self, subjects: list[Subject]) -> bool:
+        """Make every subject's trials, round after round, some at once; whether there was time."""
         end = self.began + (1 - FOR_TIMING) * self.seconds
         running: dict[Future[Answer], tuple[Subject, Trial]] = {}
         waiting = [(subject, trial) for subject in subjects for trial in subject.search.trials()]
@@ -187,7 +194,7 @@ class Verifier:
                     task = {"do": "check", "case": asdict(subject.case), "configs": trial}
                     running[pool.submit(self._ask, task)] = subject, trial
                 if not running:
-                    raise OutOfTimeError
+                    return False
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     subject, trial = running.pop(future)
@@ -198,6 +205,7 @@ class Verifier:
                         waiting += [(subject, trial) for trial in subject.search.trials()]
         for subject in subjects:
             subject.search.finish()
+        return True
 
     @contextmanager
     def _ending_what_runs(self) -> Iterator[None]:
@@ -211,7 +219,8 @@ class Verifier:
             raise
 
     def _time(self, subjects: list[Subject]) -> None:
-        """Time what is right, one subject after another, while nothing else runs."""
+        """Time kernels of which there is a choice, one after another, while nothing else runs."""
+        subjects = [s for s in subjects if any(len(right) > 1 for right in s.search.right.values())]
         process = Process(self.command)
         try:
             for number, subject in enumerate(subjects, 1):
