@@ -22,6 +22,7 @@ from slay.errors import SlayError
 pytest.importorskip("triton", reason="the kernels need Triton")
 
 from slay.cli import main
+from slay.experiments.kernels import worker
 from slay.experiments.kernels.cases import Case
 from slay.experiments.kernels.search import Search
 from slay.experiments.kernels.verify import Verifier
@@ -181,6 +182,7 @@ def test_time_ends(device):
 PROGRAM = """
 import sys
 from pathlib import Path
+from slay.experiments.kernels import worker
 from slay.experiments.kernels.cases import Case
 from slay.experiments.kernels.verify import Verifier
 from slay.ops.triton.verified import Facts
@@ -304,6 +306,28 @@ def test_the_real_worker(device):
     copy = tried["copy torch.float32"]["copy"]
     assert list(copy.right) == ["T=64 warps=2 stages=1"]
     assert copy.wrong == {"T=32 warps=2 stages=1": "long: y by inf (allowed 0.0001)"}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PermissionError(13, "Permission denied", "/cache"), "absent"),
+        (OSError(28, "No space left on device"), "absent"),
+        (RuntimeError("Failed to find C compiler. Please set CC"), "absent"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "wrong"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "full"),
+    ],
+    ids=str,
+)
+def test_what_is_not_the_kernels_fault(error, kind, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setitem(worker._DO, "check", fail)
+    task = {"do": "check", "case": asdict(CASES[0]), "device": "cpu"}
+    ((found, says),) = worker.answer(task).items()
+    assert found == kind
+    assert "\n" not in says
 
 
 def test_without_a_gpu():

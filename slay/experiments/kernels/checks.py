@@ -18,6 +18,7 @@ from slay.experiments.kernels.calls import Call, Tokens, calls_of, tokens_of
 from slay.experiments.kernels.cases import Case
 
 BOUNDS = {"bfloat16": 1e-2, "float16": 1e-2, "float32": 1e-4}  # relative root mean square
+GRADIENT = 2  # times that: gradients are made of a y that was rounded
 ONE_TOKEN = 10  # times that: the worst token, so that none is lost among thousands of right ones
 AMPLIFIED = 3  # times what such a rounding of q, k, v and g alone makes of an output
 SMALLEST = 0.1  # of a norm that errors are relative to: gradients may vanish
@@ -76,7 +77,8 @@ def _wrong(call: Call, case: Case, device: torch.device) -> str | None:
     least = BOUNDS[case.dtype] * cancellation(exact, doubles, call)
     moved = call.make(exact, rounded(doubles, tokens.q.dtype))
     for name, tensor in found.items():
-        bound = max(least, AMPLIFIED * error(moved[name], wanted[name]))
+        usual = GRADIENT * least if name in ("dq", "dk", "dv") else least
+        bound = max(usual, AMPLIFIED * error(moved[name], wanted[name]))
         worst = error(tensor, wanted[name])
         if not worst <= bound:
             return f"{name} by {worst:.2g} (allowed {bound:.2g})"

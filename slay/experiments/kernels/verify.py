@@ -135,6 +135,7 @@ class Verifier:
         """The cases whose classes of calls are wanted and not those of an earlier case."""
         subjects: list[Subject] = []
         seen: set[tuple[str, str]] = set()
+        self.progress("finding out which kernels are launched")
         number = max(1, min(self.jobs, len(self.cases)))
         with ThreadPoolExecutor(number) as pool, self._ending_what_runs():
             shares = list(pool.map(self._launches, (self.cases[i::number] for i in range(number))))

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import queue
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
 Answer = dict[str, Any]
+# Of a machine on which nothing is compiled: no package, no room, no rights, no C compiler.
+ELSEWHERE = (ImportError, OSError, subprocess.SubprocessError)
 
 
 def main() -> None:
@@ -34,7 +37,7 @@ def _listen(tasks: queue.Queue[str]) -> None:
 
 
 def answer(task: Answer) -> Answer:
-    """What came of a task; "absent" where there are no kernels to try, "full" for no memory."""
+    """What came of a task; "absent" where none can be tried, "full" for no memory."""
     try:
         import torch
         import triton  # noqa: F401
@@ -48,10 +51,11 @@ def answer(task: Answer) -> Answer:
         return _DO[task["do"]](case, task.get("configs", {}), device)
     except torch.OutOfMemoryError as error:
         return {"full": _line(error)}
-    except ImportError as error:
+    except ELSEWHERE as error:
         return {"absent": _line(error)}
     except Exception as error:
-        return {"wrong": f"{type(error).__name__}: {_line(error)}"}
+        kind = "absent" if "Failed to find C compiler" in str(error) else "wrong"
+        return {kind: f"{type(error).__name__}: {_line(error)}"}
 
 
 def _plan(case: Any, configs: Any, device: Any) -> Answer:
