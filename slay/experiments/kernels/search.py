@@ -57,7 +57,7 @@ class Search:
         for name, text in self._open():
             whys = [why for trial, why in self.failures if trial[name] == text]
             if whys:
-                self.wrong[name][text] = f"{whys[-1]} (or another kernel's fault)"
+                self.wrong[name][text] = f"{whys[-1]}, or another kernel's fault"
 
     def _open(self) -> list[tuple[str, str]]:
         return [
