@@ -7,9 +7,7 @@ timed, one kernel after another, and the file of the device is written.
 
 from __future__ import annotations
 
-import json
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -26,6 +23,7 @@ from slay.errors import SlayError
 from slay.experiments.kernels.cases import Case
 from slay.experiments.kernels.processes import Process
 from slay.experiments.kernels.search import Search, Trial
+from slay.experiments.kernels.tasks import Answer, OutOfTimeError, Tasks
 from slay.ops.triton import assembler
 from slay.ops.triton.verified import Facts, Tried, Verification, config, file_name, read
 from slay.progress import duration
@@ -34,12 +32,7 @@ WORKER = (sys.executable, "-m", "slay.experiments.kernels.worker")
 HANGS = 180.0  # seconds without an answer; compiling takes the most of them
 FOR_TIMING = 0.2  # of the seconds that there are
 EVERY = 5.0  # seconds between lines of progress
-Answer = dict[str, Any]
 Slots = dict[tuple[str, str], list[str]]  # configurations by class of calls and kernel
-
-
-class OutOfTimeError(Exception):
-    """There is no time left to begin something."""
 
 
 @dataclass(eq=False)
@@ -68,19 +61,20 @@ class Verifier:
 
     def __post_init__(self) -> None:
         self.path = self.folder / file_name(self.facts.device)
-        self.journal = self.path.with_suffix(".journal")
+        journal = self.path.with_suffix(".journal")
+        self.tasks = Tasks(
+            self.command, journal, self.facts, seconds=self.seconds, hangs=self.hangs
+        )
         self.began = self.said = time.monotonic()
         self.counted: Counter[str] = Counter()
-        self.known: dict[str, Answer] = {}  # by the task's text
         self.times: dict[tuple[str, str, str], dict[int, float]] = {}  # by class, kernel, config
-        self.processes: set[Process] = set()
-        self.stopped = False
-        self.writing, self.retrying = threading.Lock(), threading.Lock()
 
     def run(self) -> Verification:
         """Verify what is not known yet and write the file, a partial one when time ends."""
         with self._alone():
-            self._resume()
+            known = self.tasks.resume()
+            if known:
+                self.progress(f"going on after {known} tasks of an earlier start")
             subjects, complete = [], False
             try:
                 subjects = self._planned()
@@ -93,7 +87,7 @@ class Verifier:
             result = self._result(subjects, complete)
             result.write(self.path)
             if complete:
-                self.journal.unlink(missing_ok=True)
+                self.tasks.journal.unlink(missing_ok=True)
         return result
 
     @contextmanager
@@ -117,27 +111,13 @@ class Verifier:
         finally:
             lock.release()
 
-    def _resume(self) -> None:
-        """Read the journal of an earlier start with the same facts; its last line may be half."""
-        head = json.dumps(self.facts)
-        lines = []
-        if self.journal.exists():
-            lines = self.journal.read_text(encoding="utf-8").split("\n")[:-1]
-        if lines[:1] == [head]:
-            entries = [json.loads(line) for line in lines[1:]]
-            self.known = {entry["task"]: entry["answer"] for entry in entries}
-        text = "".join(f"{line}\n" for line in (lines if self.known else [head]))
-        self.journal.write_text(text, encoding="utf-8")
-        if self.known:
-            self.progress(f"going on after {len(self.known)} tasks of an earlier start")
-
     def _planned(self) -> list[Subject]:
         """The cases whose classes of calls are wanted and not those of an earlier case."""
         subjects: list[Subject] = []
         seen: set[tuple[str, str]] = set()
         self.progress("finding out which kernels are launched")
         number = max(1, min(self.jobs, len(self.cases)))
-        with ThreadPoolExecutor(number) as pool, self._ending_what_runs():
+        with ThreadPoolExecutor(number) as pool, self.tasks.ended_with_this():
             shares = list(pool.map(self._launches, (self.cases[i::number] for i in range(number))))
         for index, case in enumerate(self.cases):
             slots = shares[index % number][index // number]
@@ -162,7 +142,7 @@ class Verifier:
             process.end()
 
     def _slots(self, case: Case, process: Process) -> Slots:
-        planned = self._ask({"do": "plan", "case": asdict(case)}, process)
+        planned = self.tasks.ask({"do": "plan", "case": asdict(case)}, self.device, process)
         if "plan" not in planned:
             self.progress(f"{case}: {planned.get('wrong', 'no answer')}")
         return {
@@ -188,12 +168,13 @@ class Verifier:
         end = self.began + (1 - FOR_TIMING) * self.seconds
         running: dict[Future[Answer], tuple[Subject, Trial]] = {}
         waiting = [(subject, trial) for subject in subjects for trial in subject.search.trials()]
-        with ThreadPoolExecutor(self.jobs) as pool, self._ending_what_runs():
+        with ThreadPoolExecutor(self.jobs) as pool, self.tasks.ended_with_this():
             while waiting or running:
                 while waiting and len(running) < self.jobs and time.monotonic() < end:
                     subject, trial = waiting.pop(0)
                     task = {"do": "check", "case": asdict(subject.case), "configs": trial}
-                    running[pool.submit(self._ask, task)] = subject, trial
+                    future = pool.submit(self.tasks.ask, task, self.device)
+                    running[future] = subject, trial
                 if not running:
                     return False
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -208,66 +189,22 @@ class Verifier:
             subject.search.finish()
         return True
 
-    @contextmanager
-    def _ending_what_runs(self) -> Iterator[None]:
-        """After a failure or an interruption, nobody is waited for."""
-        try:
-            yield
-        except BaseException:
-            self.stopped = True
-            for process in tuple(self.processes):
-                process.kill()
-            raise
-
     def _time(self, subjects: list[Subject]) -> None:
         """Time kernels of which there is a choice, one after another, while nothing else runs."""
         subjects = [s for s in subjects if any(len(right) > 1 for right in s.search.right.values())]
         process = Process(self.command)
         try:
             for number, subject in enumerate(subjects, 1):
-                if time.monotonic() > self.began + self.seconds:
-                    raise OutOfTimeError
                 right = subject.search.right
                 task = {"do": "time", "case": asdict(subject.case), "configs": right}
-                for key, kernels in self._ask(task, process).get("times", {}).items():
+                answer = self.tasks.ask(task, self.device, process)
+                for key, kernels in answer.get("times", {}).items():
                     for kernel, configs in kernels.items():
                         for text, spent in configs.items():
                             self.times[key, kernel, text] = spent
                 self._say(f"timed {number} of {len(subjects)}")
         finally:
             process.end()
-
-    def _ask(self, task: Answer, process: Process | None = None) -> Answer:
-        """The answer to a task, by a process of its own if none is given; raises for no kernels."""
-        text = json.dumps(task, sort_keys=True)
-        if text in self.known:
-            return self.known[text]
-        own = process or Process(self.command)
-        self.processes.add(own)
-        try:
-            answer = self._answer(json.dumps({**task, "device": self.device}), own)
-        finally:
-            self.processes.discard(own)
-            if process is None:
-                own.end()
-        if "absent" in answer:
-            raise SlayError(f"kernels cannot be verified: {answer['absent']}")
-        self.known[text] = answer
-        with self.writing, self.journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"task": text, "answer": answer}) + "\n")
-        return answer
-
-    def _answer(self, task: str, process: Process) -> Answer:
-        left = self.began + self.seconds - time.monotonic()
-        if left <= 0:
-            raise OutOfTimeError
-        answer = process.ask(task, min(left, self.hangs))
-        if "full" in answer:  # others may have had the memory
-            with self.retrying:
-                answer = process.ask(task, min(left, self.hangs))
-        if self.stopped or time.monotonic() > self.began + self.seconds:
-            raise OutOfTimeError  # who was ended for that says nothing
-        return answer
 
     def _count(self, answer: Answer, left: int) -> None:
         self.counted["wrong" if _wrong(answer) else "right"] += 1
@@ -285,12 +222,17 @@ class Verifier:
     def _result(self, subjects: list[Subject], complete: bool) -> Verification:
         """What is known now, beside what the file says of classes that were not begun."""
         before, _ = read(self.path, self.facts)
-        classes = {} if before is None else {k: dict(v) for k, v in before.classes.items()}
+        fresh: dict[tuple[str, str], Tried] = {}
         for subject in subjects:
             for (key, kernel), texts in subject.slots.items():
-                known = classes.setdefault(key, {})
-                if subject.search.made or kernel not in known:
-                    known[kernel] = self._tried(subject, key, kernel, texts)
+                tried = self._tried(subject, key, kernel, texts)
+                other = fresh.get((key, kernel))
+                fresh[key, kernel] = tried if other is None else _both(tried, other)
+        classes = {} if before is None else {k: dict(v) for k, v in before.classes.items()}
+        for (key, kernel), tried in fresh.items():
+            known_then = classes.setdefault(key, {})
+            if tried.right or tried.wrong or kernel not in known_then:
+                known_then[kernel] = tried
         whole = complete and (self.only == "*" or (before is not None and before.complete))
         facts = self.facts._asdict()
         return Verification(**facts, complete=whole, classes=classes)
@@ -305,6 +247,14 @@ class Verifier:
             wrong={text: unsafe for text in texts if not self._safe(text)}
             | {text: wrong[text] for text in texts if text in wrong},
         )
+
+
+def _both(a: Tried, b: Tried) -> Tried:
+    """Of two cases of a class: right is what is wrong in neither."""
+    wrong = {**a.wrong, **b.wrong}
+    return Tried(
+        right={t: s for t, s in {**a.right, **b.right}.items() if t not in wrong}, wrong=wrong
+    )
 
 
 def _wrong(answer: Answer) -> str | None:
