@@ -79,7 +79,7 @@ def one_line(says, *words):
 
 
 def test_one_kernel_without_a_right_configuration(file):
-    one_line(verified.reason(CUDA, "dense 64"), "chunk_state", "--only 'dense 64'")
+    one_line(verified.reason(CUDA, "dense 64"), "chunk_state", "y by 0.5", "--only 'dense 64'")
 
 
 def test_a_class_that_was_not_tried(file):
@@ -124,6 +124,8 @@ def test_the_file_that_ships_stands_in(file, tmp_path):
     """Where the user's own counts no more; the user's own wins where both do."""
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / file.name).write_text(file.read_text())
+    change(file, classes={"dense 128": CLASSES[KEY]})  # another class: both count
+    assert verified.reason(CUDA, KEY) is verified.reason(CUDA, "dense 128") is None
     change(file, classes={KEY: CLASSES["dense 64"]})
     assert "chunk_state" in verified.reason(CUDA, KEY)
     change(file, triton="3.6.0")

@@ -96,26 +96,23 @@ def reason(device: torch.device, key: str) -> str | None:
         here = facts(device)
     except SlayError as error:
         return str(error)
-    found, why = _found(here)
+    found, why = _found(here, key)
     if found is None:
         return why
-    kernels = found.classes.get(key)
-    again = f"run: {COMMAND} --only '{key}'"
-    if not kernels:
-        return f"kernels for {key!r} were not verified on this {here.device}; {again}"
-    bad = [name for name, tried in kernels.items() if not tried.right]
-    if bad:
+    bad = {name: tried.wrong for name, tried in found.classes[key].items() if not tried.right}
+    whys = [why for wrong in bad.values() for why in wrong.values()]
+    if whys:
         return (
             f"kernels for {key!r} ({', '.join(bad)}) are right in no configuration on this "
-            f"{here.device}; after an update {again}"
+            f"{here.device}: {whys[0]}; after an update run: {COMMAND} --only '{key}'"
         )
-    return None
+    return _not_verified(here, key) if bad else None
 
 
 def choice(device: torch.device, kernel: str, key: str, length: int) -> Config | None:
     """The fastest configuration that is right there, for calls of about that length, if any is."""
     try:
-        found, _ = _found(facts(device))
+        found, _ = _found(facts(device), key)
     except SlayError:
         return None
     options = found.fastest.get((key, kernel)) if found is not None else None
@@ -142,10 +139,15 @@ _WARNED: set[str] = set()
 
 def facts(device: torch.device) -> Facts:
     """Facts of a CUDA device and of what compiles for it; raises `SlayError` where none can."""
-    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
+    if device.type != "cuda" or not _has_gpu():
         raise SlayError(f"kernels run on NVIDIA GPUs, and PyTorch sees none at {str(device)!r}")
     index = torch.cuda.current_device() if device.index is None else device.index
     return _facts(index, os.environ.get(assembler.VARIABLE))
+
+
+@lru_cache(maxsize=1)
+def _has_gpu() -> bool:
+    return torch.version.cuda is not None and torch.cuda.is_available()
 
 
 @lru_cache(maxsize=64)
@@ -187,16 +189,22 @@ def read(path: Path, here: Facts) -> tuple[Verification | None, str]:
     return _read(path, _mark(path), here)
 
 
-def _found(here: Facts) -> tuple[Verification | None, str]:
-    """The first file that counts here, else None and why there is none."""
-    name = file_name(here.device)
+def _found(here: Facts, key: str) -> tuple[Verification | None, str]:
+    """The first file that counts here and knows a class of calls, else None and why none does."""
     why = ""
     for folder in (user_folder(), SHIPPED):
-        found, complaint = read(folder / name, here)
-        if found is not None:
+        found, complaint = read(folder / file_name(here.device), here)
+        if found is not None and found.classes.get(key):
             return found, ""
-        why = why or complaint
+        why = why or (_not_verified(here, key) if found is not None else complaint)
     return None, why or f"kernels were not verified on this {here.device}; run: {COMMAND}"
+
+
+def _not_verified(here: Facts, key: str) -> str:
+    return (
+        f"kernels for {key!r} were not verified on this {here.device}; run: {COMMAND} "
+        f"--only '{key}'"
+    )
 
 
 def _mark(path: Path) -> tuple[int, ...]:
