@@ -37,7 +37,7 @@ class Side(NamedTuple):
 
     p: Rows | None  # (., ., L, A)
     f: Rows  # (., ., L, B)
-    w: Rows  # v, or g = do / z: (., ., L, E)
+    w: Rows | None  # v, or g = do / z: (., ., L, E)
     one: Tensor | None  # what s sums beside w: 1 for keys, dz for queries, (B, H, L) float32
     padding: Tensor | None  # (B, L) bytes, 1 for keys that are not there
     decay: Tensor | None  # G: (B, K, L) float32

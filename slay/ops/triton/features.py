@@ -255,6 +255,12 @@ def _configs(key: str) -> list[Config]:
 _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
 
 
+def features_key(p: str, f: str, d: int, dtype: torch.dtype) -> str:
+    """The class of calls that configurations are verified and chosen for."""
+    precision = "fp32" if dtype == torch.float32 else "bf16"
+    return f"features {p} {f} {max(16, triton.next_power_of_2(d))} {precision}"
+
+
 class Maps:
     """The arguments of a call of the operators: tokens x, (B, H, L, d), and their maps."""
 
@@ -272,7 +278,7 @@ class Maps:
         self.has_p, self.has_f = p in ("square", "product"), f != "given"
         self.kv_heads = next((w.shape[0] for w in (p_weight, f_weight) if w is not None), 1)
         self.dtype = torch.float32 if fine else torch.bfloat16
-        self.key = f"features {dp} {'bf16' if half else 'fp32'}"
+        self.key = features_key(p, f, d, x.dtype)
         self.shared = {
             "x": rows(x), "padding": padding, "p_weight": p_weight, "p_second": p_second,
             "f_weight": f_weight, "f_numbers": f_numbers,

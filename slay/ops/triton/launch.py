@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slay.ops.triton import chunk_backward, chunk_output, chunk_state, state_passing
 from slay.ops.triton.chunk_state import Side
-from slay.ops.triton.features import features
+from slay.ops.triton.features import features, features_key
 from slay.ops.triton.layout import (
     State,
     from_kernels,
@@ -318,8 +318,9 @@ def _decay_gradient(call: Call, dG: Tensor, last: State | None, dlast: State | N
     for i, (first, end) in enumerate(pairwise(bounds)):
         part = dG[..., first:end].double().flip(-1).cumsum(-1).flip(-1)
         if last is not None and dlast is not None:
-            whole = sum((t[:, i] * d[:, i]).flatten(1).sum(1) for t, d in zip(last, dlast, strict=True))
-            part = part + whole.view(call.B, call.K, 1)
+            pairs = zip(last, dlast, strict=True)
+            along = [(t[:, i] * d[:, i]).flatten(1).sum(1) for t, d in pairs]
+            part = part + torch.stack(along).sum(0).view(call.B, call.K, 1)
         parts.append(part)
     assert call.log_decay is not None
     return torch.cat(parts, dim=-1).to(call.log_decay.dtype)
@@ -358,6 +359,16 @@ def _differentiate(ctx: Any, dy: Tensor | None, *rest: Any) -> Any:
 
 
 linear_attention.register_autograd(_differentiate, setup_context=_keep)
+
+
+def keys_of(spec: FeatureSpec, q: Tensor, v: Tensor) -> list[str]:
+    """The classes of calls that attention with such features belongs to."""
+    d, dtype = int(q.shape[3]), v.dtype
+    settings = spec.score, spec.degree, spec.coefficients, spec.widths(d), int(v.shape[3])
+    keys = [tiling_of(*settings, dtype).key]
+    if spec.p in ("square", "product") or spec.f != "given":
+        keys.append(features_key(spec.p, spec.f, d, dtype))
+    return keys
 
 
 def kernel_attention(
