@@ -1,8 +1,9 @@
 """Configurations of the kernels: the tiles, warps and stages that each may be launched with.
 
 Which of them a call gets is decided before it is made: the fastest that was verified on this very
-device (`slay.ops.triton.verified`), else the first that its assembler gets right. Nothing is tuned while a program
-runs, and each configuration sums in a fixed order, so that results do not vary from run to run.
+device (`slay.ops.triton.verified`), else the first that its assembler gets right. Nothing is tuned
+while a program runs, and each configuration sums in a fixed order, so that results do not vary from
+run to run.
 """
 
 from __future__ import annotations
