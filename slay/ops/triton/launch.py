@@ -389,8 +389,8 @@ def kernel_attention(
     """`slay.ops.linear.linear_attention` by kernels, for features that a spec describes.
 
     `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `log_decay`:
-    (B, K, L), at most 0: exp of it is what a token leaves of all tokens before it. `chunk_size`: tokens
-    between states, a multiple of 128; 0 chooses.
+    (B, K, L), at most 0: exp of it is what a token leaves of all tokens before it. `chunk_size`:
+    tokens between states, a multiple of 128; 0 chooses.
     """
     bounds = None if lengths is None else [0, *accumulate(lengths)]
     packed = lengths is not None

@@ -184,8 +184,8 @@ def read_polynomial_bwd(dF, side, S, at, g, first, M: tl.constexpr, N: tl.conste
     for i in range(M.blocks):
         # Rows (a, j) of a in block i; where that comes after block J they are those of (j, a).
         own = M.W * M.W * (J * (J + 1) // 2 + i) + j - J * M.W
-        row = tl.where(J >= i, own, M.W * M.W * (i * (i + 1) // 2) + j * M.W)
-        step = tl.where(J >= i, M.W, 1)
+        row = tl.where(i <= J, own, M.W * M.W * (i * (i + 1) // 2) + j * M.W)
+        step = tl.where(i <= J, M.W, 1)
         a = i * M.W
         dF = add_products(dF, twice, side.f, at, S, row, step, a, a + M.W, M.B, True, M, T)
     if M.degree == 3:
