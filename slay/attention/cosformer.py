@@ -13,7 +13,7 @@ from slay.attention.linearised import FeatureAttention
 from slay.attention.mixture import at_least_one
 from slay.errors import SlayError
 from slay.features.forms import Dense, Product
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class CosformerAttention(FeatureAttention):
@@ -29,7 +29,7 @@ class CosformerAttention(FeatureAttention):
     nonnegative = True
     paper = "qin2022cosformer"
 
-    numbers: Tensor  # (2, d), for `Recipe`
+    numbers: Tensor  # (2, d), for `FeatureSpec`
 
     def __init__(self, embed_dim: int, n_heads: int, *, max_len: int = 8192, **layer: Any):
         super().__init__(embed_dim, n_heads, **layer)
@@ -56,8 +56,8 @@ class CosformerAttention(FeatureAttention):
                 "give a larger max_len"
             )
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         turns = [
             self.turn(place, torch.float32).expand(*t.shape[:3], 2) for place, t in ((i, q), (j, k))
         ]
-        return Recipe(a="given", given_a=(turns[0], turns[1]), b="relu", b_numbers=self.numbers)
+        return FeatureSpec(p="given", given_p=(turns[0], turns[1]), f="relu", f_numbers=self.numbers)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from slay.attention.layer import Attention, Memory, nothing
 from slay.errors import SlayError
-from slay.ops.dispatch import choose
+from slay.ops.select import choose
 from slay.ops.exact import exact_attention
 from slay.ops.groups import fold, unfold
 

@@ -22,7 +22,7 @@ from slay.attention.rotary import rotate
 from slay.attention.short_conv import ShortConvolution
 from slay.attention.state import State
 from slay.errors import SlayError, UnknownOptionError, unknown
-from slay.ops.dispatch import Backend, check_backend
+from slay.ops.select import Backend, check_backend
 
 DEFAULT_EPSILON = 1e-6
 Memory = tuple[Tensor | None, ...]

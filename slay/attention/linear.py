@@ -7,7 +7,7 @@ from torch import Tensor
 from slay.attention.linearised import FeatureAttention
 from slay.features.elementwise import elu_plus_one
 from slay.features.forms import Dense
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class LinearAttention(FeatureAttention):
@@ -21,5 +21,5 @@ class LinearAttention(FeatureAttention):
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(elu_plus_one(u))
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
-        return Recipe(b="elu")
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
+        return FeatureSpec(f="elu")

@@ -10,11 +10,17 @@ from torch import Tensor
 from slay.attention.layer import Attention, Memory, nothing
 from slay.attention.packing import positions
 from slay.features.forms import Dense, Features
-from slay.ops.dispatch import WIDEST_DENSE, choose, recipe_limit, tensor_limit
+from slay.ops.select import (
+    WIDEST_DENSE,
+    choose,
+    spec_limit,
+    tensor_limit,
+    verification_limit,
+)
 from slay.ops.groups import fold, unfold
 from slay.ops.linear import linear_attention, wants_gradient
 from slay.ops.normalise import accumulation_dtype
-from slay.ops.recipe import Recipe, given
+from slay.ops.triton.spec import FeatureSpec, given
 
 
 class FeatureAttention(Attention):
@@ -60,7 +66,7 @@ class FeatureAttention(Attention):
         found = self._kernels(q, k, v, start, None) if q.shape[2] and k.shape[2] else None
         if found is not None:
             if state is not None and q.shape[2] == 1 and not wants_gradient(q, k, v, state):
-                from slay.ops.triton_decode import decode_attention
+                from slay.ops.triton.decode import decode_attention
 
                 y, state = decode_attention(
                     *found[:2], v, found[2], state, key_padding_mask=padding, overwrite=overwrite
@@ -110,8 +116,8 @@ class FeatureAttention(Attention):
 
     def _kernels(
         self, q: Tensor, k: Tensor, v: Tensor, start: Tensor | None, lengths: list[int] | None
-    ) -> tuple[Tensor, Tensor, Recipe] | None:
-        """Prepared queries and keys and their recipe, where kernels compute the call.
+    ) -> tuple[Tensor, Tensor, FeatureSpec] | None:
+        """Prepared queries and keys and the spec of their features, where kernels compute the call.
 
         `lengths`: of packed sequences. Notes in `backend_used` what computes it.
         """
@@ -123,33 +129,33 @@ class FeatureAttention(Attention):
                 j = torch.arange(k.shape[2], device=k.device).view(1, 1, -1)
             with torch.autocast(q.device.type, enabled=False):
                 q, k = self.prepare(q), self.prepare(k)
-                gradient = wants_gradient(q, k, v, *self.map_parameters())
-                recipe, reason = self.possible_recipe(q, k, v, i, j, gradient=gradient)
-            if recipe is not None:
-                found = q, k, recipe
+                spec, reason = self.possible_spec(q, k, v, i, j)
+            if spec is not None and reason is None:
+                found = q, k, spec
+                reason = verification_limit(self.backend, spec, q, v)
         self.backend_used = choose(self.backend, reason)
         return found if self.backend_used == "triton" else None
 
-    def possible_recipe(
-        self, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor, *, gradient: bool
-    ) -> tuple[Recipe | None, str | None]:
-        """A recipe that kernels can take, or why they cannot; arguments as for `recipe`.
+    def possible_spec(
+        self, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor
+    ) -> tuple[FeatureSpec | None, str | None]:
+        """A spec that kernels can take, or why they cannot; arguments as for `feature_spec`.
 
         A product that is too wide for them is tried as one vector of features.
         """
-        recipe = self.recipe(q, k, i, j)
-        reason = recipe_limit(recipe, q, v, gradient=gradient)
+        spec = self.feature_spec(q, k, i, j)
+        reason = spec_limit(spec, q, v)
         if reason is not None and self.num_features <= WIDEST_DENSE:
             phi_q, phi_k = self._features(q, k, i, j)
-            recipe = given(Dense(phi_q.expand()), Dense(phi_k.expand()))
-            reason = recipe_limit(recipe, q, v, gradient=gradient)
-        return recipe, reason
+            spec = given(Dense(phi_q.expand()), Dense(phi_k.expand()))
+            reason = spec_limit(spec, q, v)
+        return spec, reason
 
     def _by_kernels(
         self,
         q: Tensor,
         k: Tensor,
-        recipe: Recipe,
+        spec: FeatureSpec,
         v: Tensor,
         padding: Tensor | None,
         state: Tensor | None,
@@ -157,14 +163,14 @@ class FeatureAttention(Attention):
         final: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Attention and the state after it by Triton; `lengths`: of packed sequences."""
-        from slay.ops.triton_linear import kernel_attention
+        from slay.ops.triton.launch import kernel_attention
 
         with torch.autocast(q.device.type, enabled=False):
             return kernel_attention(
                 q,
                 k,
                 v,
-                recipe,
+                spec,
                 causal=self.causal,
                 chunk_size=self.kernel_chunk_size,
                 key_padding_mask=padding,
@@ -173,7 +179,7 @@ class FeatureAttention(Attention):
                 output_final_state=final,
             )
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe | None:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec | None:
         """How kernels form the features of q: (B, H, Lq, d) at positions i: (B or 1, 1, Lq), and k.
 
         Unless a mechanism says something better, the features are formed here and given to the

@@ -22,7 +22,7 @@ from slay.features.projections import gaussian
 from slay.features.quadrature import laguerre
 from slay.ops.groups import fold, unfold
 from slay.ops.normalise import accumulation_dtype
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class MixtureAttention(FeatureAttention):
@@ -38,7 +38,7 @@ class MixtureAttention(FeatureAttention):
 
     omega: Tensor  # (K, R M, d), with sqrt(2 s_r) in it
     offset: Tensor  # (R M,): log(w_r / M) / 2 - s_r
-    numbers: Tensor  # (2, R M), for `Recipe`
+    numbers: Tensor  # (2, R M), for `FeatureSpec`
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class MixtureAttention(FeatureAttention):
         """F of unit vectors: (B, K, n, d) -> (B, K, n, R M)."""
         return positive_random_features(u, self.omega.to(u.dtype), self.offset.to(u.dtype))
 
-    def exponential_recipe(self, **polynomial: Any) -> Recipe:
+    def exponential_spec(self, **polynomial: Any) -> FeatureSpec:
         """F as kernels form it, with another factor if there is one."""
-        return Recipe(b="exp", unit=True, b_weight=self.omega, b_numbers=self.numbers, **polynomial)
+        return FeatureSpec(f="exp", unit=True, f_weight=self.omega, f_numbers=self.numbers, **polynomial)
 
 
 class TensorAttention(MixtureAttention):
@@ -95,11 +95,11 @@ class TensorAttention(MixtureAttention):
         u = unit(u)
         return Product(Dense(self.polynomial(u)), Dense(self.exponentials(u)))
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         groups, dtype = q.shape[1] // k.shape[1], accumulation_dtype(q.dtype)
         p_q = unfold(self.polynomial(unit(fold(q.to(dtype), groups))), groups)
         p_k = self.polynomial(unit(k.to(dtype)))
-        return self.exponential_recipe(a="given", given_a=(p_q, p_k))
+        return self.exponential_spec(p="given", given_p=(p_q, p_k))
 
 
 def at_least_one(name: str, value: int) -> None:

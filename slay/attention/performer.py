@@ -15,7 +15,7 @@ from slay.errors import SlayError
 from slay.features.exponential import softmax_exponents
 from slay.features.forms import Dense
 from slay.features.projections import gaussian
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 Kernel = Literal["relu", "softmax"]
 FLOOR = 1e-3  # keeps a token that no direction sees from having no weight at all
@@ -34,7 +34,7 @@ class PerformerAttention(FeatureAttention):
     paper = "choromanski2021rethinking"
 
     omega: Tensor  # (K, M, d)
-    numbers: Tensor  # (2, M), for `Recipe`
+    numbers: Tensor  # (2, M), for `FeatureSpec`
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class PerformerAttention(FeatureAttention):
         # A query's own scale cancels in y; without it a long query would have no weight left.
         return Dense((exponents - exponents.detach().amax(-1, keepdim=True)).exp())
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         if not self.softmax:
-            return Recipe(b="relu", b_weight=self.omega, b_numbers=self.numbers)
+            return FeatureSpec(f="relu", f_weight=self.omega, f_numbers=self.numbers)
         weight = self.omega / self.head_dim**0.25
-        return Recipe(b="softmax", b_weight=weight, b_numbers=self.numbers)
+        return FeatureSpec(f="softmax", f_weight=weight, f_numbers=self.numbers)

@@ -14,7 +14,7 @@ from slay.features.elementwise import unit
 from slay.features.exponential import fourier_features
 from slay.features.forms import Dense
 from slay.features.projections import gaussian
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class FourierAttention(FeatureAttention):
@@ -29,7 +29,7 @@ class FourierAttention(FeatureAttention):
     paper = "peng2021random"
 
     omega: Tensor  # (K, M, d)
-    numbers: Tensor  # (2, 2 M), for `Recipe`
+    numbers: Tensor  # (2, 2 M), for `FeatureSpec`
 
     def __init__(
         self,
@@ -57,6 +57,6 @@ class FourierAttention(FeatureAttention):
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(fourier_features(unit(u), self.omega.to(u.dtype)))
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         weight = torch.cat((self.omega, self.omega), dim=1)
-        return Recipe(b="cos", unit=True, b_weight=weight, b_numbers=self.numbers)
+        return FeatureSpec(f="cos", unit=True, f_weight=weight, f_numbers=self.numbers)

@@ -13,7 +13,7 @@ from slay.errors import SlayError
 from slay.features.elementwise import unit
 from slay.features.forms import Dense, Product
 from slay.features.polynomial import shifted_square
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class CubicAttention(FeatureAttention):
@@ -68,6 +68,6 @@ class CubicAttention(FeatureAttention):
         linear = torch.cat((torch.ones_like(u[..., :1]), inside), dim=-1)
         return Product(shifted_square(u, self.beta), Dense(linear))
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         c0, c1 = self.beta**2, 2.0 * self.beta
-        return Recipe(unit=True, degree=3, coefficients=(c0, c0 + c1, c1 + 1.0, 1.0))
+        return FeatureSpec(f="identity", unit=True, degree=3, coefficients=(c0, c0 + c1, c1 + 1.0, 1.0))

@@ -9,7 +9,7 @@ from torch import Tensor
 from slay.attention.mixture import MixtureAttention
 from slay.features.elementwise import unit
 from slay.features.forms import Dense
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class HadamardAttention(MixtureAttention):
@@ -35,5 +35,5 @@ class HadamardAttention(MixtureAttention):
         exponential = (scaled + self.offset.to(u.dtype)).exp()
         return Dense(scaled.square() / self.spread.to(u.dtype) * exponential)
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
-        return Recipe(b="hadamard", unit=True, b_weight=self.omega, b_numbers=self.numbers)
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
+        return FeatureSpec(f="hadamard", unit=True, f_weight=self.omega, f_numbers=self.numbers)

@@ -8,7 +8,7 @@ from torch import Tensor
 from slay.attention.mixture import TensorAttention
 from slay.features.elementwise import unit
 from slay.features.polynomial import anchor_features
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class AnchorAttention(TensorAttention):
@@ -29,5 +29,5 @@ class AnchorAttention(TensorAttention):
     def polynomial(self, u: Tensor) -> Tensor:
         return anchor_features(u, self.anchors.to(u.dtype))
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
-        return self.exponential_recipe(a="square", a_weight=self.anchors)
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
+        return self.exponential_spec(p="square", p_weight=self.anchors)

@@ -7,7 +7,7 @@ from torch import Tensor
 from slay.attention.mixture import MixtureAttention
 from slay.features.elementwise import unit
 from slay.features.forms import Dense
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class LaplaceAttention(MixtureAttention):
@@ -18,5 +18,5 @@ class LaplaceAttention(MixtureAttention):
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(self.exponentials(unit(u)))
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
-        return self.exponential_recipe()
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
+        return self.exponential_spec()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from slay.attention.mixture import TensorAttention
 from slay.features.polynomial import maclaurin_features
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 
 
 class MaclaurinAttention(TensorAttention):
@@ -29,6 +29,6 @@ class MaclaurinAttention(TensorAttention):
     def polynomial(self, u: Tensor) -> Tensor:
         return maclaurin_features(u, *self.signs.to(u.dtype))
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         r, s = self.signs
-        return self.exponential_recipe(a="product", a_weight=r, a_second=s)
+        return self.exponential_spec(p="product", p_weight=r, p_second=s)

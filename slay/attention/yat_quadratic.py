@@ -13,7 +13,7 @@ from slay.errors import SlayError
 from slay.features.elementwise import unit
 from slay.features.forms import Square
 from slay.features.polynomial import shifted_square
-from slay.ops.recipe import Recipe
+from slay.ops.triton.spec import FeatureSpec
 from slay.theory import quadratic_shift
 
 
@@ -48,6 +48,6 @@ class QuadraticAttention(FeatureAttention):
     def feature_map(self, u: Tensor, position: Tensor) -> Square:
         return shifted_square(unit(u), self.beta)
 
-    def recipe(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> Recipe:
+    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         c0, c1 = self.beta**2, 2.0 * self.beta
-        return Recipe(unit=True, degree=2, coefficients=(c0, c1, 1.0, 0.0))
+        return FeatureSpec(f="identity", unit=True, degree=2, coefficients=(c0, c1, 1.0, 0.0))

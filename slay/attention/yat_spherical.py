@@ -13,7 +13,7 @@ from slay.attention.exact import ExactAttention
 from slay.attention.layer import DEFAULT_EPSILON, Memory
 from slay.errors import SlayError
 from slay.features.elementwise import unit
-from slay.ops.dispatch import choose, tensor_limit
+from slay.ops.select import choose, tensor_limit, unverified
 
 
 class SphericalYatAttention(ExactAttention):
@@ -45,12 +45,18 @@ class SphericalYatAttention(ExactAttention):
     def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
         if self.training and self.dropout:
             return "kernels drop no attention weights"
-        return tensor_limit(self.backend, q, v)
+        limit = tensor_limit(self.backend, q, v)
+        if limit is not None or self.backend != "auto":
+            return limit
+        from slay.ops.triton.yat import pairs_of
+
+        pairs = pairs_of(self.epsilon, int(q.shape[3]), int(v.shape[3]), q.dtype)
+        return unverified(q.device, [pairs.key])
 
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
         if self.backend_used == "torch":
             return super()._attend_all(q, k, v, padding)
-        from slay.ops.triton_exact import exact_yat
+        from slay.ops.triton.yat import exact_yat
 
         with torch.autocast(q.device.type, enabled=False):
             return exact_yat(q, k, v, self.epsilon, causal=self.causal, key_padding_mask=padding)
@@ -68,7 +74,7 @@ class SphericalYatAttention(ExactAttention):
         self.backend_used = choose(self.backend, self.kernel_limit(q, v))
         if self.backend_used == "torch" or memory is not None or final:
             return super()._attend_packed(q, k, v, lengths, start, memory, final)
-        from slay.ops.triton_exact import exact_yat
+        from slay.ops.triton.yat import exact_yat
 
         bounds = [0, *accumulate(lengths)]
         with torch.autocast(q.device.type, enabled=False):

@@ -20,9 +20,12 @@ from slay.errors import SlayError
     help="Precision of NAMES.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON, a line a kernel.")
+@click.option("--cost", is_flag=True, help="Count instructions a token, and estimate times.")
+@click.option("--length", type=click.IntRange(1), help="Tokens of --cost.  [default: 131072]")
 def kernels(
-    names: tuple[str, ...], target: str, head_dim: int | None, dtype: str, as_json: bool
-) -> None:
+    names: tuple[str, ...], target: str, head_dim: int | None, dtype: str, as_json: bool,
+    cost: bool, length: int | None,
+) -> None:  # fmt: skip
     """Compile the kernels for a GPU, and show what came of it.
 
     Every kernel in every configuration that is chosen among on a device: registers a thread, bytes
@@ -34,6 +37,7 @@ def kernels(
     \b
     slay kernels
     slay kernels show yat-quadratic --head-dim 64 --target sm_80
+    slay kernels --cost yat-quadratic --length 4096
     """
     import json
     from dataclasses import asdict, astuple
@@ -44,8 +48,25 @@ def kernels(
             "slay kernels: Triton is not installed; pip install 'slay-attention[kernels]'"
         )
 
-    from slay.experiments.survey import CALLS, SUBJECTS, Subject, objections, survey
+    from slay.experiments.survey import (
+        CALLS,
+        LENGTH,
+        MAIN,
+        SUBJECTS,
+        Subject,
+        objections,
+        survey,
+    )
 
+    if cost:
+        from slay.experiments.kernels.cost import report
+
+        plain = [Subject(name, head_dim or 32, dtype) for name in names or MAIN]
+        for line in report(plain, target, length or LENGTH, as_json=as_json):
+            click.echo(line)
+        return
+    if length is not None:
+        raise SlayError("--length is for --cost")
     subjects = [
         Subject(name, head_dim or 32, dtype, call) for name in names for call in CALLS
     ] or SUBJECTS

@@ -1,15 +1,17 @@
 """What compilers make of the Triton kernels: every kernel in every configuration, for any GPU.
 
-Nothing is run, so that it works on any machine: launches are recorded with tensors that have no
-memory, and compiled ahead of time.
+Nothing is run, so that it works on any machine: launches are recorded instead of made, and compiled
+ahead of time.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
@@ -52,18 +54,8 @@ SUBJECTS = (
 )
 
 
-class Inputs(NamedTuple):
-    """What a call is given."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    padding: Tensor | None
-    bounds: list[int] | None  # of packed sequences
-
-
 def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, Any]]:
-    """Each subject with a `slay.ops.triton_compile.Compiled` a kernel and configuration."""
+    """Each subject with a `slay.ops.triton.compile.Compiled` a kernel and configuration."""
     if target not in TARGETS:
         raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
     # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
@@ -71,7 +63,7 @@ def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, 
         tasks = [
             (subject, pool.submit(_compile, subject, TARGETS[target], index))
             for subject in subjects
-            for index in range(_number_of_launches(subject))
+            for index in range(len(_different(subject)))
         ]
         for subject, task in tasks:
             for compiled in task.result():
@@ -85,78 +77,122 @@ def objections(compiled: Any, subject: Subject, target: str) -> list[str]:
         wrong.append(f"spills {compiled.spilled} bytes")
     if compiled.shared > SHARED[target]:
         wrong.append(f"needs {compiled.shared} bytes of shared memory")
-    fast = compiled.warpgroup if target == "sm_90" else compiled.matrix
-    if subject.dtype == "bfloat16" and compiled.multiplies and not fast:
+    slow = compiled.multiplies and not compiled.warpgroup and not compiled.matrix
+    if subject.dtype == "bfloat16" and slow:
         wrong.append("multiplies matrices without the matrix units")
     return wrong
 
 
-def _number_of_launches(subject: Subject) -> int:
-    return len(_launches(subject))
-
-
 def _compile(subject: Subject, capability: int, index: int) -> list[Any]:
-    from slay.ops.triton_compile import compiled
+    from slay.ops.triton.compile import compile_launch
 
-    return list(compiled(_launches(subject)[index], capability))
+    launch = _different(subject)[index]
+    return [
+        compile_launch(launch, config, capability)
+        for config in launch.kernel.candidates(launch.key)
+    ]
 
 
-def _launches(subject: Subject) -> list[Any]:
-    """The launches of a forward pass, a backward pass if kernels have one, and a decoded token."""
-    from slay.ops.triton_compile import launches
+@lru_cache(maxsize=2)
+def _different(subject: Subject) -> list[Any]:
+    """A subject's launches that are compiled for different things."""
+    made = (launch for launches in record(subject) for launch in launches)
+    return list({_compiled_for(launch): launch for launch in made}.values())
+
+
+def _compiled_for(launch: Any) -> tuple[Any, ...]:
+    """What tells launches apart that are compiled for different things."""
+    parameters = launch.kernel.function.params
+    given = [p for p in parameters if p.name in launch.arguments]
+    return launch.kernel.name, *(
+        launch.arguments[p.name] if p.is_constexpr else _form(launch.arguments[p.name])
+        for p in given
+    )
+
+
+def _form(value: Any) -> Any:
+    """What the code of an argument that is no constant depends on: types, and what is missing."""
+    if isinstance(value, tuple):
+        return tuple(map(_form, value))
+    return value.dtype if isinstance(value, Tensor) else type(value)
+
+
+class Recorded(NamedTuple):
+    """The launches of a call's passes, in their order."""
+
+    forward: list[Any]
+    backward: list[Any]
+    decode: list[Any]  # of a token
+
+
+@lru_cache(maxsize=2)
+def record(subject: Subject, length: int = LENGTH) -> Recorded:
+    """The launches of a subject's call, none of which is made; its tensors are never written."""
+    from slay.ops.triton.configs import recording
 
     cls = get_attention_class(subject.attention)
     kv_heads, general = CALLS[subject.call]
-    mechanism = cls.heads_only(subject.head_dim, HEADS, n_kv_heads=kv_heads).to("meta")
+    mechanism = cls.heads_only(subject.head_dim, HEADS, n_kv_heads=kv_heads)
     dtype = getattr(torch, subject.dtype)
     q, k, v = (
-        torch.empty(1, heads, LENGTH, subject.head_dim, dtype=dtype, device="meta")
+        torch.empty(1, heads, length, subject.head_dim, dtype=dtype, requires_grad=True)
         for heads in (HEADS, kv_heads, kv_heads)
     )
-    padding = torch.empty(1, LENGTH, dtype=torch.uint8, device="meta") if general else None
-    bounds = [0, LENGTH // 3, LENGTH] if general else None
-    inputs = Inputs(q, k, v, padding, bounds)
+    padding = torch.zeros(1, length, dtype=torch.bool) if general else None
+    bounds = [0, length // 3, length] if general else None
     if isinstance(mechanism, FeatureAttention):
-        made = launches(lambda: _linear(mechanism, inputs))
+        attend, decode = _linear(mechanism, q, k, v)
     elif isinstance(mechanism, SphericalYatAttention):
-        made = launches(lambda: _exact(mechanism, inputs))
+        attend, decode = _exact(mechanism, q, k, v)
     else:
         raise SlayError(f"{subject.attention}: has no Triton kernels")
-    return list({_compiled_for(*launch): launch for launch in made}.values())
+    with recording() as launches:
+        y = attend(padding, bounds)
+        number = len(launches)
+        y.backward(torch.empty_like(y))
+    with recording() as token, torch.no_grad():
+        decode()
+    return Recorded(launches[:number], launches[number:], token)
 
 
-def _compiled_for(tuned: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What tells launches apart that are compiled for different things."""
-    kernel = tuned.kernel
-    constants = (v for p, v in zip(kernel.params, arguments, strict=False) if p.is_constexpr)
-    return kernel, *constants
+Attend = Callable[[Tensor | None, list[int] | None], Tensor]
 
 
-def _linear(mechanism: FeatureAttention, inputs: Inputs) -> None:
-    from slay.ops.triton_decode import decode_launch
-    from slay.ops.triton_linear import Call, arguments
+def _linear(
+    mechanism: FeatureAttention, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Attend, Callable[[], Any]]:
+    """A call, given padding and where packed sequences begin and end, and one of a token."""
+    from slay.ops.triton.decode import decode_attention
+    from slay.ops.triton.launch import kernel_attention
 
-    q, k, v, padding, bounds = inputs
-    i = torch.arange(q.shape[2], device="meta").view(1, 1, -1)
+    i = torch.arange(q.shape[2]).view(1, 1, -1)
     q, k = mechanism.prepare(q), mechanism.prepare(k)
-    for gradient in (False, True):
-        recipe, reason = mechanism.possible_recipe(q, k, v, i, i, gradient=gradient)
-        if recipe is None or reason is not None:
-            raise SlayError(f"{type(mechanism).__name__}: {reason}")
-        tensors, kinds = arguments(recipe, padding)
-        call = Call(q, k, v, *tensors, bounds, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
-        y, z, X, _ = call.forward(None)
-        if gradient:
-            call.backward(y, z, X, y, None)
-    token = Call(*(t[:, :, :1] for t in (q, k, v)), *tensors, None, *kinds, True, 0)  # type: ignore[arg-type, call-arg]
-    state = q.new_empty(1, k.shape[1], v.shape[3] + 1, 1, dtype=torch.float32)
-    decode_launch(token, state, state)
+    spec, reason = mechanism.possible_spec(q, k, v, i, i)
+    if spec is None or reason is not None:
+        raise SlayError(f"{type(mechanism).__name__}: {reason}")
+
+    def attend(padding: Tensor | None, bounds: list[int] | None) -> Tensor:
+        lengths = None if bounds is None else [last - first for first, last in pairwise(bounds)]
+        masked: Any = {"key_padding_mask": padding, "lengths": lengths}
+        return kernel_attention(q, k, v, spec, causal=mechanism.causal, **masked)[0]
+
+    def decode() -> None:
+        token_q, token_k, token_v = (t[:, :, :1] for t in (q, k, v))
+        first = mechanism.possible_spec(token_q, token_k, token_v, i[..., :1], i[..., :1])[0]
+        assert first is not None
+        decode_attention(token_q, token_k, token_v, first, mechanism.empty_state(v))
+
+    return attend, decode
 
 
-def _exact(mechanism: SphericalYatAttention, inputs: Inputs) -> None:
-    from slay.ops.triton_exact import Call
+def _exact(
+    mechanism: SphericalYatAttention, q: Tensor, k: Tensor, v: Tensor
+) -> tuple[Attend, Callable[[], Any]]:
+    """The same; a token has no kernel of its own."""
+    from slay.ops.triton.yat import exact_yat
 
-    q, k, v, padding, bounds = inputs
-    call = Call(q, k, v, mechanism.epsilon, True, padding, bounds)
-    output = call.forward(True)
-    call.backward(*output, output[0])
+    def attend(padding: Tensor | None, bounds: list[int] | None) -> Tensor:
+        masked: Any = {"key_padding_mask": padding, "bounds": bounds}
+        return exact_yat(q, k, v, mechanism.epsilon, causal=mechanism.causal, **masked)
+
+    return attend, lambda: None

@@ -1,0 +1,243 @@
+"""What kernels cost by their machine code: instructions a token by kind, and an estimated time.
+
+A sample of a launch's programs is run with the integers alone (`slay.experiments.sass`), so that
+every loop goes round as often as on a device; no table of trip counts is needed. The time is that
+of programs sharing a multiprocessor, times how many of those follow one another.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+from torch import Tensor
+
+from slay.errors import SlayError
+from slay.experiments.sass import timing
+from slay.experiments.sass.code import Instruction, instructions
+from slay.experiments.sass.execution import Execution, Programs, Simulation
+from slay.experiments.sass.memory import WARP
+from slay.experiments.sass.timing import Gpu, Multiprocessor, resident
+from slay.experiments.sass.values import UnknownBranch
+from slay.experiments.survey import HEADS, TARGETS, Subject, record
+
+GPUS = {"sm_80": timing.A100, "sm_90": timing.H100}
+SAMPLE = 32  # programs
+GOLDEN = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # fills a cube evenly
+KINDS = {
+    "matrix": ("HGMMA", "HMMA", "IMMA", "QGMMA", "IGMMA"),
+    "float": ("FFMA", "FMUL", "FADD", "FSEL", "FSETP", "FSET", "FMNMX", "FCHK", "HFMA2", "HADD2",
+              "HMUL2", "HSETP2", "HMNMX2"),
+    "convert": ("F2FP", "F2F", "F2I", "I2F", "I2FP", "F2IP", "PRMT"),
+    "special": ("MUFU",),
+    "shared": ("LDS", "LDSM", "STS", "STSM"),
+    "shuffle": ("SHFL",),
+    "sync": ("BAR", "WARPSYNC", "DEPBAR", "LDGDEPBAR", "WARPGROUP", "MEMBAR", "FENCE", "SYNCS",
+             "BSSY", "BSYNC"),
+    "global": ("LDG", "STG", "LDGSTS", "RED", "ATOMG", "LDL", "STL"),
+    "branch": ("BRA", "EXIT", "BREAK", "CALL", "RET"),
+}  # fmt: skip
+KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}  # else "integer"
+COLUMNS = ("matrix", "float", "convert", "special", "integer", "shared", "shuffle", "sync",
+           "global", "branch")  # fmt: skip
+
+
+@dataclass
+class Cost:
+    """What a launch costs in a configuration; instructions are those that warps issue."""
+
+    kernel: str
+    config: str
+    registers: int
+    spilled: int
+    shared: int
+    resident: int  # programs of a multiprocessor at once
+    programs: int
+    slots: float | None = None  # instructions a token; None where they cannot be counted
+    kinds: dict[str, float] = field(default_factory=dict)  # of those
+    products: dict[str, float] = field(default_factory=dict)  # matrix instructions by shape
+    wavefronts: float | None = None  # cycles of shared memory a token
+    cache_bytes: float | None = None  # that leave a multiprocessor, a token
+    memory_bytes: float | None = None  # of all tensors, a token
+    milliseconds: float | None = None  # estimated
+    objection: str = ""  # why there is nothing to count
+
+
+def costs(
+    subjects: Iterable[Subject], target: str, length: int
+) -> Iterator[tuple[Subject, str, list[Cost]]]:
+    """Subject, pass and costs in each configuration of the launches, in their order."""
+    if target not in TARGETS:
+        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+    # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        tasks = []
+        for subject in subjects:
+            for way in ("forward", "backward"):
+                for index, launch in enumerate(getattr(record(subject, length), way)):
+                    place = subject, target, length, way, index
+                    numbers = range(len(launch.kernel.candidates(launch.key)))
+                    tasks.append((subject, way, [pool.submit(_cost, *place, n) for n in numbers]))
+        try:
+            for subject, way, launches in tasks:
+                yield subject, way, [task.result() for task in launches]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _cost(subject: Subject, target: str, length: int, way: str, index: int, number: int) -> Cost:
+    launch = getattr(record(subject, length), way)[index]
+    config = launch.kernel.candidates(launch.key)[number]
+    return cost_of(launch, config, target, length * HEADS)
+
+
+def cost_of(launch: Any, config: Any, target: str, tokens: int) -> Cost:
+    """The cost of a recorded launch by token of one head, of which the call has `tokens`."""
+    from slay.ops.triton.compile import compile_launch
+
+    made, gpu = compile_launch(launch, config, TARGETS[target]), GPUS[target]
+    programs = math.prod(made.grid)
+    at_once = resident(made.registers, made.warps, made.shared, gpu)
+    sizes = made.registers, made.spilled, made.shared, at_once, programs
+    cost = Cost(made.kernel, made.config, *sizes)
+    some = Programs(list(sample(made.grid)), WARP * made.warps)
+    try:
+        found = Simulation(instructions(made.sass), made.constants, some).run()
+        seconds = seconds_of(found, made.warps, programs, at_once, gpu)
+    except UnknownBranch as error:
+        cost.objection = str(error)
+        return cost
+    count(cost, found, programs / tokens)
+    moved = sum(t.numel() * t.element_size() for t in tensors(launch.arguments))
+    cost.memory_bytes = moved / tokens
+    cost.milliseconds = 1e3 * max(seconds, moved / gpu.memory)
+    return cost
+
+
+def sample(grid: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
+    """Programs spread evenly over a grid, or all of a small one."""
+    x, y, z = grid
+    if x * y * z <= SAMPLE:
+        yield from ((i % x, i // x % y, i // x // y) for i in range(x * y * z))
+        return
+    for n in range(SAMPLE):
+        i, j, k = (int((0.5 + n * g) % 1 * size) for g, size in zip(GOLDEN, grid, strict=True))
+        yield i, j, k
+
+
+def count(cost: Cost, found: Execution, share: float) -> None:
+    """Instructions and bytes by token, of which a program has 1 / `share`."""
+    kinds: dict[str, float] = defaultdict(float)
+    products: dict[str, float] = defaultdict(float)
+    wavefronts = cache_bytes = 0.0
+    for i, times in executed(found):
+        kind = KIND_OF.get(i.name, "integer")
+        kinds[kind] += times * share
+        if kind == "matrix":
+            products[i.opcode] += times * share
+        elif kind == "shared" and not (i.guard and i.guard.text == "!PT"):
+            wavefronts += times * share * found.measured.get(i.address, i.bytes / 4)
+        elif kind == "global":
+            sectors = found.measured.get(i.address, i.bytes) * found.distinct.get(i.address, 1.0)
+            cache_bytes += times * share * sectors * 32
+    cost.slots, cost.kinds, cost.products = sum(kinds.values()), dict(kinds), dict(products)
+    cost.wavefronts, cost.cache_bytes = wavefronts, cache_bytes
+
+
+def executed(found: Execution) -> Iterator[tuple[Instruction, float]]:
+    """Each instruction, and how many warps of a program issue it."""
+    for address, times in found.warps.items():
+        if times:
+            yield from ((i, times) for i in found.blocks[address])
+
+
+def seconds_of(found: Execution, warps: int, programs: int, at_once: int, gpu: Gpu) -> float:
+    """The time of a launch: of programs together on a multiprocessor, over and over."""
+    together = min(at_once, -(-programs // gpu.multiprocessors))
+    lengths = [found.slots(trace) for trace in found.traces]
+    mean = sum(lengths) / len(lengths)
+    usual = sorted(range(len(lengths)), key=lambda n: abs(lengths[n] - mean))
+    chosen = [usual[n % len(usual)] for n in range(together)]
+    cycles = Multiprocessor(found, warps, gpu).cycles([found.traces[n] for n in chosen])
+    cycles *= mean * together / max(1, sum(lengths[n] for n in chosen))
+    times = programs / (gpu.multiprocessors * together)
+    if times < 4:  # whose last round may be nearly empty
+        times = math.ceil(times)
+    return cycles * times / gpu.clock
+
+
+def tensors(arguments: Any) -> list[Tensor]:
+    """The distinct tensors among a launch's arguments."""
+    found: dict[tuple[int, int], Tensor] = {}
+
+    def look(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found[value.untyped_storage()._cdata, int(value.storage_offset())] = value
+        elif isinstance(value, tuple):
+            for part in value:
+                look(part)
+
+    for value in arguments.values():
+        look(value)
+    return list(found.values())
+
+
+# As a table
+
+FORM = "{:22} {:8} {:14} {:32} {:>4} {:>5} {:>6} {:>3} {:>8}" + " {:>8}" * 10 + " {:>7} {:>6} {:>8}"
+HEAD = FORM.format("mechanism", "pass", "kernel", "configuration", "regs", "spill", "shared", "at",
+                   "slots", *COLUMNS, "waves", "L2 B", "ms")  # fmt: skip
+
+
+def line(subject: Subject, way: str, cost: Cost) -> str:
+    """A line of the table: instructions a token of one head, and the time of the launch."""
+    kinds = (_number(cost.kinds.get(kind, 0.0), 2) for kind in COLUMNS)
+    text = FORM.format(
+        f"{subject.attention} {subject.head_dim}", way, cost.kernel, cost.config, cost.registers,
+        cost.spilled, cost.shared, cost.resident, _number(cost.slots, 1), *kinds,
+        _number(cost.wavefronts, 1), _number(cost.cache_bytes, 0), _number(cost.milliseconds, 4),
+    )  # fmt: skip
+    return f"{text}  {cost.objection}" if cost.objection else text
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def report(
+    subjects: Iterable[Subject], target: str, length: int, *, as_json: bool
+) -> Iterator[str]:
+    """The table's lines as they are known, then each pass as a whole; or JSON, a line a launch."""
+    passes: dict[tuple[Subject, str], list[list[Cost]]] = {}
+    if not as_json:
+        yield HEAD
+    for subject, way, found in costs(subjects, target, length):
+        passes.setdefault((subject, way), []).append(found)
+        for cost in found:
+            facts = {**asdict(subject), "pass": way, "length": length, **asdict(cost)}
+            yield json.dumps(facts) if as_json else line(subject, way, cost)
+    if not as_json:
+        for (subject, way), launches in passes.items():
+            yield f"{subject.attention} {subject.head_dim} {way}: {_whole(launches)}"
+
+
+def _whole(launches: list[list[Cost]]) -> str:
+    """A pass with each launch's first configuration, and with the one that is estimated fastest."""
+    first = [found[0] for found in launches]
+    fastest = [min(found, key=lambda cost: cost.milliseconds or math.inf) for found in launches]
+    return "; ".join(
+        f"{name} configurations {_sum(c.slots for c in chosen):.0f} instructions a token, "
+        f"{_sum(c.milliseconds for c in chosen):.3f} ms"
+        for name, chosen in (("first", first), ("fastest", fastest))
+    )
+
+
+def _sum(numbers: Iterable[float | None]) -> float:
+    return sum(math.nan if n is None else n for n in numbers)

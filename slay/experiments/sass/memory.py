@@ -1,0 +1,45 @@
+"""What a warp's access to memory costs: cycles of shared memory, pieces of global memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+WARP = 32
+Array = NDArray[Any]
+
+
+def wavefronts(addresses: Array, there: Array, size: int) -> Array:
+    """Cycles that warps' accesses to shared memory take: of 32 banks, a word each."""
+    words = size // 4 or 1
+    lanes = WARP // words  # whose words are looked up at once
+    phases = np.repeat(there.reshape(-1, lanes), words, axis=1)
+    first = (addresses.reshape(-1, lanes) // 4)[:, :, None]
+    word = (first + np.arange(words, dtype=np.uint64)).reshape(len(phases), -1).astype(np.int64)
+    word = np.sort(np.where(phases, word, -1), axis=1)
+    new = word >= 0
+    new[:, 1:] &= word[:, 1:] != word[:, :-1]
+    banks = np.zeros((len(word), 32), np.int64)
+    np.add.at(banks, (np.nonzero(new)[0], word[new] % 32), 1)
+    return banks.max(1).reshape(-1, words).sum(1)
+
+
+def matrix_wavefronts(addresses: Array, there: Array, size: int) -> Array:
+    """The same of LDSM and STSM: rows of 16 bytes, eight threads give the addresses of a tile."""
+    tiles = size // 4
+    costs = [
+        wavefronts(np.repeat(addresses[:, 8 * n : 8 * n + 8], 4, axis=1),
+                   np.repeat(there[:, 8 * n : 8 * n + 8], 4, axis=1), 16)
+        for n in range(tiles)
+    ]  # fmt: skip
+    return np.stack(costs).sum(0) / 4
+
+
+def sectors(addresses: Array, there: Array, size: int) -> Array:
+    """Pieces of 32 bytes of global memory that warps' accesses touch."""
+    piece = np.sort(np.where(there, (addresses // 32).astype(np.int64), -1), axis=1)
+    new = piece >= 0
+    new[:, 1:] &= piece[:, 1:] != piece[:, :-1]
+    return new.sum(1)

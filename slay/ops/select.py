@@ -1,0 +1,105 @@
+"""Which backend computes a call: PyTorch everywhere, or Triton kernels where they can."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from slay.errors import SlayError, unknown
+from slay.ops.triton.spec import FeatureSpec
+
+Backend = Literal["auto", "torch", "triton"]
+WIDEST = 128  # heads and values
+WIDEST_CUBIC = 32  # heads
+WIDEST_FACTOR = 64  # features of either factor of a product
+WIDEST_DENSE = 512  # features that are no product
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def check_backend(backend: str) -> None:
+    """Raise `UnknownNameError` for what is no backend."""
+    if backend not in get_args(Backend):
+        raise unknown("backend", backend, get_args(Backend))
+
+
+def choose(backend: str, reason: str | None) -> Literal["torch", "triton"]:
+    """What computes a call; `reason` says in a line why kernels cannot, None that they can.
+
+    Raises `SlayError` with that line where kernels are insisted on.
+    """
+    if backend == "torch" or (backend == "auto" and reason is not None):
+        return "torch"
+    if reason is not None:
+        raise SlayError(f'backend="triton": {reason}; backend="auto" falls back to PyTorch')
+    return "triton"
+
+
+# Whether Triton's interpreter runs kernels, on a CPU too; None where there is no Triton. Triton
+# itself is imported where kernels are called for.
+_interpreted = None
+if find_spec("triton") is not None:
+    _interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
+
+
+def interpreted() -> bool | None:
+    return _interpreted
+
+
+def tensor_limit(backend: str, q: Tensor, v: Tensor) -> str | None:
+    """Why kernels cannot take queries (B, H, L, d) and values (B, K, Lk, e), if they cannot.
+
+    On a CPU Triton's interpreter, slow as it is, computes only what asks for "triton" by name.
+    """
+    interpreter = interpreted()
+    if interpreter is None:
+        return "Triton is not installed"
+    if q.device.type != "cuda" and not (interpreter and backend == "triton"):
+        return f"kernels run on a CUDA GPU, and the tensors are on {q.device.type}"
+    if q.dtype not in DTYPES:
+        names = ", ".join(str(dtype) for dtype in DTYPES)
+        return f"kernels take {names}, not {q.dtype}"
+    for name, width in (("head", q.shape[-1]), ("value", v.shape[-1])):
+        if width > WIDEST:
+            return f"kernels take {name} dimensions up to {WIDEST}, not {width}"
+    return None
+
+
+def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
+    """Why kernels cannot take a mechanism's features, if they cannot."""
+    head_dim = q.shape[-1]
+    if spec is None:
+        return "kernels know features that are a vector or an outer product of two, not these"
+    if spec.degree == 3 and head_dim > WIDEST_CUBIC:
+        return f"kernels take cubic features of heads up to {WIDEST_CUBIC}, not {head_dim}"
+    p, f = spec.widths(head_dim)
+    if spec.score == "product" and max(p, f) > WIDEST_FACTOR:
+        return f"kernels take factors of up to {WIDEST_FACTOR} features, not {p} x {f}"
+    if spec.score == "dense" and f > WIDEST_DENSE:
+        return f"kernels take up to {WIDEST_DENSE} features that are no product, not {f}"
+    return None
+
+
+def verification_limit(backend: str, spec: FeatureSpec, q: Tensor, v: Tensor) -> str | None:
+    """Why kernels are not used unasked for such features, if this device did not verify them."""
+    if backend != "auto":
+        return None
+    from slay.ops.triton.launch import keys_of
+
+    return unverified(q.device, keys_of(spec, q, v))
+
+
+def unverified(device: torch.device, keys: Iterable[str]) -> str | None:
+    """Why kernels for these classes of calls are not used unasked; warns of it once a process."""
+    from slay.ops.triton import verified
+
+    for key in keys:
+        reason = verified.reason(device, key)
+        if reason is not None:
+            verified.warn_once(reason)
+            return reason
+    return None

@@ -1,0 +1,281 @@
+"""Triton kernel for the state of every chunk: S = sum phi(k_j) v_jᵀ and s = sum phi(k_j).
+
+phi is never written: the rows of group a are (p_a x)ᵀ v for a block x of the other factor, see
+`Tiling`. On the way back the same kernel sums phi(q_i) [g_i, dz_i], which are the gradients of S
+and s. With a decay, G being the sum of its logarithms since the chunk began, a key counts
+exp(G_end - G_j) and a query exp(G_i).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from slay.ops.triton.configs import Config, Kernel
+from slay.ops.triton.tiles import (
+    Rows,
+    cast,
+    dot,
+    fine_dot,
+    kept,
+    load_column,
+    load_tile,
+    load_vector,
+    present,
+    scaled,
+    span,
+    zeros,
+)
+from slay.ops.triton.tiling import Tiling
+
+
+class Side(NamedTuple):
+    """Keys with their values, or queries with the gradients of their outputs."""
+
+    p: Rows | None  # (., ., L, A)
+    f: Rows  # (., ., L, B)
+    w: Rows | None  # v, or g = do / z: (., ., L, E)
+    one: Tensor | None  # what s sums beside w: 1 for keys, dz for queries, (B, H, L) float32
+    padding: Tensor | None  # (B, L) bytes, 1 for keys that are not there
+    decay: Tensor | None  # G: (B, K, L) float32
+    spans: Tensor | None  # (N, 3) int32, of packed sequences: start, end and sequence of a chunk
+
+
+@triton.jit
+def weighed(side, at, kv, H, K, L, M: tl.constexpr, QUERY: tl.constexpr, T: tl.constexpr):
+    """What features are multiplied by, decayed, zero where there is no token: (T, EP), (T,)."""
+    b, _, t0, end = at
+    w = cast(load_tile(side.w, at, T, M.E, M.EP), M.dtype)
+    one = tl.where(present(at, T), 1.0, 0.0)
+    if side.one is not None:
+        one = load_vector(side.one, at, H, L, T)
+    if side.padding is not None:
+        there = kept(side.padding, at, L, T)
+        w, one = tl.where(there[:, None], w, 0.0), tl.where(there, one, 0.0)
+    if side.decay is not None:
+        G = load_vector(side.decay, (b, kv, t0, end), K, L, T)
+        if not QUERY:
+            G = tl.load(side.decay + (b * K + kv).to(tl.int64) * L + end - 1) - G
+        weight = tl.exp(tl.minimum(G, 0.0))
+        w, one = cast(w * weight[:, None], M.dtype), one * weight
+    return w, one
+
+
+@triton.jit
+def pair(g):
+    """The g-th pair (i, j), j <= i."""
+    g = tl.full((), 0, tl.int32) + g
+    i = tl.floor((tl.sqrt(8.0 * g.to(tl.float32) + 1.0) - 1.0) * 0.5).to(tl.int32)
+    i = tl.where(i * (i + 1) // 2 > g, i - 1, i)
+    i = tl.where((i + 1) * (i + 2) // 2 <= g, i + 1, i)
+    return i, g - i * (i + 1) // 2
+
+
+@triton.jit
+def block_of(group, M: tl.constexpr):
+    """The block J of a polynomial's group (a, J)."""
+    J = tl.full((), 0, tl.int32)
+    blocks: tl.constexpr = M.blocks
+    for i in tl.static_range(1, blocks):
+        J += (group >= M.W * i * (i + 1) // 2).to(tl.int32)
+    return J
+
+
+@triton.jit
+def multiplier(side, at, group, M: tl.constexpr, T: tl.constexpr):
+    """p of a group, by which its block of F is multiplied: (T,)."""
+    if M.score == "product":
+        p = load_column(side.p, at, group, T, M.A)
+    else:
+        J = block_of(group, M)
+        p = load_column(side.f, at, group - M.W * J * (J + 1) // 2, T, M.B)
+        if M.degree == 3:
+            if group >= M.square_groups:
+                p = cast(pair_product(side, at, group - M.square_groups, M, T), p.dtype)
+    return p
+
+
+@triton.jit
+def pair_product(side, at, g, M: tl.constexpr, T: tl.constexpr):
+    """u_i u_j of the g-th pair: (T,)."""
+    i, j = pair(g)
+    p = load_column(side.f, at, i, T, M.B).to(tl.float32)
+    return p * load_column(side.f, at, j, T, M.B).to(tl.float32)
+
+
+@triton.jit
+def group_sums(
+    side, S, b, kv, H, K, start, end, L, first,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    """Rows of S of groups `first`, ..., R of them, which have their block of F in common."""
+    acc = ()
+    for r in tl.static_range(R):
+        acc = acc + (zeros(M.W, M.EP),)
+    J = tl.full((), 0, tl.int32)
+    if M.score == "polynomial" and M.blocks > 1:
+        J = block_of(first, M)
+    for g in range(G):
+        for t0 in range(start, end, T):
+            at = (b, kv * G + g, t0, end)
+            x = load_tile(side.f, at, T, M.B, M.W, J * M.W)
+            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+            new = ()
+            for r in tl.static_range(R):
+                if M.score == "dense":
+                    x = load_tile(side.f, at, T, M.B, M.W, (first + r) * M.W)
+                    new = new + (dot(tl.trans(x), w, acc[r], M),)
+                else:
+                    p = multiplier(side, at, first + r, M, T)
+                    new = new + (dot(tl.trans(scaled(x, p, M)), w, acc[r], M),)
+            acc = new
+    c, e = tl.arange(0, M.W), tl.arange(0, M.EP)
+    for r in tl.static_range(R):
+        row = (first + r) * M.W + c
+        value = cast(acc[r], S.dtype.element_ty)
+        there = (row < M.groups * M.W)[:, None]
+        tl.store(S + row[:, None] * M.EP + e[None, :], value, mask=there)
+
+
+@triton.jit
+def dense_sums(
+    side, s, b, kv, H, K, start, end, L,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """s = sum F."""
+    for J in range(M.blocks):
+        acc = zeros(T, M.W)
+        for g in range(G):
+            for t0 in range(start, end, T):
+                at = (b, kv * G + g, t0, end)
+                x = load_tile(side.f, at, T, M.B, M.W, J * M.W).to(tl.float32)
+                w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+                acc += x * one[:, None]
+        tl.store(s + J * M.W + tl.arange(0, M.W), tl.sum(acc, 0))
+
+
+@triton.jit
+def product_sums(
+    side, s, b, kv, H, K, start, end, L,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """s = Pᵀ F: (AP, W)."""
+    acc = zeros(M.AP, M.W)
+    for g in range(G):
+        for t0 in range(start, end, T):
+            at = (b, kv * G + g, t0, end)
+            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+            p = load_tile(side.p, at, T, M.A, M.AP).to(tl.float32) * one[:, None]
+            f = load_tile(side.f, at, T, M.B, M.W)
+            acc += fine_dot(tl.trans(p), f, M.precision)
+    a, c = tl.arange(0, M.AP), tl.arange(0, M.W)
+    tl.store(s + a[:, None] * M.W + c[None, :], acc)
+
+
+@triton.jit
+def polynomial_sums(
+    side, S, s, b, kv, H, K, start, end, L, J,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """For a block J of W columns u_J: those of u uᵀ in s, and of u in S and s; 1 if J = 0."""
+    square, linear = zeros(M.BP, M.W), zeros(M.W, M.EP)
+    sums, constant, number = zeros(T, M.W), zeros(T, M.EP), 0.0
+    for g in range(G):
+        for t0 in range(start, end, T):
+            at = (b, kv * G + g, t0, end)
+            x = load_tile(side.f, at, T, M.B, M.W, J * M.W)
+            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+            linear = dot(tl.trans(x), w, linear, M)
+            constant += w.to(tl.float32)
+            own = x.to(tl.float32) * one[:, None]
+            sums += own
+            number += tl.sum(one, 0)
+            u = load_tile(side.f, at, T, M.B, M.BP).to(tl.float32)
+            square += fine_dot(tl.trans(u), own, M.precision)
+    d, c, e = tl.arange(0, M.BP), tl.arange(0, M.W), tl.arange(0, M.EP)
+    tl.store(s + d[:, None] * M.BP + (J * M.W + c)[None, :], square)
+    s += M.BP * M.BP
+    tl.store(s + J * M.W + c, tl.sum(sums, 0))
+    S += M.linear_row * M.EP
+    value = cast(linear, S.dtype.element_ty)
+    tl.store(S + (J * M.W + c)[:, None] * M.EP + e[None, :], value)
+    if J == 0:
+        tl.store(s + M.BP, number)
+        tl.store(S + M.BP * M.EP + e, cast(tl.sum(constant, 0), S.dtype.element_ty))
+
+
+@triton.jit
+def cubic_sums(
+    side, s, b, kv, H, K, start, end, L, first,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    """Numbers of s for the groups u_i u_j u of a cubic."""
+    for r in range(R):
+        acc = zeros(T, M.W)
+        for g in range(G):
+            for t0 in range(start, end, T):
+                at = (b, kv * G + g, t0, end)
+                x = load_tile(side.f, at, T, M.B, M.W).to(tl.float32)
+                w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+                p = multiplier(side, at, first + r, M, T)
+                acc += x * (p.to(tl.float32) * one)[:, None]
+        place = (first + r - M.square_groups) * M.W + tl.arange(0, M.W)
+        tl.store(
+            s + M.BP * M.BP + M.BP + 1 + place, tl.sum(acc, 0), mask=place < M.pairs * M.W
+        )  # fmt: skip
+
+
+@triton.jit
+def chunk_state(
+    # pointers
+    side, S, s,
+    # sizes
+    L, C, chunks, H, K,
+    # constants
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    """S and s of every chunk alone; grid (`programs` x chunks x B K,).
+
+    S: (B K, chunks, rows, EP); s: (B K, chunks, sums) float32; G query heads share a key head.
+    """
+    slices: tl.constexpr = (M.groups + R - 1) // R
+    more: tl.constexpr = M.blocks if M.score == "polynomial" else 1
+    part = tl.program_id(0) % (slices + more)
+    chunk = tl.program_id(0) // (slices + more)
+    n, bk = chunk % chunks, chunk // chunks
+    b, kv = bk // K, bk % K
+    start, end = span(side.spans, n, C, L)
+    S += chunk.to(tl.int64) * (M.rows * M.EP)
+    s += chunk.to(tl.int64) * M.sums
+    if part < slices:
+        group_sums(side, S, b, kv, H, K, start, end, L, part * R, M, QUERY, G, T, R)
+        if M.degree == 3:
+            if part * R >= M.square_groups:
+                cubic_sums(side, s, b, kv, H, K, start, end, L, part * R, M, QUERY, G, T, R)
+    elif M.score == "polynomial":
+        polynomial_sums(
+            side, S, s, b, kv, H, K, start, end, L, part - slices, M, QUERY, G, T
+        )  # fmt: skip
+    elif M.score == "product":
+        product_sums(side, s, b, kv, H, K, start, end, L, M, QUERY, G, T)
+    else:
+        dense_sums(side, s, b, kv, H, K, start, end, L, M, QUERY, G, T)
+
+
+def programs(M: Tiling, R: int) -> int:
+    """Programs a chunk, of R groups each; R divides the groups of a block."""
+    return -(-M.groups // R) + (M.blocks if M.score == "polynomial" else 1)
+
+
+def _configs(key: str) -> list[Config]:
+    R = 1 if key.startswith("dense") else 4  # there is a group a block of F
+    if key.endswith("fp32"):
+        return [Config(warps, 2, (("T", 16), ("R", min(R, 2)))) for warps in (2, 4)]
+    sizes = [(2, 3, 64, R), (4, 3, 64, R), (1, 3, 32, R), (4, 3, 64, 2 * R)]
+    return [Config(warps, stages, (("T", T), ("R", r))) for warps, stages, T, r in sizes]
+
+
+kernel = Kernel(chunk_state, _configs)

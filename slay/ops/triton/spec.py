@@ -1,0 +1,65 @@
+"""What a mechanism tells the kernels of its features, in a form that needs no Triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from slay.features.forms import Dense, Features, Product
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The features phi = P (x) F of a token u, or a polynomial of x = q·k.
+
+    Kinds of P: "none" (phi = F), "given", "square" (W u)^2, "product" (W u)(W' u).
+    Kinds of F, with s = W u (s = u without weights) and numbers (c, c') a column: "given";
+    "identity", s; "exp", exp(s + c); "hadamard", s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu",
+    (relu(s) + c) c'; "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1.
+
+    Weights are (K, width, d), numbers (2, width), float32. "given" factors come as columns,
+    (B, H, Lq, width) of queries and (B, K, Lk, width) of keys. With `degree` 2 or 3, P is "none"
+    and the score is c0 + c1 x + c2 x^2 + c3 x^3 of x = <F_q, F_k>, with coefficients >= 0.
+    """
+
+    p: str = "none"
+    f: str = "given"
+    unit: bool = False  # u is first projected to the sphere
+    p_weight: Tensor | None = None  # W
+    p_second: Tensor | None = None  # W'
+    f_weight: Tensor | None = None
+    f_numbers: Tensor | None = None
+    given_p: tuple[Tensor, Tensor] | None = None  # of queries, of keys
+    given_f: tuple[Tensor, Tensor] | None = None
+    degree: int = 0
+    coefficients: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    @property
+    def score(self) -> str:
+        """How scores are made of the factors: "dense", "product" or "polynomial"."""
+        if self.degree:
+            return "polynomial"
+        return "dense" if self.p == "none" else "product"
+
+    def widths(self, head_dim: int) -> tuple[int, int]:
+        """Columns of P (1 where there is none) and of F."""
+        p = 1 if self.p_weight is None else self.p_weight.shape[-2]
+        f = head_dim if self.f_weight is None else self.f_weight.shape[-2]
+        if self.given_p is not None:
+            p = self.given_p[1].shape[-1]
+        if self.given_f is not None:
+            f = self.given_f[1].shape[-1]
+        return p, f
+
+
+def given(queries: Features, keys: Features) -> FeatureSpec | None:
+    """The spec of features that were formed already, if kernels know their form."""
+    if isinstance(queries, Dense) and isinstance(keys, Dense):
+        return FeatureSpec(given_f=(queries.phi, keys.phi))
+    if isinstance(queries, Product) and isinstance(keys, Product):
+        factors = (queries.a, keys.a, queries.b, keys.b)
+        if all(isinstance(factor, Dense) for factor in factors):
+            p_q, p_k, f_q, f_k = (factor.factors()[0] for factor in factors)
+            return FeatureSpec(p="given", given_p=(p_q, p_k), given_f=(f_q, f_k))
+    return None

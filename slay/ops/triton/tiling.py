@@ -1,0 +1,189 @@
+"""What the kernels of linear attention are compiled for: sizes, blocks and the layout of states.
+
+A state is S = sum_j phi(k_j) v_jᵀ, (rows, EP), and its sums s = sum_j phi(k_j). Rows come in groups
+of W, which one small matrix product takes at once:
+
+- "dense": group J is columns J W, ..., of F;
+- "product": group a is P_a F;
+- "polynomial", of u = F: the groups (a, J) are u_a u_j of a block J of W columns, for the a in
+  block J and before it; symmetry gives the others, so that those before it count twice when they
+  are read. For cubics come u_i u_j u with j <= i, then u and 1. Coefficients are applied when a
+  state is read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+# Kernels depend on this file's properties, which Triton's cache does not look at.
+CODE = sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+LONGEST_TILE = 128  # tokens, of any configuration; chunks are multiples of it
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sizes that kernels are compiled for; those that end in P are padded to powers of two."""
+
+    score: str  # "dense", "product" or "polynomial"
+    degree: int
+    A: int  # columns of P
+    AP: int
+    B: int  # columns of F
+    BP: int
+    W: int  # of those, in a group of the state's rows
+    E: int  # value dimension
+    EP: int
+    coefficients: tuple[float, ...]  # c0, ..., c3
+    dtype: Any  # of the large matrix products: tl.bfloat16 or tl.float32
+    precision: str  # of products of float32
+    fine: bool  # whether F is kept in float32: where half precision is not enough
+    code: str = CODE
+
+    @property
+    def key(self) -> str:
+        """The class of calls that configurations are verified and chosen for."""
+        dtype = "bf16" if self.dtype == tl.bfloat16 else "fp32"
+        factors = f"{self.AP}x{self.BP}" if self.score == "product" else f"{self.BP}"
+        degree = self.degree or ""
+        return f"{self.score}{degree} {factors} values {self.EP} {dtype}"
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of W columns of F."""
+        return self.BP // self.W
+
+    @property
+    def score_width(self) -> int:
+        """Columns of F that scores multiply at once."""
+        return min(self.BP, 128 if self.dtype == tl.bfloat16 else 64)
+
+    @property
+    def gradient_width(self) -> int:
+        """Columns of F whose gradients are formed at once."""
+        return min(self.BP, 64)
+
+    @property
+    def square_groups(self) -> int:
+        """Groups (a, J) of a polynomial."""
+        return self.W * self.blocks * (self.blocks + 1) // 2
+
+    @property
+    def pairs(self) -> int:
+        """Pairs j <= i, of the groups u_i u_j u of a cubic."""
+        return self.B * (self.B + 1) // 2 if self.degree == 3 else 0
+
+    @property
+    def groups(self) -> int:
+        """Groups that programs of `chunk_state` share."""
+        if self.score == "polynomial":
+            return self.square_groups + self.pairs
+        return self.blocks if self.score == "dense" else self.A
+
+    @property
+    def linear_row(self) -> int:
+        """The first row of u itself; that of 1 comes after those."""
+        return self.groups * self.W
+
+    @property
+    def rows(self) -> int:
+        """Rows of S."""
+        extra = self.BP + 1 if self.score == "polynomial" else 0
+        return self.groups * self.W + extra
+
+    @property
+    def sums(self) -> int:
+        """Numbers of s: as the rows, but whole squares of u uᵀ, and P padded."""
+        if self.score == "polynomial":
+            return self.BP * self.BP + self.BP + 1 + self.pairs * self.W
+        return self.BP if self.score == "dense" else self.AP * self.W
+
+    @property
+    def c0(self) -> float:
+        return self.coefficients[0]
+
+    @property
+    def c1(self) -> float:
+        return self.coefficients[1]
+
+    @property
+    def c2(self) -> float:
+        return self.coefficients[2]
+
+    @property
+    def c3(self) -> float:
+        return self.coefficients[3]
+
+    @property
+    def root_beta(self) -> float:
+        """sqrt(beta) of (x + beta)^2, and of (x + beta)^2 (1 + x)."""
+        beta = self.c1 / 2 if self.degree == 2 else (self.c2 - 1) / 2
+        return math.sqrt(max(0.0, beta))
+
+    @property
+    def letters(self) -> int:
+        """Numbers whose pairs are the features of a square: those of u, and sqrt beta if it is."""
+        return self.B + 1 if self.root_beta > 0.0 else self.B
+
+    @property
+    def features(self) -> int:
+        """m, without padding and with all that symmetry gives left out."""
+        if self.score == "polynomial":
+            n = self.letters
+            return n * (n + 1) // 2 * (self.B + 1 if self.degree == 3 else 1)
+        return self.A * self.B
+
+    @property
+    def score_columns(self) -> int:
+        """Columns of the factors of a score."""
+        return self.B + (self.A if self.score == "product" else 0)
+
+
+@lru_cache(maxsize=256)
+def tiling_of(
+    score: str,
+    degree: int,
+    coefficients: tuple[float, ...],
+    widths: tuple[int, int],
+    value_dim: int,
+    dtype: torch.dtype,
+) -> Tiling:
+    """The tiling for factors of those widths and tokens of that dtype."""
+    a, b = widths
+    half = dtype in (torch.bfloat16, torch.float16)
+    bp = max(16, triton.next_power_of_2(b))
+    return Tiling(
+        score=score,
+        degree=degree,
+        A=a,
+        AP=max(16, triton.next_power_of_2(a)),
+        B=b,
+        BP=bp,
+        W=min(bp, 32 if score == "polynomial" else 64),
+        E=value_dim,
+        EP=max(16, triton.next_power_of_2(value_dim)),
+        coefficients=coefficients,
+        dtype=tl.bfloat16 if half else tl.float32,  # fp16 overflows where sums are long
+        precision="tf32" if half else "tf32x3",
+        fine=not half or (score == "polynomial" and (degree == 3 or bp == 16)),
+    )
+
+
+def direct_length(M: Tiling) -> int:
+    """Tokens up to which scores cost less than a state: C (w + e) / 2 <= 2 m e products a token."""
+    return 4 * M.features * M.E // (M.score_columns + M.E)
+
+
+def chunk_length(M: Tiling, itemsize: int) -> int:
+    """Tokens between states, so that these take at most 0.8 of the memory of q, k, v and y."""
+    state = M.rows * M.EP * (2 if M.dtype == tl.bfloat16 else 4) + 4 * M.sums
+    token = 2 * itemsize * (M.B + M.E)
+    return max(LONGEST_TILE, triton.next_power_of_2(math.ceil(state / (0.8 * token))))
