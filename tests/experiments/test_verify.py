@@ -58,6 +58,7 @@ class Device:
             "progress": lambda line: None,
         } | options
         command = [sys.executable, str(WORKER), str(self.file)]
+        verified.forget()
         return Verifier(folder=self.folder, command=command, **options).run()
 
     def tasks(self):
@@ -75,7 +76,8 @@ def device(tmp_path, monkeypatch):
     monkeypatch.setenv(verified.VARIABLE, str(tmp_path))
     monkeypatch.setattr(verified, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr(verified, "facts", lambda device: HERE)
-    return Device(tmp_path)
+    yield Device(tmp_path)
+    verified.forget()
 
 
 def one_line(caught, *words):

@@ -82,6 +82,9 @@ class Verifier:
                 self._time(subjects)
             except OutOfTimeError:
                 complete = False
+            except KeyboardInterrupt:
+                self.progress("interrupted; the same command goes on from here")
+                raise
             if not complete:
                 self.progress("time is up: what was not verified counts as not right")
             result = self._result(subjects, complete)

@@ -48,6 +48,8 @@ def answer(task: Answer) -> Answer:
     case = Case(**{**task["case"], "lengths": tuple(task["case"]["lengths"])})
     device = torch.device(task["device"])
     try:
+        if device.index is not None:
+            torch.cuda.set_device(device)  # where Triton launches
         return _DO[task["do"]](case, task.get("configs", {}), device)
     except torch.OutOfMemoryError as error:
         return {"full": _line(error)}

@@ -92,11 +92,7 @@ class Verification(BaseModel):
 
 def reason(device: torch.device, key: str) -> str | None:
     """Why kernels are not to be used unasked for a class of calls, in a line; None if they may."""
-    try:
-        here = facts(device)
-    except SlayError as error:
-        return str(error)
-    found, why = _found(here, key)
+    found, why = _found(device, key)
     if found is None:
         return why
     bad = {name: tried.wrong for name, tried in found.classes[key].items() if not tried.right}
@@ -104,17 +100,14 @@ def reason(device: torch.device, key: str) -> str | None:
     if whys:
         return (
             f"kernels for {key!r} ({', '.join(bad)}) are right in no configuration on this "
-            f"{here.device}: {whys[0]}; after an update run: {COMMAND} --only '{key}'"
+            f"{found.device}: {whys[0]}; after an update run: {COMMAND} --only '{key}'"
         )
-    return _not_verified(here, key) if bad else None
+    return _not_verified(found.device, key) if bad else None
 
 
 def choice(device: torch.device, kernel: str, key: str, length: int) -> Config | None:
     """The fastest configuration that is right there, for calls of about that length, if any is."""
-    try:
-        found, _ = _found(facts(device), key)
-    except SlayError:
-        return None
+    found, _ = _found(device, key)
     options = found.fastest.get((key, kernel)) if found is not None else None
     if options is None:
         return None
@@ -172,11 +165,13 @@ def fingerprint() -> str:
 
 def user_folder() -> Path:
     """Where a user's own files of devices are."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named).expanduser() / "devices"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "slay/devices"
+    return _folder(os.environ.get(VARIABLE), os.environ.get("XDG_CACHE_HOME"))
+
+
+@lru_cache(maxsize=16)
+def _folder(named: str | None, cache: str | None) -> Path:
+    folder = Path(named) if named else Path(cache or "~/.cache") / "slay"
+    return folder.expanduser() / "devices"
 
 
 def file_name(device: str) -> str:
@@ -186,42 +181,63 @@ def file_name(device: str) -> str:
 
 def read(path: Path, here: Facts) -> tuple[Verification | None, str]:
     """A file's content if it counts here, else None and why not, in a line."""
-    return _read(path, _mark(path), here)
+    return _read(str(path), _mark(str(path)), here)
 
 
-def _found(here: Facts, key: str) -> tuple[Verification | None, str]:
-    """The first file that counts here and knows a class of calls, else None and why none does."""
+def _found(device: torch.device, key: str) -> tuple[Verification | None, str]:
+    """The first file that counts here and knows a class of calls, else None and why none does.
+
+    A process keeps to what it has found, so that its choices stay the same.
+    """
+    known = _KNOWN.get((device, key))
+    if known is not None:
+        return known, ""
+    try:
+        here = facts(device)
+    except SlayError as error:
+        return None, str(error)
     why = ""
-    for folder in (user_folder(), SHIPPED):
-        found, complaint = read(folder / file_name(here.device), here)
+    for path in _places(here.device, user_folder(), SHIPPED):
+        found, complaint = _read(path, _mark(path), here)
         if found is not None and found.classes.get(key):
+            _KNOWN[device, key] = found
             return found, ""
-        why = why or (_not_verified(here, key) if found is not None else complaint)
+        why = why or (_not_verified(here.device, key) if found is not None else complaint)
     return None, why or f"kernels were not verified on this {here.device}; run: {COMMAND}"
 
 
-def _not_verified(here: Facts, key: str) -> str:
-    return (
-        f"kernels for {key!r} were not verified on this {here.device}; run: {COMMAND} "
-        f"--only '{key}'"
-    )
+def forget() -> None:
+    """Look at the files anew, as a new process would."""
+    _KNOWN.clear()
 
 
-def _mark(path: Path) -> tuple[int, ...]:
+_KNOWN: dict[tuple[torch.device, str], Verification] = {}
+
+
+@lru_cache(maxsize=64)
+def _places(device: str, *folders: Path) -> list[str]:
+    return [str(folder / file_name(device)) for folder in folders]
+
+
+def _not_verified(device: str, key: str) -> str:
+    return f"kernels for {key!r} were not verified on this {device}; run: {COMMAND} --only '{key}'"
+
+
+def _mark(path: str) -> tuple[int, ...]:
     """What changes when a file is written; () where there is none."""
     try:
-        facts = path.stat()
+        facts = os.stat(path)
     except OSError:
         return ()
     return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, mark: tuple[int, ...], here: Facts) -> tuple[Verification | None, str]:
+def _read(path: str, mark: tuple[int, ...], here: Facts) -> tuple[Verification | None, str]:
     if not mark:
         return None, ""
     try:
-        found = Verification.model_validate_json(path.read_bytes())
+        found = Verification.model_validate_json(Path(path).read_bytes())
     except (OSError, ValidationError):
         return None, f"{path}: is no whole file of a verification; run: {COMMAND}"
     for name, then, now in zip(Facts._fields, found.facts, here, strict=True):
