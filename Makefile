@@ -4,12 +4,12 @@ SHELL := bash
 .DELETE_ON_ERROR:
 # One after another: without LaTeX, `paper` stops before the set-up and before any measurement.
 .NOTPARALLEL:
-.PHONY: help setup tex paper arxiv publish test lint format lock dag clean
+.PHONY: help setup tex paper arxiv publish gpu gpu-wheels test lint format lock dag clean
 
 in_venv := source .venv/bin/activate
 
 help:  ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 setup: .venv/.stamp  ## Make .venv with the locked packages (PYTHON=... picks the interpreter)
 
@@ -33,6 +33,15 @@ publish: setup  ## Copy a run to results/published, to be kept in git (RUN=lapto
 	@$(in_venv)
 	slay publish results/$(RUN) $(ARGS)
 	slay published --write README.md
+
+# A borrowed machine has neither .venv nor a network: Python there finds PyTorch and a few wheels.
+gpu:  ## On a GPU lent for minutes: verify, test and time the kernels (ARGS=... for slay gpu)
+	@if [[ -e .venv/bin/activate ]]; then $(in_venv); fi
+	PYTHONPATH=.$${PYTHONPATH:+:$$PYTHONPATH} $${PYTHON:-python3} -m slay.cli gpu $(ARGS)
+
+gpu-wheels: setup  ## Download what `make gpu` needs into build/wheels, to be taken along
+	@$(in_venv)
+	envs/gpu-wheels.sh build/wheels
 
 test: tex setup  ## Run the tests (ARGS=... for pytest)
 	@$(in_venv)

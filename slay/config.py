@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,7 +16,8 @@ from pydantic_core import ErrorDetails
 
 from slay.errors import SlayError, shown, unknown
 from slay.params import PARAMS, Line, Option, Options, Params, Positive, read_option
-from slay.registry import ATTENTION, expand_tasks
+from slay.registry import ATTENTION
+from slay.task_groups import expand_tasks
 
 Grid = dict[str, Any]
 
@@ -150,6 +152,18 @@ class Config(BaseModel):
             for name, grids in self.experiments.items()
         }
         return self.model_copy(update={"experiments": experiments})
+
+
+def read(path: Path) -> tuple[dict[str, Any], Config]:
+    """What a file of YAML says, and the configuration that it means. Raises `SlayError`."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes or numbers that are none
+        line = " ".join(str(error).split())
+        raise SlayError(f"{path}: is no YAML ({line})") from error
+    return data, load(data, str(path))
 
 
 def load(data: Mapping[str, Any], where: str = "config") -> Config:

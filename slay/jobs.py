@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,9 +30,9 @@ class Job:
         return self.params.experiment
 
     @cached_property
-    def code(self) -> str:
-        """Fingerprint of the code that the result depends on."""
-        return code(self.params)
+    def codes(self) -> dict[str, str]:
+        """Fingerprint of the code that the result depends on, by the device that it is made on."""
+        return {device: code(self.params, device) for device in self.params.devices}
 
     @property
     def argv(self) -> list[str]:
@@ -41,18 +42,18 @@ class Job:
     def expected(self) -> dict[str, Any]:
         """What the record must say to be this job's; its path is relative to the run's folder."""
         path = self.path.split("/", 2)[2]
-        return {"path": path, "params": self.params.model_dump(), "code": self.code}
+        return {"path": path, "params": self.params.model_dump(), "codes": self.codes}
 
 
-def code(params: Params) -> str:
-    """Fingerprint of the import closure of a job, once a combination of modules."""
-    modules = tuple(params.modules())
-    if modules not in _CODES:
-        _CODES[modules] = fingerprint(modules)
-    return _CODES[modules]
+def code(params: Params, device: str) -> str:
+    """Fingerprint of the import closure of a job on "cpu" or "cuda", once a set of modules."""
+    key = tuple(params.modules()), params.needs_kernels(device)
+    if key not in _CODES:
+        _CODES[key] = fingerprint(key[0], kernels=key[1])
+    return _CODES[key]
 
 
-_CODES: dict[tuple[str, ...], str] = {}
+_CODES: dict[tuple[tuple[str, ...], bool], str] = {}
 
 
 def flags(params: Params) -> list[str]:
@@ -77,7 +78,7 @@ def expand(config: Config) -> dict[str, list[Job]]:
         for params, asked in points:
             job = Job(params, f"results/{config.run}/records/{experiment}/{_place(params, asked)}")
             try:
-                job.code  # noqa: B018  (asked for here, where a mistake in it is one line)
+                job.codes  # noqa: B018  (asked for here, where a mistake in it is one line)
             except SlayError as error:
                 where = f"experiments.{experiment}: {params.attention}"
                 raise SlayError(f"{where}: {error}") from error
@@ -104,6 +105,16 @@ def manifest(jobs: list[Job]) -> str:
     """What an experiment's records must be, as JSON: the contract between workflow and report."""
     lines = (json.dumps(job.expected(), sort_keys=True) for job in jobs)
     return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def plans(config: Config, data: Mapping[str, Any], jobs: dict[str, list[Job]]) -> dict[str, str]:
+    """What the report reads beside records, by its name in the run's folder.
+
+    `data` is the configuration as it was read: its grids may give more than one value.
+    """
+    files = {f"manifests/{name}.json": manifest(group) for name, group in jobs.items()}
+    settings = {**config.model_dump(), "experiments": data["experiments"]}  # and defaults
+    return {**files, "config.json": json.dumps(settings, sort_keys=True) + "\n"}
 
 
 def digest(text: str) -> str:

@@ -103,6 +103,18 @@ class Params(BaseModel):
         """Where the record lies, relative to its experiment's folder, without the variant."""
         raise NotImplementedError
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that the job may run on; of those of "auto", its machine decides."""
+        return ("cpu", "cuda") if self.device == "auto" else (self.device,)
+
+    def needs_kernels(self, device: str) -> bool:
+        """Whether Triton kernels may compute on that device: on a GPU, or where they are asked for.
+
+        The result then depends on their code too.
+        """
+        return device == "cuda" or self.options.get("backend") == "triton"
+
     def modules(self) -> list[str]:
         """Modules whose import closure the job depends on."""
         return [f"slay.experiments.{self.experiment}", ATTENTION.module(self.attention)]

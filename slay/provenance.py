@@ -4,7 +4,8 @@ A job depends on the files under `slay/` that it can import, no more. Their fing
 comments, docstrings, formatting and the version number. Modules that name, check or carry values
 but compute none are left out: a new line in the registry's table must not invalidate what was
 measured with the others. A registry entry is followed through its own path instead, and a job's
-parameters stand in its record.
+parameters stand in its record. Triton kernels count where they may compute, which a job on a CPU
+leaves to PyTorch.
 """
 
 from __future__ import annotations
@@ -41,24 +42,24 @@ CARRIES = (
     "registry",
 )
 LEFT_OUT = frozenset(f"slay.{name}" for name in CARRIES)
+KERNELS = "slay.ops.triton"  # how the names of the kernels' modules begin
 
 
-def fingerprint(modules: Iterable[str], *extra: str) -> str:
-    """Fingerprint of the import closure of some modules, and of further strings: 16 hex digits."""
+def fingerprint(modules: Iterable[str], *, kernels: bool = True) -> str:
+    """Fingerprint of the import closure of some modules, Triton kernels or not: 16 hex digits."""
     digest = hashlib.sha256()
-    for name in closure(modules):
+    for name in closure(modules, kernels=kernels):
         digest.update(f"{name} {_read(name)[0]}\n".encode())
-    for text in extra:
-        digest.update(f"{text}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def closure(modules: Iterable[str]) -> list[str]:
+def closure(modules: Iterable[str], *, kernels: bool = True) -> list[str]:
     """Modules that some modules can import, themselves included, sorted.
 
     Only those of this package and of the packages that `modules` name themselves: what a mechanism
     from outside shares with its neighbours counts, third parties do not. Imports inside functions
-    and relative ones count, and so do the packages on the way to a module.
+    and relative ones count, and so do the packages on the way to a module. Without `kernels`, those
+    of Triton and what only they import are left out.
     """
     seen: set[str] = set()
     waiting = list(modules)
@@ -70,12 +71,14 @@ def closure(modules: Iterable[str]) -> list[str]:
         for module in (name, *parents):
             if module in seen or module in LEFT_OUT:
                 continue
+            if not kernels and module.startswith(KERNELS):
+                continue
             seen.add(module)
             waiting.extend(_read(module)[1])
     return sorted(seen)
 
 
-def changed_files(modules: Iterable[str], commit: str) -> list[str]:
+def changed_files(modules: Iterable[str], commit: str, *, kernels: bool = True) -> list[str]:
     """Files of the import closure of some modules that count as changed since a commit.
 
     Raises `subprocess.SubprocessError` where git or the commit is not there.
@@ -84,7 +87,7 @@ def changed_files(modules: Iterable[str], commit: str) -> list[str]:
     _git("cat-file", "-e", f"{commit}^{{commit}}")
     there = set(_git("ls-tree", "-r", "--name-only", commit, PACKAGE.name).splitlines())
     changed = []
-    for name in closure(modules):
+    for name in closure(modules, kernels=kernels):
         path = _source(name)
         if path is None or not path.is_relative_to(root):
             continue
@@ -184,7 +187,24 @@ def _rules() -> str:
 def _digest(source: ast.Module | str) -> str:
     """Digest of a module's normalised source."""
     tree = ast.parse(source) if isinstance(source, str) else source
-    return hashlib.sha256(ast.unparse(_normalised(tree)).encode()).hexdigest()
+    return hashlib.sha256(_text(_normalised(tree)).encode()).hexdigest()
+
+
+def _text(value: Any) -> str:
+    """A syntax tree as text that is the same for every version of Python.
+
+    Fields that a version added are empty where nothing uses them; some versions put an empty text
+    into an f-string's format.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    if not isinstance(value, ast.AST):
+        return repr(value)
+    fields = dict(ast.iter_fields(value))
+    if isinstance(value, ast.JoinedStr):
+        fields["values"] = [v for v in value.values if getattr(v, "value", None) != ""]
+    used = (f"{k}={_text(v)}" for k, v in fields.items() if v is not None and v != [])
+    return f"{type(value).__name__}({','.join(used)})"
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from slay.errors import SlayError, unknown
+from slay.task_groups import PATHS
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+|\.<locals>)*")
@@ -137,72 +138,7 @@ ATTENTION = Registry(
     },
 )
 
-TASKS = Registry(
-    "task",
-    {
-        "copy": "slay.tasks.basic:Copy",
-        "sort": "slay.tasks.basic:Sort",
-        "reverse": "slay.tasks.basic:Reverse",
-        "retrieval": "slay.tasks.memory:Retrieval",
-        "kv_recall": "slay.tasks.memory:KeyValueRecall",
-        "first_token": "slay.tasks.memory:FirstToken",
-        "selective_copy": "slay.tasks.memory:SelectiveCopy",
-        "long_copy": "slay.tasks.long_range:LongCopy",
-        "distant_match": "slay.tasks.long_range:DistantMatch",
-        "multihop": "slay.tasks.long_range:MultiHop",
-        "stack": "slay.tasks.reasoning:Stack",
-        "induction": "slay.tasks.reasoning:Induction",
-        "pattern": "slay.tasks.reasoning:Pattern",
-        "counting": "slay.tasks.arithmetic:Counting",
-        "parity": "slay.tasks.arithmetic:Parity",
-        "addition": "slay.tasks.arithmetic:Addition",
-        "modular": "slay.tasks.arithmetic:Modular",
-        "bigram": "slay.tasks.pattern:Bigram",
-        "majority": "slay.tasks.pattern:Majority",
-        "noisy_copy": "slay.tasks.robustness:NoisyCopy",
-        "compression": "slay.tasks.robustness:Compression",
-        "histogram": "slay.tasks.aggregation:Histogram",
-        "mqar": "slay.tasks.recall:MultiQueryRecall",
-        "mad_in_context_recall": "slay.tasks.mad:InContextRecall",
-        "mad_noisy_recall": "slay.tasks.mad:NoisyRecall",
-        "mad_fuzzy_recall": "slay.tasks.mad:FuzzyRecall",
-        "mad_memorisation": "slay.tasks.mad:Memorisation",
-        "mad_selective_copying": "slay.tasks.mad:SelectiveCopying",
-        "mad_compression": "slay.tasks.mad:Reconstruction",
-    },
-)
-
-ATTENTION_CRITICAL = ["copy", "retrieval", "kv_recall", "first_token", "selective_copy"]
-ATTENTION_CRITICAL += ["long_copy", "distant_match", "multihop", "induction"]
-
-
-def task_groups() -> dict[str, list[str]]:
-    """Groups of tasks that can be asked for by one name: a category as "memory/*", and some of all.
-
-    "core" are the 22 of the study; "attention_critical" those of them that cannot be solved without
-    looking tokens up.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in TASKS.names():
-        groups.setdefault(f"{TASKS.module(name).rpartition('.')[2]}/*", []).append(name)
-    beyond = groups["recall/*"] + groups["mad/*"]
-    core = [name for name in TASKS.names() if name not in beyond]
-    return {**groups, "attention_critical": ATTENTION_CRITICAL, "core": core, "all": TASKS.names()}
-
-
-def expand_tasks(asked: list[str]) -> list[str]:
-    """The tasks that names and groups stand for; a group adds those that are not yet there.
-
-    Raises `UnknownNameError`.
-    """
-    groups = task_groups()
-    tasks: list[str] = []
-    for name in asked:
-        if not isinstance(name, str) or (name not in groups and name not in TASKS.names()):
-            raise unknown("task or group of tasks", name, [*TASKS.names(), *groups])
-        tasks += [task for task in groups.get(name, [name]) if name == task or task not in tasks]
-    return tasks
-
+TASKS = Registry("task", PATHS)
 
 EXPERIMENTS = Registry(
     "experiment",

@@ -1,18 +1,45 @@
-"""Which measurements of a run would be made, why, and how long they took last time."""
+"""Whether a record is current; which measurements of a run would be made, why, how long they took.
+
+A record is current if it was made with the parameters and the code that its job asks for: on a GPU
+the code with Triton kernels, on a CPU that without them. Where `device` is "auto", the record says
+which of them it ran on. Snakemake's plan, `slay stale`, tables, drafts and `slay publish` all ask
+`difference`.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from slay.config import Config
 from slay.jobs import Job, expand
 from slay.provenance import changed_files
 from slay.record import SCHEMA, Record, RecordError, read_record
+
+CODE = "code"  # as what differs; no parameter is called so
+
+
+def difference(asked: Mapping[str, Any], params: Mapping[str, Any], code: str, device: str) -> str:
+    """What makes a record another than its job asks for: a parameter, `CODE`, or "" for nothing.
+
+    `asked` is `Job.expected()`, as manifests have it; of the record there are the parameters, and
+    from its provenance the code's fingerprint and the device's name.
+    """
+    if params != asked["params"]:
+        for name in {**asked["params"], **params}:
+            if params.get(name) != asked["params"].get(name):
+                return name
+    return "" if code == asked["codes"].get(kind_of(device)) else CODE
+
+
+def kind_of(device: str) -> str:
+    """Kind of a device that a record names: "cpu", or "cuda" for the name of a GPU."""
+    return "cpu" if device == "cpu" else "cuda"
 
 
 @dataclass(frozen=True)
@@ -52,31 +79,33 @@ def to_be_renewed(jobs: Iterable[Job]) -> tuple[list[str], list[str]]:
     for job in jobs:
         try:
             data = json.loads(Path(job.path).read_bytes())
-            told = data["schema"], data["params"], data["provenance"]["code"]
+            made = data["provenance"]
+            differs = difference(job.expected(), data["params"], made["code"], made["device"])
+            older = data["schema"] != SCHEMA
         except ValueError:
             cut_short.append(job.path)
         except (OSError, LookupError, TypeError):
             continue
         else:
-            if told != (SCHEMA, job.params.model_dump(), job.code):
+            if older or differs:
                 others.append(job.path)
     return cut_short, others
 
 
 def why(job: Job, record: Record) -> str:
     """The setting or the files that changed since a record was made; "" if none did."""
-    asked = job.params.model_dump()
-    for name in {**asked, **record.params}:
-        before, now = record.params.get(name), asked.get(name)
-        if before != now:
-            return f"{name} was {before!r}, is {now!r}"
-    if record.provenance.code == job.code:
+    asked, made = job.expected(), record.provenance
+    name = difference(asked, record.params, made.code, made.device)
+    if not name:
         return ""
-    commit = record.provenance.commit
+    if name != CODE:
+        return f"{name} was {record.params.get(name)!r}, is {asked['params'].get(name)!r}"
+    commit = made.commit
     if commit is None:
         return "the code changed (the record names no commit)"
-    since = f"since {commit[:7]}" + (" and changes of its own" if record.provenance.dirty else "")
-    files = _changed(tuple(job.params.modules()), commit)
+    since = f"since {commit[:7]}" + (" and changes of its own" if made.dirty else "")
+    kernels = job.params.needs_kernels(kind_of(made.device))
+    files = _changed(tuple(job.params.modules()), commit, kernels)
     if files is None:
         return f"the code changed {since}, a commit that is not here"
     if not files:
@@ -85,8 +114,8 @@ def why(job: Job, record: Record) -> str:
 
 
 @cache
-def _changed(modules: tuple[str, ...], commit: str) -> tuple[str, ...] | None:
+def _changed(modules: tuple[str, ...], commit: str, kernels: bool) -> tuple[str, ...] | None:
     try:
-        return tuple(changed_files(modules, commit))
+        return tuple(changed_files(modules, commit, kernels=kernels))
     except (OSError, subprocess.SubprocessError):
         return None

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports Triton
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before anybody imports Triton
 
 import torch
 from hypothesis import settings

@@ -15,7 +15,8 @@ from slay.config import Config, load
 from slay.errors import SlayError
 from slay.jobs import expand
 from slay.params import PARAMS
-from slay.registry import ATTENTION, TASKS, task_groups
+from slay.registry import ATTENTION, TASKS
+from slay.task_groups import task_groups
 
 ROOT = Path(__file__).parents[1]
 BASE = {
@@ -56,7 +57,7 @@ def refused(data, *words):
     assert all(word in message for word in words), message
 
 
-@pytest.mark.parametrize("name", ["config", "smoke", "gpu", "language", "full"])
+@pytest.mark.parametrize("name", ["config", "smoke", "gpu", "borrowed", "language", "full"])
 def test_shipped_configurations_give_different_jobs(name):
     found = jobs(yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
     assert found

@@ -25,7 +25,8 @@ from slay.errors import SlayError
 from slay.flags import flags_of, parsed
 from slay.jobs import Job, expand, manifest
 from slay.params import PARAMS, Params
-from slay.registry import ATTENTION, TASKS, expand_tasks, task_groups
+from slay.registry import ATTENTION, TASKS
+from slay.task_groups import expand_tasks, task_groups
 
 BASE: dict[str, Any] = {
     "run": "trial",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_a_full_disk_stops_what_writes_tables_with_one_line(tmp_path):
     done = run(tmp_path, *QUALITY, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "record.json")
-    job = {"path": "record.json", "params": record.params, "code": record.provenance.code}
+    job = {"path": "record.json", "params": record.params, "codes": {"cpu": record.provenance.code}}
     (tmp_path / "manifest.json").write_text(json.dumps([job]))
     words = [SLAY, "collect", "manifest.json", "--table", "/dev/full", "--summary", "s.csv"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
@@ -67,6 +68,14 @@ def test_a_full_disk_stops_what_writes_tables_with_one_line(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("Error: ")
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_other_code_than_was_planned_is_one_line(tmp_path):
+    done = run(tmp_path, *QUALITY, "--device", "cpu", "--code", "0,1")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"Error: the code changed .*\(fingerprint 0 or 1, now \w{16}\); .*", line)
+    assert not os.listdir(tmp_path)
 
 
 def test_no_gpu_is_one_line(tmp_path):

@@ -10,7 +10,7 @@ from slay.cli.group import Group
 
 SECTIONS = {
     "Look": ("mechanisms", "tasks"),
-    "Measure": ("run", "kernels", "bench", "stale", "diff"),
+    "Measure": ("run", "measure", "kernels", "bench", "gpu", "stale", "diff"),
     "Train language models": ("train", "export", "generate", "data"),
     "From records to the paper, as the workflow does": (
         "collect",
@@ -25,6 +25,8 @@ SECTIONS = {
 HOMES = {  # of commands that live with what they run
     **dict.fromkeys(SECTIONS["Train language models"], "slay.training.language.commands"),
     "bench": "slay.experiments.kernels.commands",
+    "gpu": "slay.experiments.gpu.commands",
+    "measure": "slay.experiments.missing",
 }
 
 

@@ -35,18 +35,11 @@ def stale(configfile: Path, each: bool) -> None:
     """
     from collections import defaultdict
 
-    import yaml
-
-    from slay.config import load
+    from slay.config import read
     from slay.jobs import expand
     from slay.stale import due
 
-    try:
-        data = yaml.safe_load(configfile.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes or numbers that are none
-        line = " ".join(str(error).split())
-        raise SlayError(f"{configfile}: is no YAML ({line})") from error
-    config = load(data, str(configfile))
+    _, config = read(configfile)
     number = sum(map(len, expand(config).values()))
     found = list(due(config))
     groups = defaultdict(list)

@@ -76,7 +76,7 @@ def tasks(
     """
     from itertools import groupby
 
-    from slay.registry import expand_tasks
+    from slay.task_groups import expand_tasks
     from slay.tasks import page
 
     if show is not None:

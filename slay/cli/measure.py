@@ -89,7 +89,9 @@ def _command(name: str) -> click.Command:
             show_default=True,
             help="Threads to compute with.",
         ),
-        click.Option(["--code"], help="Refuse to run other code than this fingerprint's."),
+        click.Option(
+            ["--code"], help="Refuse to run other code than this fingerprint's; a,b: than these."
+        ),
         PLUGIN,
     ]
     command = click.Command(
@@ -116,7 +118,7 @@ def _run(name: str, values: dict[str, Any]) -> None:
         params,
         Path(out),
         threads=threads,
-        expected_code=code,
+        planned=() if code is None else code.split(","),
         progress=lambda line: click.echo(line, err=True),
     )
     shown = (f"{key} {value:.4g}" for key, value in record.metrics.items() if value is not None)

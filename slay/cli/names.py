@@ -35,7 +35,7 @@ def _tasks() -> list[str]:
 
 
 def _tasks_and_groups() -> list[str]:
-    from slay.registry import task_groups
+    from slay.task_groups import task_groups
 
     return [*_tasks(), *task_groups()]
 

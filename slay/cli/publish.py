@@ -158,13 +158,20 @@ def publish(folder: Path, name: str | None, dirty: bool) -> None:
     """Copy a whole run to results/published, to be kept in git.
 
     Its records, the command of each and what it printed. Papers that are built later, and `slay
-    diff`, set other runs beside it.
+    diff`, set other runs beside it. Of `slay gpu` the benchmark of the kernels goes there too, and
+    what was verified into the package.
 
     \b
     slay publish results/laptop
+    slay publish results/borrowed
     """
-    from slay.report.published import FOLDER, publish
+    from slay.report.published import FOLDER, publish, publish_benchmark, publish_devices
 
+    for copy in publish_devices(folder / "devices"):
+        click.echo(copy)
+    benchmark = folder / "kernels.jsonl"
+    if benchmark.is_file():
+        click.echo(publish_benchmark(benchmark, name, FOLDER, dirty=dirty))
     click.echo(publish(folder, name, FOLDER, dirty=dirty))
 
 
@@ -176,19 +183,25 @@ def publish(folder: Path, name: str | None, dirty: bool) -> None:
 def published(markdown: bool, write: Path | None) -> None:
     """List the runs that are kept in results/published.
 
+    Tables of their key numbers are followed by those of benchmarks of the kernels, and their
+    targets.
+
     \b
     slay published
     slay published --write README.md
     """
+    from slay.experiments.kernels.tables import markdown as targets
     from slay.report.keys import between, table
-    from slay.report.published import printed, published
+    from slay.report.published import benchmarks, printed, published
 
     runs = published()
-    if write is not None:
-        text = between(write, table(runs, printed()))
-        write.write_text(text, encoding="utf-8")
-    elif markdown:
-        click.echo(table(runs, printed()), nl=False)
+    if write is not None or markdown:
+        tables = [table(runs, printed()), *map(targets, benchmarks().values())]
+        text = "\n".join(filter(None, tables))
+        if write is None:
+            click.echo(text, nl=False)
+        else:
+            write.write_text(between(write, text), encoding="utf-8")
     elif not runs:
         click.echo("none yet: slay publish results/<run> adds one")
     else:

@@ -18,7 +18,7 @@ import torch
 from slay import plugins
 from slay.errors import SlayError
 from slay.experiments.guard import OutOfMemory, memory_guard
-from slay.experiments.result import Progress, Result
+from slay.experiments.result import Progress, Result, choose_device
 from slay.flags import words
 from slay.jobs import code
 from slay.params import LanguageParams
@@ -39,7 +39,8 @@ def run(params: LanguageParams, progress: Progress) -> Result:
     `corpus` is the start of the hash of the training text as a number: its first 52 bits. The
     curve has the loss of single steps, and that on the validation text every `eval_every` steps.
     """
-    key = json.dumps([params.model_dump(), code(params)], sort_keys=True)
+    fingerprint = code(params, choose_device(params.device).type)
+    key = json.dumps([params.model_dump(), fingerprint], sort_keys=True)
     folder = SCRATCH / hashlib.sha256(key.encode()).hexdigest()[:16]
     settings = settings_of(params, folder)
     status: dict[str, Any] = {}

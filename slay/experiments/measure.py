@@ -88,36 +88,6 @@ def _settle(call: Callable[[], object], device: torch.device, for_seconds: float
         seconds(call, device)
 
 
-class Graphs:
-    """Calls as CUDA graphs: their work on the GPU alone, without Python and launches.
-
-    All share one pool of memory, so that what one leaves behind lasts until the next is replayed.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device, self.stream = device, torch.cuda.Stream(device)
-        self.pool = torch.cuda.graph_pool_handle()
-
-    def of(self, call: Callable[[], object]) -> Callable[[], object]:
-        """The call as a graph; it has been made before, so that what is done once is done.
-
-        Raises RuntimeError for a call that waits for the GPU.
-        """
-        current = torch.cuda.current_stream(self.device)
-        self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
-            call()  # what each stream is given once
-        current.wait_stream(self.stream)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-                call()
-        except RuntimeError:
-            self.pool = torch.cuda.graph_pool_handle()  # a pool ends with its only graph
-            raise
-        return graph.replay
-
-
 def peak_memory(call: Callable[[], object], device: torch.device) -> int:
     """Most bytes that a call holds at once, above what was allocated before it; its result counts.
 

@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,24 +25,27 @@ from slay.registry import EXPERIMENTS
 
 
 def run_job(
-    params: Params, out: Path, *, threads: int, expected_code: str | None, progress: Progress
+    params: Params, out: Path, *, threads: int, planned: Collection[str], progress: Progress
 ) -> Record:
     """Measure, write the record to `out`, return it.
 
-    `expected_code` is the fingerprint that the workflow planned with: a job that would run other
-    code raises `SlayError` instead, so that an edit during a run never mixes two versions.
+    `planned` are the fingerprints that the workflow planned with, one a device that the job may run
+    on; empty: any. A job that would run other code raises `SlayError` instead, so that an edit
+    during a run never mixes two versions.
     """
     for module in params.modules():
         importlib.import_module(module)  # what is loaded from here on was there before the check
-    fingerprint = code(params)
-    if expected_code is not None and fingerprint != expected_code:
-        raise SlayError(
-            f"the code changed since this job was planned (fingerprint {expected_code}, now "
-            f"{fingerprint}); start the workflow again"
-        )
+    codes = {device: code(params, device) for device in params.devices}
     torch.set_num_threads(threads)
     with claimed(_gpus(params)):
-        record = _measured(params, fingerprint, threads, progress)
+        device = choose_device(params.device)
+        fingerprint = codes[device.type]
+        if planned and fingerprint not in planned:
+            raise SlayError(
+                "the code changed since this job was planned (fingerprint "
+                f"{' or '.join(planned)}, now {fingerprint}); start the workflow again"
+            )
+        record = _measured(params, device, fingerprint, threads, progress)
     write_record(out, record)
     return record
 
@@ -53,8 +57,9 @@ def _gpus(params: Params) -> int:
     return params.processes if isinstance(params, LanguageParams) else 1
 
 
-def _measured(params: Params, fingerprint: str, threads: int, progress: Progress) -> Record:
-    device = choose_device(params.device)
+def _measured(
+    params: Params, device: torch.device, fingerprint: str, threads: int, progress: Progress
+) -> Record:
     started = datetime.now(UTC)
     begin = time.perf_counter()
     try:

@@ -12,6 +12,7 @@ import pandas as pd
 from slay.errors import SlayError
 from slay.record import Record, read_record
 from slay.report.stats import interval
+from slay.stale import CODE, difference, kind_of
 
 PROVENANCE = ["code", "commit", "dirty", "device", "host", "platform", "processor", "cores"]
 PROVENANCE += ["threads", "python", "torch", "started", "seconds"]
@@ -91,12 +92,12 @@ def points(table: pd.DataFrame, records: Mapping[str, Record] | None = None) -> 
 
 def _stale(record: Record, job: dict[str, Any]) -> str:
     """Why a record is not the one that a manifest asks for; "" if it is."""
-    for name in {**job["params"], **record.params}:
-        asked, found = job["params"].get(name), record.params.get(name)
-        if asked != found:
-            return f"made with {name} = {found!r}, now {asked!r}"
-    if record.provenance.code != job["code"]:
-        return f"made with code {record.provenance.code}, now {job['code']}"
+    made = record.provenance
+    name = difference(job, record.params, made.code, made.device)
+    if name == CODE:
+        return f"made with code {made.code}, now {job['codes'].get(kind_of(made.device))}"
+    if name:
+        return f"made with {name} = {record.params.get(name)!r}, now {job['params'].get(name)!r}"
     return ""
 
 

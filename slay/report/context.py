@@ -1,4 +1,4 @@
-"""What every template may use."""
+"""What the paper's own templates, and the claims, may use."""
 
 from __future__ import annotations
 
@@ -8,29 +8,15 @@ from typing import Any
 
 import jinja2
 
-from slay.registry import task_groups
-from slay.report import scores
+from slay.report import groups, scores
+from slay.report.basics import basic
 from slay.report.claims import Claims, judge
 from slay.report.latex import Latex, escape
-from slay.report.published import configuration, others, printed
+from slay.report.published import configuration, others
 from slay.report.results import Estimate, Missing, Results
 from slay.report.shown import has_figure, has_table
 from slay.report.sources import FIGURES, TABLES
-
-
-def basic(results: Results) -> dict[str, Any]:
-    """What a table needs: the configuration and single numbers."""
-    return {
-        "config": results.config,
-        "draft": results.draft,
-        "value": results.value,
-        "worst": results.worst,
-        "least": results.least,
-        "beta": results.beta,
-        "bound": results.bound,
-        "tag": lambda name: Latex(f"\\protect\\hyperlink{{prov:{name}}}{{[{name}]}}"),
-        "printed": printed(),
-    }
+from slay.task_groups import task_groups
 
 
 def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[str, Any]:
@@ -47,7 +33,7 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
             results.axis("scaling", "seq_len", mode="decode"), default=Missing("scaling: decode")
         ),
         "growth": lambda name, metric: scores.growth(results, name, metric),
-        "solved": lambda name, group: scores.solved(results, name, group),
+        "solved": lambda name, group: groups.solved(results, name, group),
         "score": lambda name, group: scores.mean_score(results, name, task_groups()[group]),
         "measured": lambda *names: all(not results.summary(name).empty for name in names),
         "there": lambda *names: set(names) <= set(results.names),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slay.errors import SlayError
-from slay.report import scores
+from slay.report import groups, scores
 from slay.report.results import Estimate, Missing, Results
 
 Value = Estimate | Missing | float | int | None
@@ -65,7 +65,7 @@ def _growth(name: str) -> Callable[[Results], Value]:
 
 
 def _solved(name: str) -> Callable[[Results], Value]:
-    return lambda results: scores.solved(results, name, "attention_critical")
+    return lambda results: groups.solved(results, name, "attention_critical")
 
 
 def _perplexity(name: str) -> Callable[[Results], Value]:

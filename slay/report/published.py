@@ -23,6 +23,7 @@ import yaml
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import Job, expand
+from slay.provenance import commit
 from slay.record import Record, read_record, read_records
 from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
@@ -30,6 +31,7 @@ from slay.stale import due
 
 ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies
 FOLDER = ROOT / "results" / "published"
+DEVICES = ROOT / "slay" / "ops" / "triton" / "devices"  # files that ship with the package
 PRINTED = ROOT / "config" / "published.yaml"
 LEFT_OUT = {"analysis"}  # pictures without data or clock: any machine draws them again
 
@@ -74,6 +76,14 @@ class Published(Results):
             return {line["path"]: Record.model_validate(line["record"]) for line in lines}
         except (ValueError, KeyError, TypeError) as error:
             raise SlayError(f"{path}: broken records; run: git checkout {path}") from error
+
+
+class Measured(Published):
+    """A run as its records are, whether or not the workflow has made tables of them."""
+
+    def _records(self, experiment: str) -> dict[str, Record]:
+        paths = [job["path"] for job in self._json(f"manifests/{experiment}.json")]
+        return {path: read_record(self.folder / path) for path in paths}
 
 
 def published(folder: Path = FOLDER) -> list[Published]:
@@ -126,7 +136,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
     Raises `SlayError` where a record is missing or out of date, or was measured with uncommitted
     changes (unless `dirty`), and where another run has that name already.
     """
-    results = Results(run)
+    results = Measured(run)
     config = load(results.config, f"{run}/config.json")
     waiting = list(due(config))
     if waiting:
@@ -134,7 +144,11 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
             f"{run}: {len(waiting)} measurements are missing or out of date, the first is "
             f"{waiting[0].job.path} ({waiting[0].reason}); measure them, or see: slay stale"
         )
-    if results.machine["dirty"] and not dirty:
+    machine = results.machine
+    if machine["commit"] is None:  # a copy without git: its code, as was just seen, is this one's
+        head, changed = commit()
+        machine |= {"commit": head and head[:7], "dirty": bool(changed)}
+    if machine["dirty"] and not dirty:
         raise SlayError(
             f"{run}: measured with uncommitted changes, so that its commit does not say what ran; "
             "commit and measure again, or publish it as it is with --dirty"
@@ -157,11 +171,40 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
         "run": config.run,
         "title": config.title,
         "command": f"snakemake --cores all results --configfile {configuration(config.run)}",
-        **results.machine,
+        **machine,
     }
     text = json.dumps(about, indent=1, sort_keys=True) + "\n"
     (folder / "about.json").write_text(text, encoding="utf-8")
     return folder
+
+
+def publish_benchmark(file: Path, name: str | None, to: Path, *, dirty: bool = False) -> Path:
+    """Copy a benchmark's records, and its log, to `to`/kernels; returns the records' place.
+
+    Raises `SlayError` where there are none, and for uncommitted changes as `publish` does.
+    """
+    records = read_records(file)
+    if not records:
+        raise SlayError(f"{file}: has no records")
+    if any(record.provenance.dirty for record in records) and not dirty:
+        raise SlayError(
+            f"{file}: measured with uncommitted changes, so that its commit does not say what ran; "
+            "commit and measure again, or publish it as it is with --dirty"
+        )
+    copy = to / "kernels" / f"{name or _device_slug(records[0].provenance.device)}.jsonl"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".log", ".jsonl"):
+        if file.with_suffix(suffix).is_file():
+            shutil.copy(file.with_suffix(suffix), copy.with_suffix(suffix))
+    return copy
+
+
+def publish_devices(folder: Path, to: Path = DEVICES) -> list[Path]:
+    """Copy what `slay kernels verify` found of devices into the package; returns the copies."""
+    files = sorted(folder.glob("*.json"))
+    if files:
+        to.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy(file, to)) for file in files]
 
 
 def _line(job: Job, record: Record) -> str:
@@ -175,7 +218,7 @@ def _log(run: Path, made: Iterable[tuple[Job, Record]]) -> Iterable[str]:
         where = record.provenance
         yield f"# {where.started}, {where.seconds:.1f} s, {where.host}\n"
         yield f"$ slay run {shlex.join(job.argv)} --out {job.path}\n"
-        log = run / "logs" / Path(job.path).relative_to(run / "records").with_suffix(".log")
+        log = run / "logs" / Path(job.path.split("/", 3)[3]).with_suffix(".log")
         if log.is_file():
             yield log.read_text(encoding="utf-8", errors="replace").rstrip() + "\n"
         yield "\n"
@@ -186,6 +229,10 @@ def _slug(results: Results) -> str:
     device = results.machine["device"]
     if device == "cpu":
         return str(results.config["run"])
+    return _device_slug(device)
+
+
+def _device_slug(device: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", device.lower().removeprefix("nvidia")).strip("-")
 
 

@@ -208,7 +208,7 @@ class Results:
         return {
             **machine,
             "commit": " and ".join(commits) or None,
-            "dirty": bool(facts["dirty"].fillna(False).any()),
+            "dirty": bool(facts["dirty"].eq(True).any()),
             "date": last.date().isoformat(),
             "records": len(facts),
             "seconds": float(facts["seconds"].sum()),

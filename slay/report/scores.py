@@ -1,17 +1,15 @@
-"""Numbers made of several: scores by group of tasks, tasks solved, exponents of growth."""
+"""Numbers made of several: scores over tasks, lengths, exponents of growth."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from slay.registry import task_groups
 from slay.report.results import Estimate, Missing, Results
 from slay.report.stats import corrected, growth_exponent, interval, paired
 
 OPPONENT = "standard"
 LEVEL = 0.05
-SOLVED = 0.9
 
 
 def answers(results: Results) -> pd.DataFrame:
@@ -32,16 +30,6 @@ def lengths(results: Results) -> list[tuple[str, int]]:
     return list(frame[["task", "seq_len"]].drop_duplicates().itertuples(index=False, name=None))
 
 
-def groups(results: Results) -> dict[str, list[str]]:
-    """The groups of which this run has all tasks, without those that are made of others."""
-    there = {task for task, _ in lengths(results)}
-    return {
-        name.removesuffix("/*"): tasks
-        for name, tasks in task_groups().items()
-        if name not in ("core", "all") and there.issuperset(tasks)
-    }
-
-
 def mean_score(results: Results, attention: str, tasks: list[str]) -> Estimate | Missing:
     """Mean normalised score over some tasks, each at its first length, over the common seeds."""
     frame = answers(results)
@@ -53,19 +41,6 @@ def mean_score(results: Results, attention: str, tasks: list[str]) -> Estimate |
         return Missing(f"tasks: scores of {attention} on {', '.join(tasks)}")
     found = interval(table.mean(axis=0).to_numpy(float))
     return Estimate(found["mean"], found["sd"], int(found["n"]), found["low"], found["high"])
-
-
-def solved(results: Results, attention: str, group: str) -> int | Missing:
-    """How many tasks of a group have a mean accuracy of 0.9 or more, each at its first length."""
-    first = dict(reversed(lengths(results)))
-    count = 0
-    for task in task_groups()[group]:
-        where = {"attention": attention, "task": task, "seq_len": first.get(task)}
-        accuracy = results.value("tasks", "accuracy", **where)
-        if isinstance(accuracy, Missing):
-            return accuracy
-        count += accuracy.mean >= SOLVED
-    return count
 
 
 def like_opponent(results: Results) -> set[tuple[str, str, int]]:

@@ -36,3 +36,9 @@ FIGURES: dict[str, list[str]] = {
     "decision": ["analysis"],
     "language": ["language"],
 }
+
+
+def module_of(table: str) -> str:
+    """The module with what a table shows."""
+    name = "claims" if table.startswith("claims") else table.replace("-", "_")
+    return f"slay.report.tables.{name}"

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from slay.registry import ATTENTION_CRITICAL, TASKS, task_groups
+from slay.registry import TASKS
+from slay.task_groups import ATTENTION_CRITICAL, task_groups
 from slay.tasks.base import IGNORE, Task
 from slay.tasks.nulls import null_accuracies
 

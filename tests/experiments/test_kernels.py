@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
+import time
+
 import pytest
 import torch
 from click.testing import CliRunner
@@ -12,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import slay
 from slay.cli import main
 from slay.errors import SlayError
-from slay.experiments.kernels import bench, check, tables, work
+from slay.experiments.kernels import bench, check, tables, training, work
 from slay.experiments.kernels.contestants import Tokens
-from slay.experiments.kernels.settings import LONGEST, MAIN, Bench, KernelParams
+from slay.experiments.kernels.settings import LONGEST, MAIN, Bench, KernelParams, ModelParams
+from slay.experiments.kernels.training import TrainingStep
 from slay.experiments.measure import interleaved
 from slay.experiments.run import provenance
 from slay.record import Record, read_records
@@ -23,6 +29,7 @@ CPU = torch.device("cpu")
 TINY = [
     "--device", "cpu", "--dtype", "float32", "--n-heads", 1, "--head-dim", 4, "--rounds", 10,
     "--attention", MAIN, "--lengths", "8,16", "--backward-lengths", 8, "--contexts", "2,4",
+    "--batches", "2x6", "--n-layers", 1, "--vocab-size", 32,
 ]  # fmt: skip
 
 
@@ -43,6 +50,7 @@ def test_a_run_times_what_it_can_and_says_why_not(measured):
     records = read_records(out)
     assert {(r.params["mode"], r.params["seq_len"]) for r in records} == {
         ("forward", 8), ("forward", 16), ("forward_backward", 8), ("decode", 2), ("decode", 4),
+        ("training_step", 6), ("forward_backward", 6),
     }  # fmt: skip
     for r in records:
         backend = r.params["backend"]
@@ -66,7 +74,7 @@ def test_what_was_printed_is_logged_and_shown_again(measured):
     again = call("show", out)
     assert again.exit_code == 0
     assert again.output.strip() in log
-    assert again.output.count("not measured") == 6
+    assert again.output.count("not measured") == len(tables.verdicts([]))
     assert "nothing follows" in again.output
 
 
@@ -76,7 +84,11 @@ def test_what_was_printed_is_logged_and_shown_again(measured):
         (["--device", "cuda"], "this machine has no CUDA GPU"),
         (["--lengths", "8,x"], "'8,x': write numbers of tokens"),
         (["--lengths", "0"], "write numbers of tokens"),
-        (["--lengths", "", "--backward-lengths", "", "--contexts", ""], "nothing to time"),
+        (
+            ["--lengths", "", "--backward-lengths", "", "--contexts", "", "--batches", ""],
+            "nothing to time",
+        ),
+        (["--batches", "16x"], "'16x': write sequences and tokens"),
         (["--attention", "liner"], "did you mean 'linear'"),
         (["--option", "poli_dim=3"], "did you mean 'poly_dim'"),
         (["--option", "poly_dim=0"], "poly_dim"),
@@ -108,11 +120,11 @@ def test_show_wants_its_own_records(tmp_path):
 def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch):
     whole, groups = bench.Session._group, []
 
-    def interrupted(self, group, tokens):
+    def interrupted(self, group):
         groups.append(group)
         if len(groups) == 2:
             raise KeyboardInterrupt
-        return whole(self, group, tokens)
+        return whole(self, group)
 
     monkeypatch.setattr(bench.Session, "_group", interrupted)
     out = tmp_path / "kernels.json"
@@ -122,18 +134,28 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch):
     assert "interrupted; what was measured is kept" in done.stderr
 
 
-def test_without_time_all_is_left_out_and_named(tmp_path):
-    done = call("kernels", "--out", tmp_path / "k.json", *TINY, "--seconds", 0)
-    assert done.exit_code == 0
-    assert done.output.count("left out for lack of time") == len(_tiny().groups)
-    assert read_records(tmp_path / "k.json") == []
+def test_what_time_did_not_allow_is_named_and_done_by_the_next_start(tmp_path, monkeypatch):
+    out, some = tmp_path / "k.json", [*TINY, "--contexts", "", "--batches", ""]
+    done = call("kernels", "--out", out, *some, "--seconds", 0)
+    assert done.exit_code == 1
+    assert done.output.count("left out for lack of time") == 5
+    assert "with --resume" in done.stderr.splitlines()[-1]
+    assert read_records(out) == []
+    assert "is there already; --resume" in call("kernels", "--out", out, *some).stderr
+    done = call("kernels", "--out", out, *some, "--resume")
+    assert done.exit_code == 0, done.output
+    records = read_records(out)
+    assert {r.params["seq_len"] for r in records} == {8, 16}
+    monkeypatch.setattr(bench.Session, "_group", lambda self, group: 1 / 0)
+    assert call("kernels", "--out", out, *some, "--resume").exit_code == 0
+    assert read_records(out) == records
 
 
 def _tiny(**changes):
     base = KernelParams(
         attention="linear", device="cpu", dtype="float32", n_heads=1, head_dim=4, repeats=10
     )
-    lengths = {"lengths": (8, 16), "backward_lengths": (8,), "contexts": (2, 4)}
+    lengths = {"lengths": (8, 16), "backward_lengths": (8,), "contexts": (2, 4), "batches": ()}
     return Bench(base=base, mechanisms=("linear",), **{**lengths, **changes})
 
 
@@ -163,6 +185,47 @@ def test_a_contestant_that_fails_is_a_result(tmp_path, monkeypatch, error, statu
     )
 
 
+def dies(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_contestant_that_kills_its_process_costs_its_own_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(slay.get_attention_class("linear"), "attend", dies)
+    said = []
+    setting = _tiny(lengths=(8, 16), backward_lengths=(), contexts=())
+    records = bench.Session(setting, tmp_path / "k.json", said.append).run()
+    for r in records:
+        if r.params["backend"] == "flash":
+            assert r.metrics["latency_ms"] > 0
+        if r.params["backend"] == "torch":
+            assert (r.status, r.message) == (
+                "unsupported", "its process died: the process was ended by SIGKILL"
+            )  # fmt: skip
+    assert sum("died at linear by torch, forward of" in text for text in said) == 2
+
+
+def test_kernels_are_refused_where_their_check_dies_hangs_or_finds_an_error(tmp_path, monkeypatch):
+    def passed(calls, parent):
+        if calls[0].mode == "forward":
+            dies()
+        if calls[0].mode == "decode":
+            time.sleep(60)
+        return {"y": 1e-9, "dq": 0.5 if calls[0].attention == "linear" else 1e-8}
+
+    monkeypatch.setattr(bench, "_passed", passed)
+    setting = _tiny(seconds=2)
+    cuda = setting.base.model_copy(update={"device": "cuda"})
+    setting = dataclasses.replace(setting, base=cuda)
+    session = bench.Session(setting, tmp_path / "k.json", lambda text: None)
+    session._check(setting.groups)
+    why = {key.partition(", ")[2].partition(" ")[0]: text for key, text in session.refused.items()}
+    assert why["forward"] == "its check died: the process was ended by SIGKILL"
+    assert why["decode"] == "its check died: not done after 1 s"
+    assert why["forward_backward"].startswith("differs from PyTorch in float32: dq by 0.5")
+    exact = [key for key in session.errors if key not in session.refused]
+    assert [key.partition(" ")[0] for key in exact] == ["yat-spherical"]
+
+
 def tokens_of(length, dtype=torch.float32):
     draw = torch.Generator().manual_seed(0)
     return Tokens(*(torch.randn(1, 2, length, 8, generator=draw).to(dtype) for _ in range(4)))
@@ -190,72 +253,46 @@ def test_what_is_not_finite_is_refused(bad):
     assert check.refusal(found, torch.float32).startswith("differs")
 
 
-def kernel_launches(name, length, *, backward=False, head_dim=32, n_heads=2):
-    """The launches of a call, none of which is made."""
-    pytest.importorskip("triton", reason="the kernels need Triton")
-    from slay.ops.triton_linear import kernel_attention
+def test_bytes_are_those_of_inputs_outputs_and_states():
+    def moved(**asked):
+        params = KernelParams(**{"attention": "linear", "seq_len": 64, "batch_size": 3, **asked})
+        own = slay.get_attention_class(params.attention).heads_only(32, 8)
+        return work.work_of(params, own).bytes
 
-    mechanism = slay.get_attention_class(name).heads_only(head_dim, n_heads)
-    shape = (1, n_heads, length, head_dim)
-    q, k, v = (torch.empty(shape, dtype=torch.bfloat16, requires_grad=backward) for _ in range(3))
-    i = torch.arange(length).view(1, 1, -1)
-
-    def run():
-        recipe = mechanism.recipe(mechanism.prepare(q), mechanism.prepare(k), i, i)
-        y, _ = kernel_attention(q, k, v, recipe, causal=True)
-        if backward:
-            torch.autograd.grad(y, (q, k, v), torch.empty_like(y))
-
-    return mechanism, work.launched(run)
+    tokens = 2 * 3 * 8 * 64 * 32
+    assert moved() == 4 * tokens
+    assert moved(mode="forward_backward") == 12 * tokens
+    assert moved(mode="decode") == 3 * 8 * (2 * 4 * 32 * 33 + 4 * 2 * 32)
+    assert moved(attention=MAIN, backend="fla") == 2 * tokens + 2 * tokens * 1024 // 32
+    assert moved(attention="standard", mode="decode") == 2 * tokens + 4 * tokens // 64
 
 
-def test_bytes_are_those_that_the_kernels_move():
-    length, heads, d = 4096, 2, 32
-    mechanism, launches = kernel_launches(MAIN, length)
-    (M,) = {arguments["M"] for _, arguments in launches if "M" in arguments}
-    chunk = launches[0][1]["C"]
-    states = 4 * heads * M.state * (length // chunk)
-    tokens, sums = 2 * heads * length * d, 4 * heads * length
-    weights = sum(t.numel() * 4 for t in (mechanism.anchors, mechanism.omega, mechanism.numbers))
-    last = 4 * heads * M.state
-    expected = {
-        "chunk_states": 2 * tokens + states + weights,  # k, v
-        "scan_states": 2 * states + last,
-        "outputs": 4 * tokens + sums + states + 2 * weights,
-    }
-    assert {name: work.bytes_of(name, arguments) for name, arguments in launches} == expected
+def test_a_models_operations_are_about_those_that_pytorch_counts():
+    params = ModelParams(
+        attention="standard", backend="torch", mode="training_step", seq_len=32, batch_size=2,
+        n_heads=12, head_dim=64, n_layers=2, vocab_size=128, dtype="float32", device="cpu",
+    )  # fmt: skip
+    step = TrainingStep(params, CPU)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    own = slay.get_attention_class("standard").heads_only(64, 12)
+    found = work.work_of(params, own, step.n_parameters)
+    assert 0.95 < found.operations / counter.get_total_flops() < 1.05
+    assert found.bytes == 40 * step.n_parameters
 
 
-@pytest.mark.parametrize("name", ["linear", "performer", MAIN, "yat-quadratic", "yat-performer"])
-def test_operations_are_those_of_the_method(name):
-    """About what PyTorch counts for the same chunks, where scores are not halved.
-
-    The kernels' state of a quadratic has rows that monomials would share.
-    """
-    _, launches = kernel_launches(name, 1)
-    chunk = launches[0][1]["C"]
-    mechanism, launches = kernel_launches(name, 4 * chunk)
-    mechanism.chunk_size, mechanism.backend = chunk, "torch"
-    inputs = torch.randn(3, 1, 2, 4 * chunk, 32)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        mechanism.attend(*inputs)  # by PyTorch
-    found = sum(work.operations_of(*launch) for launch in launches)
-    assert 0.5 <= found / counter.get_total_flops() <= 1.5
-    _, both = kernel_launches(name, 4 * chunk, backward=True)
-    assert 2 * found < sum(work.operations_of(*launch) for launch in both) < 5 * found
-
-
-def test_exact_kernels_move_their_tokens_and_multiply_all_pairs():
-    pytest.importorskip("triton", reason="the kernels need Triton")
-    from slay.ops.triton_exact import exact_yat
-
-    params = KernelParams(attention="yat-spherical", seq_len=256, head_dim=32, n_heads=2)
-    q, k, v = torch.empty(3, 1, 2, 256, 32, dtype=torch.bfloat16)
-    launches = work.launched(lambda: exact_yat(q, k, v, 1e-3, causal=True, key_padding_mask=None))
-    exact = slay.get_attention_class("yat-spherical").heads_only(32, 2)
-    found = work.work_of(params, exact, launches)
-    assert found.operations == 2 * exact.operations(256)
-    assert found.bytes >= 4 * q.numel() * q.element_size()
+def test_pieces_of_logits_do_not_change_a_training_step(monkeypatch):
+    params = ModelParams(
+        attention="linear", backend="torch", mode="training_step", seq_len=16, batch_size=2,
+        n_heads=12, head_dim=64, n_layers=1, vocab_size=32, dtype="float32", device="cpu",
+    )  # fmt: skip
+    losses = []
+    for piece in (64, 7):
+        monkeypatch.setattr(training, "PIECE", piece)
+        step = TrainingStep(params, CPU)
+        losses.append([float(step()) for _ in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][2] < losses[0][0] - 0.1  # it learns by heart
 
 
 def test_a_floor_does_the_work_that_it_stands_for():
@@ -276,8 +313,10 @@ def test_rounds_end_where_time_does():
     assert [len(t) for t in times.values()] == [3, 3]
 
 
-def made(mode="forward", length=LONGEST, backend="triton", **metrics):
-    params = KernelParams(attention=MAIN, mode=mode, seq_len=length, backend=backend)
+def made(mode="forward", length=LONGEST, backend="triton", attention=MAIN, shape=None, **metrics):
+    params = KernelParams(
+        attention=attention, mode=mode, seq_len=length, backend=backend, **(shape or {})
+    )
     from datetime import UTC, datetime
 
     where = provenance("0" * 16, CPU, 1, datetime.now(UTC), 1.0)
@@ -293,28 +332,47 @@ def made(mode="forward", length=LONGEST, backend="triton", **metrics):
 
 def all_at(scale):
     """Records whose every number is `scale` times better than its target."""
+    steps = [
+        made("training_step", tokens, attention=name, ratio=bound / scale,
+             shape={"batch_size": sequences, "n_heads": 12, "head_dim": 64})
+        for sequences, tokens, bound in ((16, 1024, 1.15), (1, 16_384, 0.8), (1, 65_536, 0.35))
+        for name in ("yat-quadratic", MAIN)
+    ]  # fmt: skip
+    inside = [
+        made("forward_backward", tokens, attention="yat-quadratic", ratio=bound / scale,
+             shape={"batch_size": sequences, "n_heads": 12, "head_dim": 64})
+        for sequences, tokens, bound in ((16, 1024, 1.5), (1, 16_384, 0.5))
+    ]  # fmt: skip
     return [
         made(latency_ms=1.2 / scale, ratio=1 / (12 * scale), memory_ratio=1.8 / scale),
         made(length=int(4096 / scale), ratio=0.99),
         made(length=int(4096 / scale) // 2, ratio=1.01),
+        *inside,
         made("forward_backward", latency_ms=4 / scale),
         made("decode", 128, latency_ms=1.0),
         made("decode", LONGEST, latency_ms=1.2 / scale),
+        *steps,
+        made("forward", 512, "fla", "linear", kernels_ratio=0.1),
+        made("forward_backward", 512, "fla", "linear", kernels_ratio=1 / scale),
     ]
 
 
 def test_each_target_is_judged():
     for scale, said in ((1.01, "holds"), (0.9, "FAILS")):
         found = tables.verdicts(all_at(scale))
-        assert len(found) == 6
+        assert len(found) == 15
         assert all(str(verdict).startswith(said) for verdict in found), [*map(str, found)]
     text = tables.report(all_at(1.01))
     assert "nothing follows" not in text
-    assert text.count("holds") == 6
+    assert text.count("holds") == 15
+    lines = tables.markdown(all_at(1.01)).splitlines()
+    assert len(lines) == 2 + 15
+    assert "| forward at L = 131,072 | at most 1.2 ms | 1.188 ms | holds |" in lines
+    assert tables.markdown([]) == ""
 
 
 @given(st.dictionaries(st.integers(1, 20), st.floats(0.1, 10), min_size=1))
 def test_crossover_is_the_least_length_from_which_all_are_faster(ratios):
-    rows = {("forward", MAIN, "triton", n): made(length=n, ratio=r) for n, r in ratios.items()}
+    rows = [made(length=n, ratio=r) for n, r in ratios.items()]
     least = [n for n in ratios if all(r < 1 for m, r in ratios.items() if m >= n)]
     assert tables.crossover(rows) == min(least, default=float("inf"))

@@ -53,7 +53,9 @@ class Run:
             provenance=PROVENANCE,
         )
         write_record(path, record)
-        self.jobs.append({"path": str(path), "params": params.model_dump(), "code": "c0de"})
+        self.jobs.append(
+            {"path": str(path), "params": params.model_dump(), "codes": {"cpu": "c0de"}}
+        )
         return path
 
     def collect(self, **settings):
@@ -121,7 +123,7 @@ def test_stale_records_are_refused_and_marked_in_a_draft(run):
     stale_code = run.add(seed=1, metrics={"rel_l2": 0.2})
     fresh = run.add(seed=2, head_dim=8, metrics={"rel_l2": 0.3})
     run.jobs[0]["params"]["epsilon"] = 0.5
-    run.jobs[1]["code"] = "0ther"
+    run.jobs[1]["codes"] = {"cpu": "0ther", "cuda": "c0de"}
     draft = run.collect(draft=True).set_index("path")["stale"]
     assert draft.to_dict() == {str(stale_params): True, str(stale_code): True, str(fresh): False}
     for path, why in ((stale_params, r"epsilon = 0\.001, now 0\.5"), (stale_code, "code c0de")):

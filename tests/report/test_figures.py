@@ -67,7 +67,7 @@ def results(tmp_path_factory):
                     job.params,
                     folder / job.path,
                     threads=1,
-                    expected_code=None,
+                    planned=(),
                     progress=lambda line: None,
                 )
             (data / "manifest.json").write_text(manifest(jobs))

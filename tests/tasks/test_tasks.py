@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import slay
 from slay.cli import main
 from slay.errors import SlayError
-from slay.registry import task_groups
+from slay.task_groups import task_groups
 from slay.tasks.base import IGNORE
 from slay.tasks.nulls import null_accuracies
 from slay.tasks.page import drawing, page

@@ -62,6 +62,7 @@ def pretend(checkout, devices):
     result = "slay/experiments/result.py"
     checkout.edit(result, 'if name == "cuda" and not torch.cuda.is_available()', "if False")
     checkout.edit(result, "return torch.device(name)", 'return torch.device("cpu")')
+    checkout.edit("slay/experiments/run.py", "codes[device.type]", 'codes["cuda"]')
     checkout.env.update(CUDA_VISIBLE_DEVICES=devices)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 
 import pytest
 from conftest import BIN, SMOKE, Checkout
+
+from slay.jobs import code
+from slay.params import QualityParams
 
 pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
 
@@ -71,6 +75,42 @@ def test_shared_op_reruns_no_exact_mechanism(checkout):
     measured = checkout.measured()
     assert any(" linear/" in job for job in measured)
     assert not any("tasks standard/" in job for job in measured)
+
+
+def edit_kernels(checkout):
+    """Add a statement to every file of the kernels."""
+    for pattern in ("triton_*.py", "triton/**/*.py"):
+        for path in (checkout.path / "slay/ops").glob(pattern):
+            path.write_text(f"{path.read_text()}\nEDITED = 1\n")
+
+
+def test_kernels_rerun_nothing_of_a_cpu(checkout):
+    edit_kernels(checkout)
+    assert checkout.planned() == set()
+
+
+def test_kernels_rerun_what_ran_on_a_gpu(checkout):
+    """With `device: auto` records say where they were made; one here says on a GPU."""
+    auto = ("--config", "device=auto")
+    here = "results/smoke/records/quality/linear/isotropic-d16-L128/seed0.json"
+    on_gpu = QualityParams(attention="linear", head_dim=16, seq_len=128)
+    for path in checkout.records():
+        record = json.loads(path.read_text())
+        record["params"]["device"] = "auto"
+        if path == checkout.path / here:
+            record["provenance"] |= {"device": "NVIDIA H100", "code": code(on_gpu, "cuda")}
+        path.write_text(json.dumps(record))
+    assert checkout.measured(*auto) == set()
+    edit_kernels(checkout)
+    assert checkout.measured(*auto) == {"quality linear/isotropic-d16-L128/seed0"}
+    done = checkout.run("-n", here, "--configfile", SMOKE, *auto)  # asked for by its path
+    assert "quality linear/isotropic-d16-L128/seed0" in done.stdout
+
+
+def test_groups_of_tasks_rerun_what_shows_them(checkout):
+    checkout.edit("slay/task_groups.py", '"induction"]', '"induction", "stack"]')
+    shown = {"table tasks", "table runs", "table claims", "table claims-ours", "figure training"}
+    assert checkout.planned() == {*shown, "the paper"}
 
 
 def test_one_task_file(checkout):

@@ -2,6 +2,8 @@
 
 
 rule run_ablation:
+    input:
+        out_of_date("ablation"),
     output:
         f"{RUN}/records/ablation/{{job}}.json",
     log:

@@ -2,6 +2,8 @@
 
 
 rule run_analysis:
+    input:
+        out_of_date("analysis"),
     output:
         f"{RUN}/records/analysis/{{job}}.json",
     log:

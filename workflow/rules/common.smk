@@ -35,7 +35,7 @@ if not workflow.deployment_settings.deployment_method:
 from slay.config import load
 from slay.errors import SlayError
 from slay import plugins
-from slay.jobs import digest, expand, manifest
+from slay.jobs import digest, expand, plans
 
 try:
     CONFIG = load(config)
@@ -57,9 +57,7 @@ def here(path):
 
 
 # What the report reads beside records, so small that it is written as it should be.
-PLANS = {f"{HERE}/manifests/{name}.json": manifest(jobs) for name, jobs in JOBS.items()}
-SETTINGS = {**CONFIG.model_dump(), "experiments": config["experiments"]}  # and defaults
-PLANS[f"{HERE}/config.json"] = json.dumps(SETTINGS, sort_keys=True) + "\n"
+PLANS = {f"{HERE}/{name}": text for name, text in plans(CONFIG, config, JOBS).items()}
 
 
 def write_plan(path, log):
@@ -79,15 +77,16 @@ def job(wildcards, experiment):
     return BY_PATH[f"{RUN}/records/{experiment}/{wildcards.job}.json"]
 
 
-# Snakemake reruns a job whose params changed only where they come from the wildcards alone.
+# Snakemake does not remember params that take `output`. It need not: a record says what it was made
+# with, and slay/stale.py whether that is what is asked for (see out_of_date).
 def arguments(experiment):
     """The measurement's command line, after `slay run`."""
-    return lambda wildcards: shlex.join(job(wildcards, experiment).argv)
+    return lambda wildcards, output: shlex.join(job(wildcards, experiment).argv)
 
 
 def code(experiment):
-    """Fingerprint of the code that the measurement depends on."""
-    return lambda wildcards: job(wildcards, experiment).code
+    """Fingerprints of the code that the measurement may run: one, or one a device for "auto"."""
+    return lambda wildcards, output: ",".join(job(wildcards, experiment).codes.values())
 
 
 def processes(wildcards):

@@ -2,6 +2,8 @@
 
 
 rule run_language:
+    input:
+        out_of_date("language"),
     output:
         f"{RUN}/records/language/{{job}}.json",
     log:

@@ -2,6 +2,8 @@
 
 
 rule run_max_context:
+    input:
+        out_of_date("max_context"),
     output:
         f"{RUN}/records/max_context/{{job}}.json",
     log:

@@ -2,6 +2,8 @@
 
 
 rule run_quality:
+    input:
+        out_of_date("quality"),
     output:
         f"{RUN}/records/quality/{{job}}.json",
     log:

@@ -8,11 +8,13 @@ from snakemake.io import IOFile
 
 from slay.stale import to_be_renewed
 
-OTHERS = []  # files that are there and are not this run's
+STALE = set()  # records that are there and are not what is asked for
+OTHERS = []  # other files that are there and are not this run's
 if workflow.is_main_process:
-    cut_short, OTHERS = to_be_renewed(
+    cut_short, stale = to_be_renewed(
         replace(job, path=here(job.path)) for job in BY_PATH.values()
     )
+    STALE.update(stale)
     for path in cut_short:
         os.replace(path, f"{path}.cut-short")
         print(f"{path}: cut short; put aside, to be measured again", file=sys.stderr)
@@ -22,6 +24,18 @@ if workflow.is_main_process:
     OTHERS.extend(made_of_others())
 
 ME = Path(".snakemake/slay.pid")
+
+
+def out_of_date(experiment):
+    """No input file, but word for Snakemake to make a record again that is not what is asked for."""
+
+    def look(wildcards):
+        path = f"{HERE}/records/{experiment}/{wildcards.job}.json"
+        if path in STALE:
+            workflow.dag.forcefiles.add(path)
+        return []
+
+    return look
 
 
 def renewed(targets):

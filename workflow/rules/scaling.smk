@@ -2,6 +2,8 @@
 
 
 rule run_scaling:
+    input:
+        out_of_date("scaling"),
     output:
         f"{RUN}/records/scaling/{{job}}.json",
     log:

@@ -2,6 +2,8 @@
 
 
 rule run_tasks:
+    input:
+        out_of_date("tasks"),
     output:
         f"{RUN}/records/tasks/{{job}}.json",
     log:

@@ -1,16 +1,81 @@
-"""What is timed must be right: our kernels against our PyTorch code in float32."""
+"""What is timed must be right, and live: our kernels against our PyTorch code in float32."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention
-from slay.experiments.kernels.contestants import Tokens
-from slay.experiments.kernels.settings import Mode
+from slay.experiments.kernels.contestants import Tokens, by_kernels, call_of, mechanism_of
+from slay.experiments.kernels.graphs import Graph
+from slay.experiments.kernels.settings import Bench, KernelParams, Mode, ModelParams
 
 LENGTH = 2200  # more than a chunk of states, and no multiple of one
 BOUNDS = {torch.bfloat16: 2e-2, torch.float16: 2e-2, torch.float32: 1e-4}
+
+
+class Subject(NamedTuple):
+    """Kernels that are checked together."""
+
+    attention: str
+    mode: Mode
+    n_heads: int
+    head_dim: int
+
+    def __str__(self) -> str:
+        heads = f"{self.n_heads} heads of {self.head_dim}"
+        return f"{self.attention} by triton, {self.mode} of {heads}"
+
+
+def subject(params: KernelParams) -> Subject:
+    """The kernels that a call is computed by; a model's step goes forward and backward."""
+    mode: Mode = "forward_backward" if params.mode == "training_step" else params.mode
+    return Subject(params.attention, mode, params.n_heads, params.head_dim)
+
+
+def subjects(bench: Bench) -> dict[Subject, list[KernelParams]]:
+    """All kernels of a benchmark, each with the calls of it that will be timed."""
+    found: dict[Subject, list[KernelParams]] = {}
+    for group in bench.groups:
+        for contestant in bench.contestants(group):
+            for length in group.lengths:
+                params = bench.params(group, length, contestant)
+                if params.backend == "triton":
+                    calls = found.setdefault(subject(params), [])
+                    calls += [params] if params not in calls else []
+    return found
+
+
+def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, float]:
+    """The errors of some kernels that have then lived through all their calls, as graphs too.
+
+    To be run in a process of its own. A model's step is left to the process that times it.
+    """
+    first = calls[0]
+    mode, dtype = subject(first).mode, getattr(torch, first.dtype)
+    with torch.set_grad_enabled(mode == "forward_backward"):
+        tokens = Tokens.drawn(first.shape._replace(batch_size=1), LENGTH, dtype, device)
+        reference = mechanism_of(first, "torch").to(device)
+        found = errors(by_kernels(first, tokens), reference, tokens, mode)
+        del tokens, reference
+        for params in calls:
+            if not isinstance(params, ModelParams):
+                _live_through(params, device)
+    return found
+
+
+def _live_through(params: KernelParams, device: torch.device) -> None:
+    dtype = getattr(torch, params.dtype)
+    call = call_of(params, Tokens.drawn(params.shape, params.seq_len, dtype, device))
+    call()
+    torch.cuda.synchronize(device)
+    graph = Graph(call, device)
+    for _ in range(3):
+        graph()
+    torch.cuda.synchronize(device)
 
 
 def errors(own: Attention, reference: Attention, tokens: Tokens, mode: Mode) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,15 +14,20 @@ import click
 from slay.errors import SlayError
 from slay.experiments.kernels.settings import (
     BACKWARD_LENGTHS,
+    BATCHES,
     CONTEXTS,
     LENGTHS,
     MECHANISMS,
+    Batch,
     Bench,
     Dtype,
     KernelParams,
 )
 from slay.flags import parsed
+from slay.record import Record, read_records
 from slay.registry import ATTENTION
+
+RUN = ("lengths", "backward_lengths", "contexts", "batches", "n_layers", "vocab_size", "seconds")
 
 
 class Lengths(click.ParamType):
@@ -41,6 +47,21 @@ class Lengths(click.ParamType):
         return tuple(dict.fromkeys(found))
 
 
+class Batches(click.ParamType):
+    """Batches of a model, as in 16x1024,1x16384; nothing for none."""
+
+    name = "batches"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Batch, ...]:
+        if isinstance(value, tuple):
+            return value
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        found = [re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", word) for word in words]
+        if not all(found):
+            self.fail(f"{value!r}: write sequences and tokens, as in 16x1024", param, ctx)
+        return tuple(dict.fromkeys(Batch(int(f[1]), int(f[2])) for f in found if f is not None))
+
+
 def _lengths(flag: str, name: str, default: tuple[int, ...], text: str) -> Any:
     shown = ",".join(map(str, default))
     return click.option(flag, name, type=Lengths(), default=shown, show_default=True, help=text)
@@ -55,6 +76,7 @@ def bench() -> None:
     slay bench show results/published/kernels/h100.jsonl
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # children are to start CUDA
 
 
 @bench.command()
@@ -84,28 +106,51 @@ def bench() -> None:
 @_lengths("--lengths", "lengths", LENGTHS, "Lengths of the forward pass.")
 @_lengths("--backward-lengths", "backward_lengths", BACKWARD_LENGTHS, "Of forward and backward.")
 @_lengths("--contexts", "contexts", CONTEXTS, "Tokens before the one that is decoded.")
+@click.option(
+    "--batches", type=Batches(), default=",".join(map(str, BATCHES)), show_default=True,
+    help="Sequences x tokens of a training step of GPT-2 small, and of its attention alone.",
+)  # fmt: skip
+@click.option(
+    "--n-layers", type=click.IntRange(min=1), default=12, show_default=True,
+    help="Layers of that model.",
+)  # fmt: skip
+@click.option(
+    "--vocab-size", type=click.IntRange(min=2), default=50_304, show_default=True,
+    help="Tokens that it knows.",
+)  # fmt: skip
 @click.option("--rounds", "repeats", default=20, show_default=True, help="Rounds, in turns.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0), default=450.0, show_default=True,
     help="What has not begun by then is left out.",
 )  # fmt: skip
-def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **asked: Any) -> None:
+@click.option("--resume", is_flag=True, help="Go on with what --out does not have yet.")
+def kernels(
+    out: Path,
+    attention: tuple[str, ...],
+    options: tuple[str, ...],
+    resume: bool,
+    **asked: Any,
+) -> None:
     """Time the kernels beside their competitors.
 
     These are PyTorch's fused attention, our PyTorch code, flash-linear-attention if it is installed
     and the exact kernel. Each of our kernels is first compared with our PyTorch code in float32,
     and not timed if it differs. All contestants of a length, a copy of the same bytes and a matrix
-    product of as many operations are timed in turns. Targets are judged at the end.
+    product of as many operations are timed in turns. So are training steps of a language model.
+    Targets are judged at the end; what was left out for lack of time makes the command fail.
 
     \b
     slay bench kernels --device cuda --out results/published/kernels/h100.jsonl
+    slay bench kernels --device cuda --out results/published/kernels/h100.jsonl --resume
     """
-    run = {name: asked.pop(name) for name in ("lengths", "backward_lengths", "contexts", "seconds")}
+    run = {name: asked.pop(name) for name in RUN}
     names = tuple(dict.fromkeys(ATTENTION.canonical(name) for name in attention))
     log = out.with_suffix(".log")
-    for path in (out, log):
+    for path in () if resume else (out, log):
         if path.exists():
-            raise SlayError(f"{path}: is there already; move it away or name another --out")
+            raise SlayError(
+                f"{path}: is there already; --resume completes it, or name another --out"
+            )
     if log == out:
         raise SlayError(f"{out}: the log is called so; name another --out")
     base = parsed(KernelParams, {"attention": names[0], "options": options, **asked})
@@ -115,11 +160,14 @@ def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **a
         command=shlex.join(["slay", *sys.argv[1:]]),
         **run,
     )
-    if not (setting.lengths or setting.backward_lengths or setting.contexts):
-        raise SlayError("--lengths, --backward-lengths and --contexts are empty: nothing to time")
+    if not setting.groups:
+        raise SlayError(
+            "--lengths, --backward-lengths, --contexts and --batches are empty: nothing to time"
+        )
+    before = read_records(out) if resume and out.exists() else []
     import torch
 
-    if base.device == "cuda" and not torch.cuda.is_available():
+    if base.device == "cuda" and not _sees_a_gpu():
         raise SlayError(
             "--device cuda: this machine has no CUDA GPU that PyTorch sees; "
             "--device cpu tries the benchmark itself, with short --lengths"
@@ -127,7 +175,19 @@ def kernels(out: Path, attention: tuple[str, ...], options: tuple[str, ...], **a
     _check(setting)
     if base.device == "cpu":
         torch.set_num_threads(1)
-    _measure(setting, out, log)
+    _measure(setting, out, log, before)
+
+
+def _sees_a_gpu() -> bool:
+    """Whether PyTorch sees a GPU; a child looks, and this process leaves it to its children."""
+    import torch
+
+    from slay.experiments.isolated import Died, run
+
+    try:
+        return run(lambda parent: torch.cuda.is_available(), lambda text: None, seconds=60)
+    except Died:
+        return False
 
 
 def _check(setting: Bench) -> None:
@@ -141,16 +201,16 @@ def _check(setting: Bench) -> None:
         if not any(option in options_of(cls) for cls in classes):
             raise unknown_option(classes[0], option)
     for name in setting.mechanisms:
-        mechanism_of(setting.params("forward", 1, name, "torch"), "torch")
+        mechanism_of(setting.base.model_copy(update={"attention": name}), "torch")
 
 
-def _measure(setting: Bench, out: Path, log: Path) -> None:
+def _measure(setting: Bench, out: Path, log: Path, before: list[Record]) -> None:
     from slay.experiments.kernels.bench import Session
     from slay.experiments.kernels.tables import report
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        file = log.open("w", encoding="utf-8", buffering=1)
+        file = log.open("a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise SlayError(f"{log}: cannot be written ({error.strerror})") from error
     with file:
@@ -160,7 +220,7 @@ def _measure(setting: Bench, out: Path, log: Path) -> None:
             print(text, file=file)
 
         say(f"$ {setting.command}")
-        session = Session(setting, out, say)
+        session = Session(setting, out, say, before)
         try:
             session.run()
         except KeyboardInterrupt:
@@ -172,6 +232,11 @@ def _measure(setting: Bench, out: Path, log: Path) -> None:
             for what in session.left_out:
                 say(f"left out for lack of time: {what}", err=False)
         say(f"{out}: {len(session.records)} records", err=False)
+    if session.left_out:
+        raise SlayError(
+            f"{len(session.left_out)} of {len(setting.groups)} groups were left out; "
+            "the same command with --resume goes on with them"
+        )
 
 
 @bench.command()
@@ -183,7 +248,6 @@ def show(file: Path) -> None:
     slay bench show results/published/kernels/h100.jsonl
     """
     from slay.experiments.kernels.tables import report
-    from slay.record import read_records
 
     records = read_records(file)
     other = next((r.experiment for r in records if r.experiment != "kernels"), None)

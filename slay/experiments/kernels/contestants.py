@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from slay.attention.layer import Attention
 from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError
-from slay.experiments.kernels.settings import KernelParams
+from slay.experiments.kernels.settings import KernelParams, Shape
 from slay.experiments.result import heads_only
 
 Call = Callable[[], Any]
@@ -27,6 +27,13 @@ class Tokens(NamedTuple):
     k: Tensor
     v: Tensor
     g: Tensor
+
+    @classmethod
+    def drawn(cls, shape: Shape, length: int, dtype: torch.dtype, device: torch.device) -> Tokens:
+        """Standard normal ones, the same every time on a device of that kind."""
+        size = (shape.batch_size, shape.n_heads, length, shape.head_dim)
+        draw = torch.Generator(device).manual_seed(0)
+        return cls(*(torch.randn(size, generator=draw, device=device).to(dtype) for _ in range(4)))
 
     def first(self, length: int) -> Tokens:
         """The first tokens only."""
@@ -45,15 +52,12 @@ def mechanism_of(params: KernelParams, backend: str) -> Attention:
 
 
 def by_kernels(params: KernelParams, tokens: Tokens) -> Attention:
-    """The mechanism by our kernels, none of which is launched yet.
+    """The mechanism by our kernels, which have computed a few tokens.
 
     Raises `SlayError` where there are none, or where they cannot take such tokens.
     """
-    from slay.ops.triton_compile import launches
-
     mechanism = mechanism_of(params, "triton").to(tokens.q.device)
-    few = tokens.first(16)
-    launches(lambda: mechanism.attend(*few.qkv))
+    mechanism.attend(*tokens.first(16).qkv)
     if mechanism.backend_used != "triton":
         raise SlayError(f"{params.attention} has no kernels")
     return mechanism

@@ -1,9 +1,10 @@
-"""What a benchmark of kernels measures: one record a contestant, mode and length."""
+"""What a benchmark of kernels measures: one record a contestant, mode, shape and length."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -11,17 +12,42 @@ from slay.params import HeadDim, Params, Rounds, Whole
 from slay.registry import ATTENTION
 
 Backend = Literal["triton", "torch", "flash", "cudnn", "fla"]
-Mode = Literal["forward", "forward_backward", "decode"]
+Mode = Literal["forward", "forward_backward", "decode", "training_step"]
 Dtype = Literal["bfloat16", "float16", "float32"]
+Contestant = tuple[str, Backend]  # a mechanism, and what computes it
 
-MAIN = "yat-performer-anchor"  # whose speed the targets are about
+MAIN = "yat-performer-anchor"  # whose speed most targets are about
+SHORT = "yat-quadratic"  # at the sizes at which models are trained
 EXACT = "yat-spherical"
 OPPONENT = "standard"
 LONGEST = 131_072
-MECHANISMS = (MAIN, "yat-quadratic", "yat-performer", "linear")
+MECHANISMS = (MAIN, SHORT, "yat-performer", "linear")
+TRAINED = (SHORT, MAIN, "linear")  # in models, beside the opponent
 LENGTHS = tuple(2**n for n in range(9, 18))  # 512, ..., 131072
 BACKWARD_LENGTHS = (2048, 16_384, LONGEST)
 CONTEXTS = (128, LONGEST)
+
+
+class Shape(NamedTuple):
+    """A batch without its length."""
+
+    batch_size: int
+    n_heads: int
+    head_dim: int
+
+
+class Batch(NamedTuple):
+    """What a model is trained on in one step: sequences, and the tokens of each."""
+
+    sequences: int
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.sequences}x{self.tokens}"
+
+
+MODEL_HEADS, MODEL_HEAD_DIM = 12, 64  # of GPT-2 small
+BATCHES = (Batch(16, 1024), Batch(1, 16_384), Batch(1, 65_536))
 
 
 class KernelParams(Params):
@@ -34,7 +60,10 @@ class KernelParams(Params):
         description="Our kernels, our PyTorch code, PyTorch's fused kernels or fla's.",
     )
     seq_len: Whole = Field(LONGEST, description="Sequence length L; tokens before it in decoding.")
-    mode: Mode = Field("forward", description="The output, its gradients too, or one token more.")
+    mode: Mode = Field(
+        "forward",
+        description="The output, its gradients too, one token more, or a step of a model.",
+    )
     dtype: Dtype = Field("bfloat16", description="Of q, k and v.")
     batch_size: Whole = Field(1, description="Sequences a batch.")
     n_heads: Whole = Field(8, description="Number of heads.")
@@ -46,8 +75,34 @@ class KernelParams(Params):
         """Who is timed."""
         return f"{self.attention} by {self.backend}"
 
+    @property
+    def key(self) -> str:
+        """Who is timed, and on what."""
+        return f"{self.label}, {self.mode} of {self.batch_size} x {self.n_heads} heads of " + (
+            f"{self.head_dim} at L = {self.seq_len:,}"
+        )
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.batch_size, self.n_heads, self.head_dim)
+
+    def needs_kernels(self, device: str) -> bool:
+        return True  # they are what is measured
+
     def modules(self) -> list[str]:
         return ["slay.experiments.kernels.bench", ATTENTION.module(self.attention)]
+
+
+class ModelParams(KernelParams):
+    """One training step of a GPT: forward, backward and AdamW, under autocast."""
+
+    n_layers: Whole = Field(12, description="Layers of the model.")
+    vocab_size: Whole = Field(50_304, description="Tokens that the model knows.")
+
+
+def params_of(data: dict[str, Any]) -> KernelParams:
+    """The parameters that a record gives."""
+    return (ModelParams if data.get("mode") == "training_step" else KernelParams)(**data)
 
 
 class Group(NamedTuple):
@@ -55,7 +110,14 @@ class Group(NamedTuple):
 
     mode: Mode
     lengths: tuple[int, ...]
+    shape: Shape
     fla: bool = False  # flash-linear-attention, beside our kernels for the same features
+
+    def __str__(self) -> str:
+        shape = "{} x {} heads of {}".format(*self.shape)
+        lengths = ", ".join(f"{length:,}" for length in self.lengths)
+        fla = ", flash-linear-attention" if self.fla else ""
+        return f"{self.mode} of {shape} at L = {lengths}{fla}"
 
 
 @dataclass(frozen=True)
@@ -67,31 +129,58 @@ class Bench:
     lengths: tuple[int, ...] = LENGTHS
     backward_lengths: tuple[int, ...] = BACKWARD_LENGTHS
     contexts: tuple[int, ...] = CONTEXTS
+    batches: tuple[Batch, ...] = BATCHES  # of a model's training step
+    n_layers: int = 12
+    vocab_size: int = 50_304
     seconds: float = 450.0  # what has not begun by then is left out
     command: str = ""
 
     @property
     def groups(self) -> list[Group]:
-        """What is timed in the same rounds; what matters most first, what compiles longest last."""
-        forward = [Group("forward", (n,)) for n in sorted(self.lengths, reverse=True)]
-        backward = [
-            Group("forward_backward", (n,)) for n in sorted(self.backward_lengths, reverse=True)
-        ]
-        decode = [Group("decode", self.contexts)] if self.contexts else []
-        fla = [group._replace(fla=True) for group in (*forward[:1], *backward[:1])]
-        return [*forward[:1], *backward[:1], *decode, *forward[1:], *backward[1:], *fla]
+        """What is timed in the same rounds; what matters most first."""
+        shape = self.base.shape
+        forward = [Group("forward", (n,), shape) for n in _falling(self.lengths)]
+        backward = [Group("forward_backward", (n,), shape) for n in _falling(self.backward_lengths)]
+        decode = [Group("decode", self.contexts, shape)] if self.contexts else []
+        steps = [_of_model("training_step", batch) for batch in self.batches]
+        inside = [_of_model("forward_backward", batch) for batch in self.batches]
+        fla = [g._replace(fla=True) for g in (*forward[:1], *backward[:1], *inside[:2])]
+        first = [*forward[:1], *backward[:1], *steps[:1], *inside[:1], *decode]
+        return [*first, *forward[1:], *backward[1:], *steps[1:], *inside[1:], *fla]
 
-    def contestants(self, group: Group) -> list[tuple[str, Backend]]:
+    def contestants(self, group: Group) -> list[Contestant]:
         """Mechanisms and what computes them, in the order of every table."""
+        fused: list[Contestant] = [(OPPONENT, "flash"), (OPPONENT, "cudnn")]
+        if group.mode == "training_step":
+            ours: Backend = "triton" if self.base.device == "cuda" else "torch"
+            return [*((name, ours) for name in self._known(TRAINED)), *fused[:1]]
         if group.fla:
-            some = [name for name in (MAIN, "linear") if name in self.mechanisms]
-            return [(name, backend) for name in some for backend in ("triton", "fla")]
-        ours: list[tuple[str, Backend]] = [(name, "triton") for name in self.mechanisms]
-        ours += [(name, "torch") for name in self.mechanisms[:2]]  # it takes long
+            own_too: tuple[Backend, ...] = ("triton", "fla")
+            return [(name, by) for name in self._known((MAIN, "linear")) for by in own_too]
+        if group.shape != self.base.shape:  # a model's
+            return [*((name, "triton") for name in self._known(TRAINED)), *fused]
+        contestants: list[Contestant] = [(name, "triton") for name in self.mechanisms]
+        contestants += [(name, "torch") for name in self.mechanisms[:2]]  # it takes long
         if group.mode != "decode":  # an exact kernel would copy its keys and values
-            ours.append((EXACT, "triton"))
-        return [*ours, (OPPONENT, "flash"), (OPPONENT, "cudnn")]
+            contestants.append((EXACT, "triton"))
+        return [*contestants, *fused]
 
-    def params(self, mode: Mode, length: int, attention: str, backend: Backend) -> KernelParams:
-        asked = {"mode": mode, "seq_len": length, "attention": attention, "backend": backend}
-        return KernelParams(**{**self.base.model_dump(), **asked})
+    def _known(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in self.mechanisms]
+
+    def params(self, group: Group, length: int, contestant: Contestant) -> KernelParams:
+        """The parameters of a contestant's record."""
+        attention, backend = contestant
+        asked = {"mode": group.mode, "seq_len": length, "attention": attention, "backend": backend}
+        data = {**self.base.model_dump(), **asked, **group.shape._asdict()}
+        if group.mode == "training_step":
+            return ModelParams(**data, n_layers=self.n_layers, vocab_size=self.vocab_size)
+        return KernelParams(**data)
+
+
+def _of_model(mode: Mode, batch: Batch) -> Group:
+    return Group(mode, (batch.tokens,), Shape(batch.sequences, MODEL_HEADS, MODEL_HEAD_DIM))
+
+
+def _falling(lengths: tuple[int, ...]) -> list[int]:
+    return sorted(lengths, reverse=True)

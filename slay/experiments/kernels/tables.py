@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from slay.experiments.kernels.settings import CONTEXTS, LONGEST, MAIN, OPPONENT, KernelParams
+from slay.experiments.kernels.settings import (
+    CONTEXTS,
+    LONGEST,
+    MAIN,
+    MODEL_HEAD_DIM,
+    OPPONENT,
+    SHORT,
+    KernelParams,
+    Shape,
+    params_of,
+)
 from slay.record import Number, Record
 
-Rows = dict[tuple[Any, ...], Record]  # by mode, attention, backend, length
 GPU = "H100"  # that the targets are for, with the default shapes
+STEPS = ((16, 1024, 1.15), (1, 16_384, 0.8), (1, 65_536, 0.35))  # sequences, tokens, bound
+SHORT_BOUNDS = ((16, 1024, 1.5), (1, 16_384, 0.5))
 COLUMNS = "{:34} {:>8} {:>10} {:>19} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7}"
 HEAD = COLUMNS.format(
     "contestant", "L", "ms", "quartiles", "GB", "TFLOP", "copy ms", "mm ms", "x floor", "x flash",
@@ -34,16 +44,22 @@ class Verdict:
             return None
         return self.value <= self.bound if self.most else self.value >= self.bound
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> tuple[str, str, str]:
+        """What was asked, what was found, what follows."""
         said = {True: "holds", False: "FAILS", None: "not measured"}[self.holds]
         asked = f"{'at most' if self.most else 'at least'} {self.bound:,g}{self.unit}"
         found = "" if self.value is None else f"{self.value:,.4g}{self.unit}"
-        return f"{said:13} {self.target:52} {asked:20} {found}"
+        return asked, found, said
+
+    def __str__(self) -> str:
+        asked, found, said = self.words
+        return f"{said:13} {self.target:62} {asked:20} {found}"
 
 
 def line(record: Record) -> str:
     """One record as a line."""
-    p, m = KernelParams(**record.params), record.metrics
+    p, m = params_of(record.params), record.metrics
     if record.status != "ok":
         return f"{p.label:34} {p.seq_len:>8} {record.status}: {record.message}"
     speed = m.get("ratio")
@@ -63,70 +79,103 @@ def line(record: Record) -> str:
 
 
 def table(records: Iterable[Record]) -> str:
-    """All records, by mode and length."""
+    """All records, by mode and shape, then by length."""
     lines: list[str] = []
-    rows = list(records)
-    for mode in ("forward", "forward_backward", "decode"):
-        some = [r for r in rows if r.params["mode"] == mode and r.status != "unsupported"]
-        if some:
-            lines += ["", mode.replace("_", " and "), HEAD]
-            lines += [line(r) for r in sorted(some, key=lambda r: r.params["seq_len"])]
-    why = {
-        f"{KernelParams(**r.params).label}: {r.message}": None
-        for r in rows
-        if r.status == "unsupported"
-    }
+    rows = [(params_of(record.params), record) for record in records]
+    for mode in ("forward", "forward_backward", "decode", "training_step"):
+        some = [(p, r) for p, r in rows if p.mode == mode and r.status != "unsupported"]
+        for shape in dict.fromkeys(p.shape for p, _ in some):
+            lines += ["", f"{mode.replace('_', ' and ', mode == 'forward_backward')}, {_of(shape)}"]
+            lines += [HEAD]
+            of_shape = [(p.seq_len, r) for p, r in some if p.shape == shape]
+            lines += [line(r) for _, r in sorted(of_shape, key=lambda item: item[0])]
+    why = {f"{p.label}: {r.message}": None for p, r in rows if r.status == "unsupported"}
     return "\n".join([*lines, *(["", "not timed", *why] if why else [])])
 
 
+def _of(shape: Shape) -> str:
+    return "{} x {} heads of {}".format(*shape)
+
+
 def verdicts(records: Iterable[Record]) -> list[Verdict]:
-    """The targets for the kernels of the study's own choice of features."""
-    rows = _indexed(records)
+    """The targets: long sequences, the sizes at which models are trained, and fla's time."""
+    rows = list(records)
+    return [*_long(rows), *_in_models(rows), *_beside_fla(rows)]
+
+
+def _long(rows: list[Record]) -> list[Verdict]:
+    """Of the kernels of the study's own choice of features."""
 
     def found(metric: str, mode: str, length: int) -> float | None:
-        record = rows.get((mode, MAIN, "triton", length))
-        return None if record is None else _float(record.metrics.get(metric))
+        own = {"attention": MAIN, "backend": "triton"}
+        fields = KernelParams.model_fields
+        shape = {name: fields[name].default for name in ("batch_size", "n_heads", "head_dim")}
+        return _value(rows, metric, mode=mode, seq_len=length, **own, **shape)
 
     slower = found("ratio", "forward", LONGEST)
+    faster = 1 / slower if slower else None
     short, long = (found("latency_ms", "decode", n) for n in CONTEXTS)
+    after = long / short if long and short else None
+    both = found("latency_ms", "forward_backward", LONGEST)
+    memory = found("memory_ratio", "forward", LONGEST)
     at = f"L = {LONGEST:,}"
     return [
         Verdict(f"forward at {at}", 1.2, found("latency_ms", "forward", LONGEST), unit=" ms"),
-        Verdict(
-            f"times faster than flash attention at {at}",
-            12,
-            1 / slower if slower else None,
-            most=False,
-        ),
+        Verdict(f"times faster than flash attention at {at}", 12, faster, most=False),
         Verdict("crossover with flash attention, in tokens", 4096, crossover(rows)),
-        Verdict(
-            f"forward and backward at {at}",
-            4.0,
-            found("latency_ms", "forward_backward", LONGEST),
-            unit=" ms",
-        ),
-        Verdict(
-            f"peak memory over q, k, v and y at {at}",
-            1.8,
-            found("memory_ratio", "forward", LONGEST),
-        ),
-        Verdict(
-            f"a token after {CONTEXTS[1]:,} over one after {CONTEXTS[0]}",
-            1.2,
-            long / short if long and short else None,
-        ),
+        Verdict(f"forward and backward at {at}", 4.0, both, unit=" ms"),
+        Verdict(f"peak memory over q, k, v and y at {at}", 1.8, memory),
+        Verdict(f"a token after {CONTEXTS[1]:,} over one after {CONTEXTS[0]}", 1.2, after),
     ]
 
 
-def crossover(rows: Rows, attention: str = MAIN) -> float | None:
+def _in_models(rows: list[Record]) -> list[Verdict]:
+    """Times over those of flash attention, of attention alone and of training steps."""
+    found = []
+    for sequences, tokens, bound in SHORT_BOUNDS:
+        what = f"{SHORT}, forward and backward over flash, {sequences} x {tokens:,}"
+        found.append(Verdict(what, bound, _ratio(rows, SHORT, "forward_backward", tokens)))
+    for sequences, tokens, bound in STEPS:
+        for name in (SHORT, MAIN):
+            what = f"{name}, training step over softmax's, {sequences} x {tokens:,}"
+            found.append(Verdict(what, bound, _ratio(rows, name, "training_step", tokens)))
+    return found
+
+
+def _ratio(rows: list[Record], name: str, mode: str, tokens: int) -> float | None:
+    own = {"attention": name, "backend": "triton", "head_dim": MODEL_HEAD_DIM}
+    return _value(rows, "ratio", mode=mode, seq_len=tokens, **own)
+
+
+def _beside_fla(rows: list[Record]) -> list[Verdict]:
+    """The worst ratio to flash-linear-attention's time for the same mechanism."""
+    ratios = [
+        ratio
+        for record in rows
+        if (record.params["attention"], record.params["backend"]) == ("linear", "fla")
+        and (ratio := _float(record.metrics.get("kernels_ratio"))) is not None
+    ]
+    return [Verdict("linear over flash-linear-attention, at worst", 1, max(ratios, default=None))]
+
+
+def _value(rows: list[Record], metric: str, **where: object) -> float | None:
+    """A metric of the first record that has these parameters."""
+    for record in rows:
+        if all(record.params.get(key) == value for key, value in where.items()):
+            return _float(record.metrics.get(metric))
+    return None
+
+
+def crossover(rows: Iterable[Record], attention: str = MAIN) -> float | None:
     """The least length from which on our forward pass is faster than flash attention, always.
 
     Infinite if it is not even at the greatest that was measured; None if nothing was.
     """
+    own = ("forward", attention, "triton")
     ratios = {
-        length: ratio
-        for (mode, name, backend, length), record in rows.items()
-        if (mode, name, backend) == ("forward", attention, "triton")
+        record.params["seq_len"]: ratio
+        for record in rows
+        if tuple(record.params[key] for key in ("mode", "attention", "backend")) == own
         and (ratio := _float(record.metrics.get("ratio"))) is not None
     }
     if not ratios:
@@ -141,20 +190,20 @@ def crossover(rows: Rows, attention: str = MAIN) -> float | None:
 
 def comparisons(records: Iterable[Record]) -> str:
     """Our kernels beside flash attention and flash-linear-attention; "" where neither was timed."""
-    rows = _indexed(records)
+    rows = list(records)
     lines = []
-    for name in dict.fromkeys(attention for _, attention, _, _ in rows):
+    for name in dict.fromkeys(record.params["attention"] for record in rows):
         least = crossover(rows, name)
         if least is not None:
             when = f"from L = {least:,} on" if least < float("inf") else "nowhere"
             lines.append(f"{name} by triton: faster than flash attention {when}")
-    for record in rows.values():
+    for record in rows:
         own, other = (record.metrics.get(key) for key in ("kernels_latency_ms", "latency_ms"))
         if own and other:
-            p = KernelParams(**record.params)
+            p = params_of(record.params)
             lines.append(
                 f"{p.label}: {other / own:.3g} times as long as by triton, {p.mode} at L = "
-                f"{p.seq_len:,}, without the time to form its features"
+                f"{p.seq_len:,} ({_of(p.shape)}), without the time to form its features"
             )
     return "\n".join(lines)
 
@@ -164,17 +213,15 @@ def conditions(records: Iterable[Record]) -> str:
     rows = list(records)
     if not rows:
         return ""
-    p, where = KernelParams(**rows[0].params), rows[0].provenance
-    shapes = f"batch {p.batch_size}, {p.n_heads} heads of {p.head_dim}, {p.dtype}"
+    p, where = params_of(rows[0].params), rows[0].provenance
     versions = f"torch {where.torch}, triton {where.triton}, driver {where.driver}"
-    text = f"{where.device}: {shapes}; {versions}"
-    fields = KernelParams.model_fields
-    same = all(
-        getattr(p, name) == fields[name].default
-        for name in ("batch_size", "n_heads", "head_dim", "dtype")
-    )
+    text = f"{where.device}: {p.dtype}; {versions}"
     plain = all(not r.params["options"] for r in rows)
-    if GPU not in where.device or not same or not plain:
+    if (
+        GPU not in where.device
+        or not plain
+        or p.dtype != KernelParams.model_fields["dtype"].default
+    ):
         text += f"\nThe targets are for an {GPU} and the default shapes: nothing follows from this."
     return text
 
@@ -183,14 +230,20 @@ def report(records: Iterable[Record]) -> str:
     """Everything that there is to read."""
     rows = list(records)
     held = "\n".join(map(str, verdicts(rows)))
-    head = f"{MAIN} by triton against {OPPONENT} by flash"
+    head = f"{MAIN} by triton against {OPPONENT} by flash, unless said otherwise"
     parts = [table(rows), comparisons(rows), conditions(rows), f"{head}\n{held}"]
     return "\n\n".join(part for part in parts if part)
 
 
-def _indexed(records: Iterable[Record]) -> Rows:
-    keys = ("mode", "attention", "backend", "seq_len")
-    return {tuple(r.params[key] for key in keys): r for r in records}
+def markdown(records: Iterable[Record]) -> str:
+    """The targets that were measured, as a table; "" where none was, or not on their GPU."""
+    rows = list(records)
+    if not rows or GPU not in rows[0].provenance.device:
+        return ""
+    found = [(verdict, *verdict.words) for verdict in verdicts(rows) if verdict.value is not None]
+    heads = [f"| {rows[0].provenance.device} | target | measured | |", "|---|---|---:|---|"]
+    lines = [f"| {v.target} | {asked} | {value} | {said} |" for v, asked, value, said in found]
+    return "".join(f"{line}\n" for line in [*heads, *lines]) if found else ""
 
 
 def _float(value: Number) -> float | None:

@@ -1,26 +1,26 @@
-"""Bytes that a call moves and operations of its matrix products: the floor of its method.
+"""Bytes that a call must move and operations of its matrix products: the floor of a method.
 
-Of our kernels both are read from their launches: every tensor that one is given it reads or writes
-once, and the `Map` and chunk length among its arguments say which products it takes. Of others they
-are those of q, k, v, the output and their gradients, and of `Attention.operations`: lower bounds.
+Both are of the method, whatever code computes it. Bytes are those of q, k, v, the output, their
+gradients and the state that decoding keeps; features, chunks' states and scores need not leave the
+chip. Operations are those of `Attention.operations`. A model adds its weights' share.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from slay.attention.layer import Attention
-from slay.experiments.kernels.settings import KernelParams
-from slay.experiments.result import heads_only
+from slay.experiments.kernels.settings import KernelParams, ModelParams
 
-Launch = tuple[str, dict[str, Any]]  # a kernel and its arguments by name
 Call = Callable[[], Any]
 SIDE, ROWS = 4096, 65_536  # of the largest product, which is made several times
+# A weight and its gradient in float32, and AdamW's two averages: read on the way there and back,
+# the gradient written; then all four are read, and three written.
+STEP_BYTES = 4 * (3 + 4 + 3)
 
 
 class Work(NamedTuple):
@@ -28,97 +28,19 @@ class Work(NamedTuple):
     operations: int
 
 
-def launched(call: Call) -> list[Launch]:
-    """The launches of a call that kernels compute, none of which is made."""
-    from slay.ops.triton_compile import launches
-
-    return [
-        (tuned.kernel.__name__, dict(zip(tuned.kernel.arg_names, args, strict=False)))
-        for tuned, args in launches(call)
-    ]
+def work_of(params: KernelParams, mechanism: Attention, n_parameters: int = 0) -> Work:
+    """What a call takes; `n_parameters` of a model are those that a token is multiplied by."""
+    if isinstance(params, ModelParams):
+        return _step(params, mechanism, n_parameters)
+    return Work(_bytes(params, mechanism), _operations(params, mechanism))
 
 
-def work_of(params: KernelParams, mechanism: Attention | None, launches: list[Launch]) -> Work:
-    """What a call takes; `mechanism` is None for softmax, `launches` is empty for others' code."""
-    if mechanism is None:
-        mechanism = heads_only("standard", params.head_dim, params.n_heads, {}, {})
-    counted = [operations_of(*launch) for launch in launches]
-    known = [n for n in counted if n is not None]
-    total = sum(known) if counted and len(known) == len(counted) else _operations(params, mechanism)
-    moved = sum(bytes_of(*launch) for launch in launches) or _bytes(params, mechanism)
-    return Work(moved, total)
-
-
-def bytes_of(kernel: str, arguments: dict[str, Any]) -> int:
-    """Bytes that a launch reads and writes; a tensor that stands twice in one argument counts once.
-
-    Where there is nothing to multiply a query's features by, the queries stand in its place.
-    """
-    total = 0
-    for argument in arguments.values():
-        distinct = {id(t): t for t in _tensors(argument)}.values()
-        total += sum(t.numel() * t.element_size() for t in distinct)
-    if kernel == "scan_states":  # in place
-        total += arguments["X"].numel() * arguments["X"].element_size()
-    return total
-
-
-def operations_of(kernel: str, arguments: dict[str, Any]) -> int | None:
-    """Operations of a launch's matrix products; None for a kernel that is not of linear attention.
-
-    A multiplication and an addition are two. States count as kernels lay them out. Maps count once
-    a token, scores half of a chunk's pairs: what a kernel does again, or masks, is no need of the
-    method.
-    """
-    from slay.ops.triton_maps import Map
-
-    if kernel == "scan_states":
-        return 0
-    if not isinstance(arguments.get("M"), Map):
-        return None
-    if kernel == "decode":
-        m, partial, state = (arguments[name] for name in ("m", "partial", "S"))
-        return 2 * (state.numel() // m + partial.shape[0] * partial.shape[-1]) * m
-    M, L, C = (arguments[name] for name in ("M", "L", "C"))
-    side = arguments["side" if kernel == "chunk_states" else "queries"].u.data
-    tokens = side.shape[0] * side.shape[1] * L  # of all heads
-    if kernel == "key_gradients":
-        keys = arguments["keys"].u.data
-        own = keys.shape[0] * keys.shape[1] * keys.shape[2]
-    else:
-        own = tokens
-    width = M.D if M.degree else M.B if M.a == "none" else M.A + M.B
-    a = {"square": M.A, "product": 2 * M.A}.get(M.a, 0)
-    maps = M.D * (a + (M.B if M.weights else 0)) if not M.degree else 0
-    per_token = {  # products with the state, and through the maps, there and back
-        "chunk_states": M.state + maps,
-        "outputs": M.state + maps,
-        "query_gradients": M.state + 2 * maps,
-        "key_gradients": M.state + M.rows * M.E + 2 * maps,
-    }[kernel]
-    per_pair = {  # scores and their product with v; on the way back those of dA too
-        "chunk_states": 0,
-        "outputs": width + M.E,
-        "query_gradients": 2 * width + M.E,
-        "key_gradients": 2 * width + 2 * M.E,
-    }[kernel]
-    heads = side.shape[0] * side.shape[1]
-    pairs = heads * _pairs(L, C) if arguments.get("CAUSAL") else 0
-    return 2 * (own * per_token + pairs * per_pair)
-
-
-def _pairs(length: int, chunk: int) -> int:
-    """Pairs of a query and a key at or before it, in the same chunk."""
-    whole, rest = divmod(length, chunk)
-    return whole * chunk * (chunk + 1) // 2 + rest * (rest + 1) // 2
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _tensors(item)
+def _step(params: ModelParams, mechanism: Attention, n_parameters: int) -> Work:
+    """A training step: three products of every token with the weights, and attention."""
+    tokens, heads = params.batch_size * params.seq_len, params.batch_size * params.n_heads
+    attention = heads * mechanism.operations(params.seq_len, backward=True)
+    operations = 6 * tokens * n_parameters + params.n_layers * attention
+    return Work(STEP_BYTES * n_parameters, operations)
 
 
 def _operations(params: KernelParams, mechanism: Attention) -> int:

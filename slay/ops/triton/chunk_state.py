@@ -78,7 +78,8 @@ def pair(g):
 def block_of(group, M: tl.constexpr):
     """The block J of a polynomial's group (a, J)."""
     J = tl.full((), 0, tl.int32)
-    for i in tl.static_range(1, M.blocks):
+    blocks: tl.constexpr = M.blocks
+    for i in tl.static_range(1, blocks):
         J += (group >= M.W * i * (i + 1) // 2).to(tl.int32)
     return J
 
@@ -203,8 +204,7 @@ def polynomial_sums(
     tl.store(S + (J * M.W + c)[:, None] * M.EP + e[None, :], value)
     if J == 0:
         tl.store(s + M.BP, number)
-        value = cast(tl.sum(constant, 0), S.dtype.element_ty)
-        tl.store(S + M.BP * M.EP + e, value)
+        tl.store(S + M.BP * M.EP + e, cast(tl.sum(constant, 0), S.dtype.element_ty))
 
 
 @triton.jit
@@ -271,10 +271,11 @@ def programs(M: Tiling, R: int) -> int:
 
 
 def _configs(key: str) -> list[Config]:
+    R = 1 if key.startswith("dense") else 4  # there is a group a block of F
     if key.endswith("fp32"):
-        return [Config(2, 2, (("T", 16), ("R", 2))), Config(4, 2, (("T", 16), ("R", 2)))]
-    sizes = [(2, 3, 64, 4), (2, 2, 32, 8), (1, 3, 32, 4), (4, 3, 64, 8)]
-    return [Config(warps, stages, (("T", T), ("R", R))) for warps, stages, T, R in sizes]
+        return [Config(warps, 2, (("T", 16), ("R", min(R, 2)))) for warps in (2, 4)]
+    sizes = [(2, 3, 64, R), (4, 3, 64, R), (1, 3, 32, R), (4, 3, 64, 2 * R)]
+    return [Config(warps, stages, (("T", T), ("R", r))) for warps, stages, T, r in sizes]
 
 
 kernel = Kernel(chunk_state, _configs)

@@ -40,7 +40,7 @@ class Launch(NamedTuple):
     key: str  # the class of calls that configurations are chosen for
     length: int  # tokens of the call
     arguments: dict[str, Any]  # by name, without what the configuration says
-    grid: Any  # programs on each axis, or a function of the tiles that gives them
+    grid: Any  # programs, or a function of the tiles
 
 
 class Kernel:

@@ -56,8 +56,11 @@ def packed_chunks(
 
 
 def cumulative(log_decay: Tensor, starts: Tensor) -> Tensor:
-    """Sums of a decay's logarithms since each token's chunk began: (B, K, L) float32."""
-    G = log_decay.double().cumsum(-1)
+    """Sums of a decay's logarithms since each token's chunk began: (B, K, L) float32.
+
+    exp(-110) is zero: a token that forgets more takes no digits from the sums of others.
+    """
+    G = log_decay.double().clamp(min=-110.0).cumsum(-1)
     before = torch.cat((G.new_zeros(*G.shape[:-1], 1), G), dim=-1)
     return (G - before.index_select(-1, starts)).float()
 

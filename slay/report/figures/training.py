@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from slay.registry import task_groups
 from slay.report.figures.parts import curves, grid, legend_below
 from slay.report.results import Results
 from slay.report.scores import lengths
 from slay.report.style import curve
+from slay.task_groups import task_groups
 
 
 def draw(results: Results) -> Figure:

@@ -16,20 +16,21 @@ every_mechanism = pytest.mark.parametrize("name", NAMES)
 either_order = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
 
 
-def tolerance(mechanism, q, k, visible=1.0):
+def tolerance(mechanism, q, k, visible=1.0, exact=None):
     """What rounding may do to outputs: sums of both signs have fewer digits than their terms.
 
     Terms are scores; of a kernel that vanishes at x = 0 but not its features, those of a score.
-    visible: (..., Lq, Lk), the pairs that count.
+    visible: (..., Lq, Lk), the pairs that count. exact: for sums of one sign.
     """
-    exact = TOLERANCE[q.dtype]
+    exact = TOLERANCE[q.dtype] if exact is None else exact
     vanishing = isinstance(mechanism, CubicAttention) and mechanism.beta == 0.0
     if mechanism.nonnegative and not vanishing:
         return exact
     scores = mechanism.scores(q, k) * visible
     if not vanishing:
         return 10 * exact * lost(scores.abs(), scores)
-    phi = (mechanism.feature_map(u, torch.zeros(1, 1, 1)).expand().abs() for u in (q, k))
+    position = torch.zeros(1, 1, 1, device=q.device)
+    phi = (mechanism.feature_map(u, position).expand().abs() for u in (q, k))
     return max(exact, 0.01 * exact * lost(next(phi) @ next(phi).mT * visible, scores))
 
 

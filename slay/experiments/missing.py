@@ -1,0 +1,155 @@
+"""`slay measure`: a run's missing measurements, where there is no workflow system."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slay.config import Config, read
+from slay.errors import SlayError
+from slay.jobs import Job, expand, plans
+from slay.stale import Due, due
+
+JOB_SECONDS = 180.0  # after which a measurement is given up
+
+
+@click.command()
+@click.option(
+    "--configfile",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default="config/config.yaml",
+    show_default=True,
+    help="The run's configuration.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    help="What has not begun by then is left for the next time.  [default: no end]",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads to compute with.  [default: all cores]",
+)
+def measure(configfile: Path, seconds: float | None, threads: int | None) -> None:
+    """Make a run's missing measurements, without Snakemake.
+
+    Those that are not there and those that are out of date, one after another, each in a process of
+    its own. Records and logs lie where the workflow would put them, and it takes them as its own.
+    Fails if measurements are missing in the end.
+
+    \b
+    slay measure --configfile config/borrowed.yaml --seconds 120
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
+    data, config = read(configfile)
+    missing = list(due(config))
+    _write_plans(config, data)
+    number = sum(map(len, expand(config).values()))
+    click.echo(f"{len(missing)} of {number} measurements are missing or out of date", err=True)
+    failed, done = _measure_all(missing, seconds, threads or os.cpu_count() or 1)
+    for path, why in failed.items():
+        click.echo(f"{path}: {why}", err=True)
+    if done < len(missing):
+        late = len(missing) - done - len(failed)
+        raise SlayError(
+            f"{len(missing) - done} measurements are missing ({len(failed)} failed, {late} were "
+            "not begun); the same command goes on with them"
+        )
+    click.echo(f"results/{config.run}: all {number} measurements are there")
+
+
+def _measure_all(
+    missing: list[Due], seconds: float | None, threads: int
+) -> tuple[dict[str, str], int]:
+    """Why measurements failed, by the record's path, and how many were made."""
+    if not missing:
+        return {}, 0
+    from slay.experiments import isolated
+
+    _import_once()
+    begin = time.monotonic()
+    failed: dict[str, str] = {}
+    for number, item in enumerate(missing):
+        taken = time.monotonic() - begin
+        if seconds is not None and taken > seconds:
+            return failed, number - len(failed)
+        job = item.job
+        log = _log(job)
+        try:
+            found = isolated.run(partial(_run, job, log, threads), _say, JOB_SECONDS)
+        except isolated.Died as death:
+            failed[job.path] = f"{death}, see {log}"
+            found = f"FAILED, {death}"
+        place = job.path.split("/", 3)[3].removesuffix(".json")
+        _say(f"[{number + 1}/{len(missing)}] {place}: {found}  [{taken:.0f} s]")
+    return failed, len(missing) - len(failed)
+
+
+def _import_once() -> None:
+    """Load what every measurement's process wants, before they are forked."""
+    import torch._inductor  # noqa: F401
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _log(job: Job) -> Path:
+    """Where the workflow keeps what a job prints."""
+    results, run, _, rest = job.path.split("/", 3)
+    return Path(results, run, "logs", rest).with_suffix(".log")
+
+
+def _run(job: Job, log: Path, threads: int, parent: Any) -> str:
+    """One measurement, in a child: what it prints goes to its log. Returns what came of it."""
+    from slay.experiments.run import run_job
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb", buffering=0) as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    try:
+        record = run_job(
+            job.params,
+            Path(job.path),
+            threads=threads,
+            expected_code=job.code,
+            progress=_note,
+        )
+    except BaseException:
+        _note(traceback.format_exc().rstrip())
+        raise
+    shown = [f"{k} {v:.4g}" for k, v in record.metrics.items() if v is not None][:3]
+    return f"{record.status}  {'  '.join(shown) or record.message}"
+
+
+def _note(text: str) -> None:
+    os.write(2, f"{text}\n".encode())
+
+
+def _write_plans(config: Config, data: dict[str, Any]) -> None:
+    """What the report reads beside records, as the workflow writes it."""
+    from slay.attention.facts import facts
+
+    folder = Path("results") / config.run
+    files = plans(config, data, expand(config))
+    files["mechanisms.json"] = json.dumps([facts(n, 32) for n in config.attention], indent=1) + "\n"
+    for name, text in files.items():
+        path = folder / name
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue  # as it is: the workflow looks at its age
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = path.with_suffix(f".{os.getpid()}")
+        own.write_text(text, encoding="utf-8")
+        own.replace(path)

@@ -1,0 +1,16 @@
+"""The tables of claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from slay.report.context import whole
+from slay.report.results import Results
+
+
+def context(results: Results, env: jinja2.Environment, templates: Path) -> dict[str, Any]:
+    """What the paper has: the verdicts are part of it."""
+    return whole(results, env, templates)
