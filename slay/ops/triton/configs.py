@@ -60,7 +60,7 @@ class Kernel:
         self.function, self.candidates = assembler.adopt(function), candidates
         KERNELS[self.name] = self
 
-    def __call__(self, grid: Any, key: str, length: int, **arguments: Any) -> None:
+    def __call__(self, grid: Any, key: str, length: int, /, **arguments: Any) -> None:
         """Launch it on `grid(tiles)` programs, `tiles` being the sizes that were chosen."""
         if _recorded is not None:
             _recorded.append(Launch(self, key, length, arguments, grid))
