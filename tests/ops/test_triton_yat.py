@@ -5,12 +5,10 @@ import torch
 
 pytest.importorskip("triton")
 
-from slay.ops.triton_configs import Tuned, config
-from slay.ops.triton_exact import exact_yat
-
 from slay.attention import get_attention_class
-from slay.ops import triton_exact
 from slay.ops.naive import naive_attention
+from slay.ops.triton import configs
+from slay.ops.triton.yat import exact_yat
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
