@@ -274,7 +274,9 @@ def _configs(key: str) -> list[Config]:
     R = 1 if key.startswith("dense") else 4  # there is a group a block of F
     if key.endswith("fp32"):
         return [Config(warps, 2, (("T", 16), ("R", min(R, 2)))) for warps in (2, 4)]
-    sizes = [(2, 3, 64, R), (4, 3, 64, R), (1, 3, 32, R), (4, 3, 64, 2 * R)]
+    sizes = [(2, 2, 32, 2 * R), (2, 3, 64, R), (1, 2, 32, R), (4, 3, 64, R)]
+    if R == 1:
+        sizes = [(2, 3, 64, 1), (4, 3, 64, 1), (1, 3, 32, 1)]
     return [Config(warps, stages, (("T", T), ("R", r))) for warps, stages, T, r in sizes]
 
 

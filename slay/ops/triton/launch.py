@@ -300,7 +300,7 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     dlast = None
     if last is not None and (dlast_S is not None or dlast_s is not None):
         known = zip((dlast_S, dlast_s), last, strict=True)
-        dlast = State(*(torch.zeros_like(t) if d is None else d for d, t in known))
+        dlast = State(*(torch.zeros_like(t) if d is None else d.contiguous() for d, t in known))
     grads = call.backward(y, z, seen, dy, dlast)
     dG = grads.pop("dG")
     if dG is not None and call.log_decay is not None:
