@@ -10,6 +10,9 @@ from torch import Tensor
 from slay.attention.layer import Attention, Memory, nothing
 from slay.attention.packing import positions
 from slay.features.forms import Dense, Features
+from slay.ops.groups import fold, unfold
+from slay.ops.linear import linear_attention, wants_gradient
+from slay.ops.normalise import accumulation_dtype
 from slay.ops.select import (
     WIDEST_DENSE,
     choose,
@@ -17,9 +20,6 @@ from slay.ops.select import (
     tensor_limit,
     verification_limit,
 )
-from slay.ops.groups import fold, unfold
-from slay.ops.linear import linear_attention, wants_gradient
-from slay.ops.normalise import accumulation_dtype
 from slay.ops.triton.spec import FeatureSpec, given
 
 

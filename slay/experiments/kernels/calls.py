@@ -21,6 +21,7 @@ from slay.registry import get_attention_class
 
 ALIKE = 4.0  # of a common vector: scores that may have both signs then mostly have one
 TOKENS = 3  # decoded one by one
+CHUNK = 256  # tokens between states, of calls that might be too short to have any
 
 Outputs = dict[str, Tensor]
 
@@ -48,15 +49,19 @@ class Call(NamedTuple):
     causal: bool = True
     padding: Tensor | None = None
     bounds: list[int] | None = None  # of packed sequences
+    chunk: int = 0  # tokens between states; 0: as a user's call is cut, short ones not at all
     timed: bool = False
 
     def mechanism(self, case: Case, **options: Any) -> Attention:
         cls = get_attention_class(case.mechanism)
         heads, kv_heads = 2 * self.groups, 2
         options = {**case.options, **options}
-        return cls.heads_only(
+        mechanism = cls.heads_only(
             case.head_dim, heads, n_kv_heads=kv_heads, causal=self.causal, **options
         )
+        if isinstance(mechanism, FeatureAttention):
+            mechanism.kernel_chunk_size = self.chunk
+        return mechanism
 
     def visible(self) -> Tensor:
         """The pairs that count: (B, 1, L, L)."""
@@ -75,6 +80,8 @@ def calls_of(case: Case) -> list[Call]:
     bounds = [0, one, one + short, odd]
     padding = torch.zeros(2, short, dtype=torch.bool)
     padding[0, : short // 3], padding[1, -2:] = True, True
+    absent = torch.zeros(1, odd, dtype=torch.bool)
+    absent[:, : odd // 3] = True
     masked = partial(_plain, state=False, padding=padding)
     carries = issubclass(get_attention_class(case.mechanism), FeatureAttention)
     plain = partial(_plain, state=carries)
@@ -88,6 +95,18 @@ def calls_of(case: Case) -> list[Call]:
     if carries:
         calls += [
             Call("carried", partial(_carried, at=even // 2), even, batch=2),
+            Call("by states", plain, odd, groups=2, chunk=CHUNK),
+            Call(
+                "packed, by states", partial(plain, bounds=bounds), odd, bounds=bounds, chunk=CHUNK
+            ),
+            Call(
+                "bidirectional, by states",
+                partial(_plain, state=False, padding=absent),
+                odd,
+                causal=False,
+                padding=absent,
+                chunk=CHUNK,
+            ),
             Call("decoded", _decoded, short + TOKENS, batch=2, groups=2, timed=True),
         ]
     return calls

@@ -30,7 +30,7 @@ from slay.experiments.survey import HEADS, TARGETS, Subject, record
 
 GPUS = {"sm_80": timing.A100, "sm_90": timing.H100}
 SAMPLE = 32  # programs
-GOLDEN = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)  # fills a cube evenly
+STEPS = (0.6180339887498949, 0.4142135623730951, 0.7320508075688772)  # irrational
 KINDS = {
     "matrix": ("HGMMA", "HMMA", "IMMA", "QGMMA", "IGMMA"),
     "float": ("FFMA", "FMUL", "FADD", "FSEL", "FSETP", "FSET", "FMNMX", "FCHK", "HFMA2", "HADD2",
@@ -128,7 +128,7 @@ def sample(grid: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
         yield from ((i % x, i // x % y, i // x // y) for i in range(x * y * z))
         return
     for n in range(SAMPLE):
-        i, j, k = (int((0.5 + n * g) % 1 * size) for g, size in zip(GOLDEN, grid, strict=True))
+        i, j, k = (int((0.5 + n * g) % 1 * size) for g, size in zip(STEPS, grid, strict=True))
         yield i, j, k
 
 
@@ -142,7 +142,7 @@ def count(cost: Cost, found: Execution, share: float) -> None:
         kinds[kind] += times * share
         if kind == "matrix":
             products[i.opcode] += times * share
-        elif kind == "shared" and not (i.guard and i.guard.text == "!PT"):
+        elif kind == "shared":
             wavefronts += times * share * found.measured.get(i.address, i.bytes / 4)
         elif kind == "global":
             sectors = found.measured.get(i.address, i.bytes) * found.distinct.get(i.address, 1.0)

@@ -8,6 +8,7 @@ tensors are unknown, and so is what is computed from them; a branch that depends
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -73,13 +74,16 @@ class Simulation:
         self.lane = np.arange(programs.lanes)
         self.thread = (self.lane % programs.threads).astype(np.uint32)
         self.index = np.repeat(np.array(programs.indices, np.uint32), programs.threads, axis=0)
-        self.registers: dict[str, Value] = {}
+        self.registers: dict[str, Value | None] = {}  # None: not known
         self.local: dict[int, Value | None] = {}  # by offset from the stack's end
         self.active: Array | None = None  # None: all
+        self.here = np.ones(programs.lanes, bool)  # threads that go through the block
         self.pc = np.full(programs.lanes, starts[0])
         self.measured: dict[int, list[float]] = {}
         self.distinct: dict[int, list[float]] = {}
         self.touched = np.empty(0, np.uint64)  # sectors, by the block that is gone through
+        self.visits: Counter[int] = Counter()  # of guarded instructions, and
+        self.skips: Counter[int] = Counter()  # how often no thread carried them out
 
     @property
     def there(self) -> Array:
@@ -95,8 +99,7 @@ class Simulation:
             address = int(self.pc.min())
             if address == DONE:
                 mean = {start: float(count.mean()) for start, count in counts.items()}
-                looks = _means(self.measured), _means(self.distinct)
-                return Execution(self.blocks, mean, traces, *looks)
+                return Execution(self.blocks, mean, traces, self._looks(), _means(self.distinct))
             here = self.pc == address
             warps = here.reshape(number, -1, WARP).any(2)
             counts[address] += warps.sum(1)
@@ -106,8 +109,15 @@ class Simulation:
             self._go_through(address, here)
         raise UnknownBranch(f"goes on after {LONGEST} blocks")
 
+    def _looks(self) -> dict[int, float]:
+        """What each access costs a warp, on average."""
+        done = {a: 1 - self.skips[a] / visits for a, visits in self.visits.items()}
+        never = {address: 0.0 for address, share in done.items() if not share}
+        looks = _means(self.measured)
+        return never | {address: cost * done.get(address, 1.0) for address, cost in looks.items()}
+
     def _go_through(self, address: int, here: Array) -> None:
-        self.active = None if here.all() else here
+        self.active, self.here = None if here.all() else here, here
         self.pc[here] = self.following[address]
         self.touched = np.empty(0, np.uint64)
         for instruction in self.blocks[address]:
@@ -125,7 +135,9 @@ class Simulation:
                 if guard.unknown is not None:
                     raise Unknown
                 there = guard.bits & self.there
+                self.visits[i.address] += 1
                 if not there.any():
+                    self.skips[i.address] += 1
                     return
                 self.active = None if there.all() else there
             RULES.get(i.name, Simulation.forget)(self, i)
@@ -198,10 +210,16 @@ class Simulation:
             number = self.constants.get(int(match[1], 16) + 4 * offset) if match else None
             value = None if number is None else Value(self.full(number))
         else:
-            value = self.registers.get(after(name, offset) if offset else name)
+            name = after(name, offset) if offset else name
+            value = self.registers[name] if name in self.registers else self.blank(name)
         if value is None:
             raise Unknown
         return value
+
+    def blank(self, name: str) -> Value:
+        """What a register holds before it is written: bits are set in it one by one."""
+        predicate = name.lstrip("U").startswith("P")
+        return Value(np.zeros(self.programs.lanes, bool) if predicate else self.full(0))
 
     def wide(self, o: Operand) -> Value:
         """64 bits of two registers."""
@@ -216,11 +234,8 @@ class Simulation:
         if name in ("RZ", "URZ", "PT", "UPT", ""):
             return
         if self.active is not None:
-            value = merged(self.active, value, self.registers.get(name))
-        if value is None:
-            self.registers.pop(name, None)
-        else:
-            self.registers[name] = value
+            value = merged(self.active, value, self.registers.get(name, self.blank(name)))
+        self.registers[name] = value
 
     def write_wide(self, name: str, bits: Array, unknown: Array | None) -> None:
         self.write(name, Value(bits.astype(np.uint32), unknown))
@@ -258,7 +273,8 @@ class Simulation:
         rows = self.there.reshape(-1, WARP)
         some = rows.any(1)
         costs = measure(address.reshape(-1, WARP)[some], rows[some], i.bytes)
-        self.measured.setdefault(i.address, []).append(float(costs.mean()))
+        passing = self.here.reshape(-1, WARP).any(1).sum()
+        self.measured.setdefault(i.address, []).append(float(costs.sum() / passing))
         if measure is sectors and costs.any():
             program = (self.lane // self.programs.threads).astype(np.uint64)[self.there]
             pieces = np.unique(address[self.there] // 32 | program << np.uint64(48))

@@ -28,13 +28,12 @@ def wavefronts(addresses: Array, there: Array, size: int) -> Array:
 
 def matrix_wavefronts(addresses: Array, there: Array, size: int) -> Array:
     """The same of LDSM and STSM: rows of 16 bytes, eight threads give the addresses of a tile."""
-    tiles = size // 4
-    costs = [
-        wavefronts(np.repeat(addresses[:, 8 * n : 8 * n + 8], 4, axis=1),
-                   np.repeat(there[:, 8 * n : 8 * n + 8], 4, axis=1), 16)
-        for n in range(tiles)
-    ]  # fmt: skip
-    return np.stack(costs).sum(0) / 4
+    costs = []
+    for n in range(size // 4):
+        rows = slice(8 * n, 8 * n + 8)
+        four = (np.tile(t[:, rows], (1, 4)) for t in (addresses, there))
+        costs.append(wavefronts(*four, 16) / 4)
+    return np.stack(costs).sum(0)
 
 
 def sectors(addresses: Array, there: Array, size: int) -> Array:

@@ -353,6 +353,19 @@ def _ldc(s: Simulation, i: Instruction) -> None:
         s.write(after(result.name, n), word)
 
 
+@rule("HFMA2")
+def _hfma2(s: Simulation, i: Instruction) -> None:
+    """A word as two half floats, which are added to -0: a way to set a register."""
+    result, a, b, *halves = i.operands
+    if a.name != "RZ" or b.name != "RZ" or len(halves) != 2:
+        raise Unknown
+    try:
+        high, low = (np.float16(float(o.text)).view(np.uint16) for o in halves)
+    except ValueError as error:  # registers, or no numbers
+        raise Unknown from error
+    s.write(result.name, Value(s.full(int(high) << 16 | int(low))))
+
+
 # Division: by a float's reciprocal, and corrected
 
 
@@ -474,13 +487,13 @@ def _offset(where: Operand) -> int:
 
 @rule("LDS", "STS", "LDSM", "STSM")
 def _shared(s: Simulation, i: Instruction) -> None:
-    s.forget(i)
     where = next(o for o in i.operands if o.text.startswith("["))
     s.access(i, where, matrix_wavefronts if i.name.endswith("SM") else wavefronts)
+    s.forget(i)
 
 
 @rule("LDG", "STG", "LDGSTS")
 def _global(s: Simulation, i: Instruction) -> None:
-    s.forget(i)
     operands = i.operands[1:] if i.name == "LDGSTS" else i.operands
     s.access(i, next(o for o in operands if "[" in o.text), sectors)
+    s.forget(i)

@@ -91,9 +91,8 @@ def step_of(i: Instruction, execution: Execution, gpu: Gpu) -> Step:
 
 def _pipe(i: Instruction, execution: Execution, gpu: Gpu) -> tuple[str, float]:
     """Where an instruction is carried out, and how many cycles that is busy."""
-    off = i.guard is not None and i.guard.text == "!PT"
     if i.name in SHARED:
-        return "shared", 0.25 if off else execution.measured.get(i.address, i.bytes / 4)
+        return "shared", execution.measured.get(i.address, i.bytes / 4)
     if i.name == "SHFL":
         return "shared", 1
     if i.name in GLOBAL:

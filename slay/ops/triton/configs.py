@@ -1,8 +1,9 @@
 """Configurations of the kernels: the tiles, warps and stages that each may be launched with.
 
 Which of them a call gets is decided before it is made: the fastest that was verified on this very
-device (`slay.ops.triton.verified`), else the first that its assembler gets right. Nothing is tuned while a program
-runs, and each configuration sums in a fixed order, so that results do not vary from run to run.
+device (`slay.ops.triton.verified`), else the first that its assembler gets right. Nothing is tuned
+while a program runs, and each configuration sums in a fixed order, so that results do not vary from
+run to run.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Kernel:
         self.function, self.candidates = assembler.adopt(function), candidates
         KERNELS[self.name] = self
 
-    def __call__(self, grid: Any, key: str, length: int, **arguments: Any) -> None:
+    def __call__(self, grid: Any, key: str, length: int, /, **arguments: Any) -> None:
         """Launch it on `grid(tiles)` programs, `tiles` being the sizes that were chosen."""
         if _recorded is not None:
             _recorded.append(Launch(self, key, length, arguments, grid))

@@ -180,7 +180,7 @@ def features_fwd(
     blocks = tl.cdiv(L, T)
     bh, t0 = tl.program_id(0) // blocks, tl.program_id(0) % blocks * T
     at, kv = (bh // H, bh % H, t0, L), bh % H // (H // K)
-    u, r = load_unit(x, padding, at, L, D, DP, UNIT, T)
+    u = load_unit(x, padding, at, L, D, DP, UNIT, T)[0]
     if P is not None:
         s = fine_dot(u, tl.trans(load_weight(p_weight, kv, 0, A, AP, D, DP)), PRECISION)
         s2 = s

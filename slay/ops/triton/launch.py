@@ -199,7 +199,8 @@ class Call:
             None if t is None else torch.empty(t.shape, dtype=t.dtype, device=t.device)
             for t in (self.p_q, self.f_q, self.p_k, self.f_k)
         )
-        assert df_q is not None and df_k is not None
+        assert df_q is not None
+        assert df_k is not None
         S, s = seen or (None, None)
         chunk_backward.query_kernel(
             self.grid(self.Lq, self.H), self.M.key, self.Lq,
@@ -388,7 +389,7 @@ def kernel_attention(
     """`slay.ops.linear.linear_attention` by kernels, for features that a spec describes.
 
     `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `log_decay`:
-    (B, K, L), at most 0: what a token multiplies the weight of all tokens before it by. `chunk_size`:
+    (B, K, L), at most 0: exp of it is what a token leaves of all tokens before it. `chunk_size`:
     tokens between states, a multiple of 128; 0 chooses.
     """
     bounds = None if lengths is None else [0, *accumulate(lengths)]
@@ -431,7 +432,7 @@ def kernel_attention(
 def factors(
     u: Tensor, spec: FeatureSpec, M: Tiling, padding: Tensor | None, *, query: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """P, None where there is none, and F of tokens u: (B, H, L, d); zero for padding where given."""
+    """P, None where there is none, and F of tokens u: (B, H, L, d); zero for padding."""
     which = 0 if query else 1
     weights = (spec.p_weight, spec.p_second, spec.f_weight, spec.f_numbers)
     p, f = features(
