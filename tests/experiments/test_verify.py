@@ -117,6 +117,27 @@ def test_a_bad_configuration_is_known_and_not_used(device, how, says):
     assert str(verified.choice(CUDA, "states", "anchor e32", 2000)) == WIDE
 
 
+def test_both_half_precisions(device):
+    """Of one class of calls: right is what is right in both."""
+    device.does({f"float16 outputs {WIDE}": "wrong"})
+    half = Case("anchor", 32, 32, "float16")
+    tried = device.verify(cases=[CASES[0], half]).classes["anchor e32"]
+    assert list(tried["outputs"].wrong) == [WIDE]
+    assert set(tried["outputs"].right) == {MIDDLE, NARROW}
+    assert not tried["states"].wrong
+
+
+def test_a_kernel_that_an_earlier_case_has_tried(device):
+    """It is not tried again, but used in a configuration that was right."""
+    device.does({f"states {WIDE}": "wrong"})
+    classes = device.verify(cases=[CASES[0], Case("alike", 32, 32, "bfloat16")]).classes
+    checks = [task for task in device.tasks() if task["do"] == "check"]
+    beside = [task["configs"] for task in checks if task["case"]["mechanism"] == "alike"]
+    assert {configs["states"] for configs in beside} == {MIDDLE}
+    assert len(beside) == len(classes["alike e32"]["outputs"].right) == 3
+    assert list(classes["anchor e32"]["states"].wrong) == [WIDE]
+
+
 def test_a_kernel_without_a_right_configuration(device):
     device.does({f"outputs {text}": "illegal" for text in (WIDE, MIDDLE, NARROW)})
     device.verify()

@@ -10,7 +10,7 @@ from typing import Any
 # Triton compiles other code for multiples of 16.
 LENGTHS = (1, 77, 1531, 2200, 2048)
 DIMENSIONS = (32, 64, 128)
-DTYPES = ("bfloat16", "float16", "float32")
+HALF, FULL = ("bfloat16", "float16"), ("float32",)
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,11 @@ CUBIC = (16, 32)  # heads whose features of the third degree are not too many
 
 
 def default_cases() -> Iterator[Case]:
-    """The cases of all mechanisms that have kernels, bfloat16 first."""
-    for dtype in DTYPES:
-        for names in (FIRST, OTHERS):
-            for head_dim in DIMENSIONS:
-                yield from (Case(name, head_dim, head_dim, dtype) for name in names)
-        yield from (Case("yat-cubic", head_dim, head_dim, dtype) for head_dim in CUBIC)
+    """The cases of all mechanisms that have kernels, those of half precision first."""
+    for dtypes in (HALF, FULL):
+        for name, head_dim in (
+            *((name, d) for d in DIMENSIONS for name in FIRST),
+            *((name, d) for d in DIMENSIONS for name in OTHERS),
+            *(("yat-cubic", d) for d in CUBIC),
+        ):
+            yield from (Case(name, head_dim, head_dim, dtype) for dtype in dtypes)

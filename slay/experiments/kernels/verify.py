@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -41,7 +41,8 @@ class Subject:
 
     case: Case
     slots: Slots
-    search: Search
+    new: set[tuple[str, str]]  # the slots that no earlier case has in this precision
+    search: Search = field(default_factory=lambda: Search({}))
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Verifier:
         )
         self.began = self.said = time.monotonic()
         self.counted: Counter[str] = Counter()
+        self.right: Slots = {}  # of what was searched
         self.times: dict[tuple[str, str, str], dict[int, float]] = {}  # by class, kernel, config
 
     def run(self) -> Verification:
@@ -78,7 +80,9 @@ class Verifier:
             subjects, complete = [], False
             try:
                 subjects = self._planned()
-                complete = self._check(subjects)
+                whole = [subject for subject in subjects if len(subject.new) == len(subject.slots)]
+                rest = [subject for subject in subjects if subject not in whole]
+                complete = self._check(whole) and self._check(rest)
                 self._time(subjects)
             except OutOfTimeError:
                 complete = False
@@ -117,22 +121,23 @@ class Verifier:
     def _planned(self) -> list[Subject]:
         """The cases whose classes of calls are wanted and not those of an earlier case."""
         subjects: list[Subject] = []
-        seen: set[tuple[str, str]] = set()
+        seen: set[tuple[str, str, str]] = set()
         self.progress("finding out which kernels are launched")
         number = max(1, min(self.jobs, len(self.cases)))
         with ThreadPoolExecutor(number) as pool, self.tasks.ended_with_this():
             shares = list(pool.map(self._launches, (self.cases[i::number] for i in range(number))))
         for index, case in enumerate(self.cases):
             slots = shares[index % number][index // number]
-            if slots.keys() - seen:
-                seen.update(slots)
-                subjects.append(Subject(case, slots, self._search(slots)))
+            new = {slot for slot in slots if (*slot, case.dtype) not in seen}
+            if new:
+                seen.update((*slot, case.dtype) for slot in new)
+                subjects.append(Subject(case, slots, new))
         if not subjects:
             raise SlayError(
                 f"no kernel is launched for a class of calls like {self.only!r}; "
                 "`slay kernels verify` without --only verifies all"
             )
-        classes = len({key for key, _ in seen})
+        classes = len({key for key, _, _ in seen})
         self.progress(f"{classes} classes of calls in {len(subjects)} cases, {self.jobs} at once")
         return subjects
 
@@ -154,11 +159,14 @@ class Verifier:
             if fnmatchcase(key, self.only)
         }
 
-    def _search(self, slots: Slots) -> Search:
-        """A search among the safe configurations of the kernels."""
+    def _search(self, subject: Subject) -> Search:
+        """A search among the safe configurations; of kernels that are not new, a right one."""
         candidates: dict[str, list[str]] = {}
-        for (_, kernel), texts in slots.items():
+        for (key, kernel), texts in subject.slots.items():
             known = candidates.setdefault(kernel, [])
+            right = self.right.get((key, kernel), [])
+            if right and (key, kernel) not in subject.new:
+                texts = right[:1]
             known += [text for text in texts if self._safe(text) and text not in known]
         return Search(candidates)
 
@@ -169,6 +177,8 @@ class Verifier:
     def _check(self, subjects: list[Subject]) -> bool:
         """Make every subject's trials, round after round, some at once; whether there was time."""
         end = self.began + (1 - FOR_TIMING) * self.seconds
+        for subject in subjects:
+            subject.search = self._search(subject)
         running: dict[Future[Answer], tuple[Subject, Trial]] = {}
         waiting = [(subject, trial) for subject in subjects for trial in subject.search.trials()]
         with ThreadPoolExecutor(self.jobs) as pool, self.tasks.ended_with_this():
@@ -190,6 +200,8 @@ class Verifier:
                         waiting += [(subject, trial) for trial in subject.search.trials()]
         for subject in subjects:
             subject.search.finish()
+            for slot in subject.new:
+                self.right.setdefault(slot, subject.search.right[slot[1]])
         return True
 
     def _time(self, subjects: list[Subject]) -> None:
@@ -227,8 +239,8 @@ class Verifier:
         before, _ = read(self.path, self.facts)
         fresh: dict[tuple[str, str], Tried] = {}
         for subject in subjects:
-            for (key, kernel), texts in subject.slots.items():
-                tried = self._tried(subject, key, kernel, texts)
+            for key, kernel in subject.new:
+                tried = self._tried(subject, key, kernel)
                 other = fresh.get((key, kernel))
                 fresh[key, kernel] = tried if other is None else _both(tried, other)
         classes = {} if before is None else {k: dict(v) for k, v in before.classes.items()}
@@ -240,8 +252,13 @@ class Verifier:
         facts = self.facts._asdict()
         return Verification(**facts, complete=whole, classes=classes)
 
-    def _tried(self, subject: Subject, key: str, kernel: str, texts: list[str]) -> Tried:
-        right, wrong = subject.search.right[kernel], subject.search.wrong[kernel]
+    def _tried(self, subject: Subject, key: str, kernel: str) -> Tried:
+        texts = subject.slots[key, kernel]
+        if not subject.search.made and any(map(self._safe, texts)):
+            return Tried()  # not begun
+        right, wrong = (
+            getattr(subject.search, name).get(kernel, {}) for name in ("right", "wrong")
+        )
         unsafe = f"not tried: unsafe by ptxas {self.facts.assembler}; {assembler.INSTALL}"
         return Tried(
             right={
@@ -253,11 +270,9 @@ class Verifier:
 
 
 def _both(a: Tried, b: Tried) -> Tried:
-    """Of two cases of a class: right is what is wrong in neither."""
-    wrong = {**a.wrong, **b.wrong}
-    return Tried(
-        right={t: s for t, s in {**a.right, **b.right}.items() if t not in wrong}, wrong=wrong
-    )
+    """Of a class in two precisions: right is what is right in both."""
+    right = {text: {**b.right[text], **spent} for text, spent in a.right.items() if text in b.right}
+    return Tried(right=right, wrong={**a.wrong, **b.wrong})
 
 
 def _wrong(answer: Answer) -> str | None:
