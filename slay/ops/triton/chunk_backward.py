@@ -119,7 +119,7 @@ def add_queries_bwd(
     return dF, dP, dv, dG
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "chunks", "states", "H", "K"])
 def query_bwd(
     # pointers
     queries, keys, S, s, y, z, g_out, dz_out, dF_out, dP_out,
@@ -179,7 +179,7 @@ def query_bwd(
                 store_tile(dP_out, dP, at, T, M.A, M.AP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "chunks", "states", "H", "K"])
 def key_bwd(
     # pointers
     keys, queries, dS, ds, dF_out, dP_out, dv_out, dG_out,

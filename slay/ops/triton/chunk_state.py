@@ -228,7 +228,7 @@ def cubic_sums(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "chunks", "H", "K"])
 def chunk_state(
     # pointers
     side, S, s,

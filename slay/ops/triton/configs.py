@@ -52,7 +52,8 @@ class Kernel:
     """A Triton kernel and the configurations that it may be launched with.
 
     `candidates(key)` lists those for a class of calls, the default first. `KERNELS` has all
-    kernels by name.
+    kernels by name. Numbers of tokens and heads are not specialised on, so that the code that was
+    verified is that of every call.
     """
 
     def __init__(self, function: Any, candidates: Callable[[str], list[Config]]):

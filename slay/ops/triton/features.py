@@ -26,6 +26,7 @@ from slay.ops.triton.tiles import (
     store_tile,
     zeros,
 )
+from slay.ops.triton.tiling import PRECISIONS
 
 HALF_PI = tl.constexpr(math.pi / 2)
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -165,7 +166,7 @@ def columns(u, weight, kv, first, D: tl.constexpr, DP: tl.constexpr, B: tl.const
     return s
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "H", "K"])
 def features_fwd(
     # pointers
     x, padding, p_weight, p_second, f_weight, f_numbers, P, F,
@@ -195,7 +196,7 @@ def features_fwd(
             store_tile(F, f, at, T, B, W, first)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "H", "K"])
 def features_bwd(
     # pointers
     x, padding, p_weight, p_second, f_weight, f_numbers, dP, dF, dx,
@@ -257,8 +258,7 @@ _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
 
 def features_key(p: str, f: str, d: int, dtype: torch.dtype) -> str:
     """The class of calls that configurations are verified and chosen for."""
-    precision = "fp32" if dtype == torch.float32 else "bf16"
-    return f"features {p} {f} {max(16, triton.next_power_of_2(d))} {precision}"
+    return f"features {p} {f} {max(16, triton.next_power_of_2(d))} {PRECISIONS[dtype]}"
 
 
 class Maps:

@@ -30,7 +30,8 @@ VARIABLE = "SLAY_CACHE"
 COMMAND = "slay kernels verify"
 OLDEST = (8, 0)  # capability: Ampere
 SHIPPED = Path(__file__).parent / "devices"
-NO_KERNELS = {"__init__.py", "assembler.py", "verified.py"}  # files that compute nothing
+# Files that compute nothing.
+NO_KERNELS = {"__init__.py", "assembler.py", "compile.py", "verified.py"}
 
 
 class Facts(NamedTuple):
