@@ -53,10 +53,12 @@ def kernels(
         LENGTH,
         MAIN,
         SUBJECTS,
+        TARGETS,
         Subject,
         objections,
         survey,
     )
+    from slay.ops.triton import assembler
 
     if cost:
         from slay.experiments.kernels.cost import report
@@ -72,6 +74,9 @@ def kernels(
     ] or SUBJECTS
     if head_dim is not None and not names:
         raise SlayError("--head-dim is for NAMES; say which mechanisms")
+    if target not in TARGETS:
+        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+    click.echo(f"assembled by {assembler.find(divmod(TARGETS[target], 10))}", err=True)
     form = "{:22} {:>4} {:9} {:8} {:18} {:28} {:>4} {:>6} {:>7} {:>6} {:>5}  {}"
     if not as_json:
         heads = (
@@ -91,7 +96,8 @@ def kernels(
         wrong = objections(made, subject, target)
         number, bad = number + 1, bad + bool(wrong)
         if as_json:
-            click.echo(json.dumps({**asdict(subject), **asdict(made), "wrong": wrong}))
+            facts = {k: v for k, v in asdict(made).items() if k not in ("ptx", "sass", "constants")}
+            click.echo(json.dumps({**asdict(subject), **facts, "wrong": wrong}))
             continue
         sizes = (made.registers, made.spilled, made.shared, made.warpgroup, made.matrix)
         where = (*astuple(subject), made.kernel, made.config)

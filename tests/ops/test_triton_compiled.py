@@ -23,27 +23,25 @@ def compiled(*arguments):
 
 
 def test_every_configuration_for_hopper():
-    """Nothing spills, shared memory suffices, and bf16 is multiplied by warp groups."""
+    """Nothing spills, shared memory suffices, and bf16 is multiplied by the matrix units."""
     rows, done = compiled("--target", "sm_90")
     wrong = [row for row in rows if row["wrong"]]
     assert not wrong
     assert done.returncode == 0, done.stderr
     half = [row for row in rows if row["dtype"] == "bfloat16" and row["multiplies"]]
-    assert {row["kernel"] for row in half} == {
-        "chunk_states",
-        "key_gradients",
-        "outputs",
-        "query_gradients",
-    }
-    assert all(row["warpgroup"] > 0 for row in half)
+    assert {row["kernel"] for row in half} >= {
+        "chunk_state", "chunk_output", "query_bwd", "key_bwd", "yat_fwd",
+    }  # fmt: skip
+    assert all(row["warpgroup"] + row["matrix"] > 0 for row in half)
+    few = [row for row in half if row["warps"] < 4]
+    assert few
+    assert not any(row["warpgroup"] for row in few)  # right by any assembler
     assert all(row["spilled"] == 0 and row["shared"] < 228 * 1024 for row in rows)
 
 
 def test_ampere():
     """The same kernels, with the matrix instructions that there are."""
-    rows, _ = compiled(
-        "yat-performer-anchor", "yat-quadratic", "yat-spherical", "--target", "sm_80"
-    )
+    rows, _ = compiled("linear", "--target", "sm_80")
     assert all(row["matrix"] > 0 for row in rows if row["multiplies"])
     assert all(row["shared"] < 164 * 1024 for row in rows)
 
