@@ -22,7 +22,7 @@ import triton.language as tl
 
 from slay.ops.triton.chunk_output import state_of, state_weight
 from slay.ops.triton.chunk_state import weighed
-from slay.ops.triton.configs import Config, Kernel
+from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.read_state import read_product_bwd, read_state, read_state_bwd, read_sums
 from slay.ops.triton.scores import decayed, factors, inner_products, score, slope
 from slay.ops.triton.tiles import (
@@ -246,17 +246,29 @@ def key_bwd(
                     store_vector(dG_out, tl.where(there, -dG, 0.0), at, K, Lk, T)
 
 
-def _configs(other: str, sizes: list[tuple[int, int, int, int]]) -> Callable[[str], list[Config]]:
-    """Warps, stages, tokens and those of the other side; in float32 tiles are small."""
+def _configs(
+    other: str, sizes: dict[int, list[tuple[int, int, int, int]]]
+) -> Callable[[str], list[Config]]:
+    """By width: warps, stages, tokens and those of the other side; in float32 tiles are small."""
 
     def candidates(key: str) -> list[Config]:
-        some = [(4, 1, 16, 16), (2, 1, 16, 16)] if key.endswith("fp32") else sizes
+        some = sizes[min(128, max(32, *widths(key)))]
+        if key.endswith("fp32"):
+            some = [(4, 1, 16, 16), (2, 1, 16, 16)]
         return [Config(warps, stages, (("T", T), (other, TO))) for warps, stages, T, TO in some]
 
     return candidates
 
 
-_QUERY = [(2, 2, 64, 16), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
-_KEY = [(2, 2, 64, 16), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
+_QUERY = {
+    32: [(2, 2, 64, 32), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
+    64: [(2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
+    128: [(2, 1, 32, 16), (4, 1, 64, 16), (8, 1, 128, 16)],
+}
+_KEY = {
+    32: [(2, 2, 64, 16), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
+    64: [(2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
+    128: [(2, 1, 16, 16), (4, 1, 64, 16), (8, 1, 128, 16)],
+}
 query_kernel = Kernel(query_bwd, _configs("TK", _QUERY))
 key_kernel = Kernel(key_bwd, _configs("TQ", _KEY))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from slay.ops.triton.configs import Config, Kernel
+from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.read_state import read_state, read_sums
 from slay.ops.triton.scores import decayed, factors, inner_products, score
 from slay.ops.triton.tiles import (
@@ -129,7 +129,11 @@ def _configs(key: str) -> list[Config]:
     """Tiles with which nothing spills from registers; TK divides T."""
     if key.endswith("fp32"):
         return [Config(4, 2, (("T", 16), ("TK", 16))), Config(4, 2, (("T", 32), ("TK", 16)))]
-    sizes = [(2, 3, 64, 32), (2, 2, 128, 16), (4, 3, 128, 32), (1, 3, 32, 32)]
+    sizes = {
+        32: [(2, 3, 64, 32), (2, 2, 128, 16), (4, 3, 128, 32), (1, 3, 32, 32)],
+        64: [(2, 3, 64, 32), (4, 3, 128, 32), (1, 3, 32, 32)],
+        128: [(2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
+    }[min(128, max(32, *widths(key)))]
     return [Config(warps, stages, (("T", T), ("TK", TK))) for warps, stages, T, TK in sizes]
 
 

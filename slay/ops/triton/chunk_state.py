@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from slay.ops.triton.configs import Config, Kernel
+from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.tiles import (
     Rows,
     cast,
@@ -169,8 +169,7 @@ def product_sums(
             at = (b, kv * G + g, t0, end)
             one = weighed(side, at, kv, H, K, L, M, QUERY, T)[1]
             p = load_tile(side.p, at, T, M.A, M.AP).to(tl.float32) * one[:, None]
-            f = load_tile(side.f, at, T, M.B, M.W)
-            acc += fine_dot(tl.trans(p), f, M.precision)
+            acc = dot(tl.trans(cast(p, M.dtype)), load_tile(side.f, at, T, M.B, M.W), acc, M)
     a, c = tl.arange(0, M.AP), tl.arange(0, M.W)
     tl.store(s + a[:, None] * M.W + c[None, :], acc)
 
@@ -182,29 +181,33 @@ def polynomial_sums(
 ):  # fmt: skip
     """For a block J of W columns u_J: those of u uᵀ in s, and of u in S and s; 1 if J = 0."""
     square, linear = zeros(M.BP, M.W), zeros(M.W, M.EP)
-    sums, constant, number = zeros(T, M.W), zeros(T, M.EP), 0.0
+    sums, constant, number = zeros(16, M.W), zeros(16, M.EP), 0.0
     for g in range(G):
         for t0 in range(start, end, T):
             at = (b, kv * G + g, t0, end)
             x = load_tile(side.f, at, T, M.B, M.W, J * M.W)
             w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
-            linear = dot(tl.trans(x), w, linear, M)
-            constant += w.to(tl.float32)
             own = x.to(tl.float32) * one[:, None]
-            sums += own
+            linear = dot(tl.trans(x), w, linear, M)
+            constant = dot(zeros(16, T) + 1.0, w, constant, M)  # in every row
+            sums = dot(zeros(16, T) + 1.0, own, sums, M)
             number += tl.sum(one, 0)
-            u = load_tile(side.f, at, T, M.B, M.BP).to(tl.float32)
-            square += fine_dot(tl.trans(u), own, M.precision)
+            u = load_tile(side.f, at, T, M.B, M.BP)
+            if M.fine:
+                square += fine_dot(tl.trans(u), own, M.precision)
+            else:
+                square = dot(tl.trans(u), own, square, M)
+    sums, constant = tl.max(sums, 0), tl.max(constant, 0)
     d, c, e = tl.arange(0, M.BP), tl.arange(0, M.W), tl.arange(0, M.EP)
     tl.store(s + d[:, None] * M.BP + (J * M.W + c)[None, :], square)
     s += M.BP * M.BP
-    tl.store(s + J * M.W + c, tl.sum(sums, 0))
+    tl.store(s + J * M.W + c, sums)
     S += M.linear_row * M.EP
     value = cast(linear, S.dtype.element_ty)
     tl.store(S + (J * M.W + c)[:, None] * M.EP + e[None, :], value)
     if J == 0:
         tl.store(s + M.BP, number)
-        tl.store(S + M.BP * M.EP + e, cast(tl.sum(constant, 0), S.dtype.element_ty))
+        tl.store(S + M.BP * M.EP + e, cast(constant, S.dtype.element_ty))
 
 
 @triton.jit
@@ -271,13 +274,18 @@ def programs(M: Tiling, R: int) -> int:
 
 
 def _configs(key: str) -> list[Config]:
-    R = 1 if key.startswith("dense") else 4  # there is a group a block of F
+    """R: as many groups as half of the registers hold sums for, 8 at most."""
+    F, E = widths(key)
+    W = min(F, 32 if "polynomial" in key else 64)
+    most = 1 if key.startswith("dense") else 8
+
+    def groups(warps: int) -> int:
+        return max(1, min(most, 4096 * warps // (W * E)))
+
     if key.endswith("fp32"):
-        return [Config(warps, 2, (("T", 16), ("R", min(R, 2)))) for warps in (2, 4)]
-    sizes = [(2, 2, 32, 2 * R), (2, 3, 64, R), (1, 2, 32, R), (4, 3, 64, R)]
-    if R == 1:
-        sizes = [(2, 3, 64, 1), (4, 3, 64, 1), (1, 3, 32, 1)]
-    return [Config(warps, stages, (("T", T), ("R", r))) for warps, stages, T, r in sizes]
+        return [Config(n, 2, (("T", 16), ("R", min(2, groups(n))))) for n in (2, 4)]
+    sizes = [(2, 2, 32), (2, 3, 64), (4, 3, 64), (1, 2, 32)]
+    return [Config(n, stages, (("T", T), ("R", groups(n)))) for n, stages, T in sizes]
 
 
 kernel = Kernel(chunk_state, _configs)

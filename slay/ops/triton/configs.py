@@ -8,6 +8,7 @@ run to run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -36,6 +37,14 @@ class Config(NamedTuple):
     def options(self) -> dict[str, int]:
         """The same as keyword arguments of a launch."""
         return {**dict(self.tiles), "num_warps": self.warps, "num_stages": self.stages}
+
+
+def widths(key: str) -> tuple[int, int]:
+    """Columns of F and of the values, padded, of a class of calls: 64 and 32 for "64 values 32"."""
+    found = re.search(r"(\d+) values (\d+)", key)
+    if found is None:
+        raise ValueError(f"{key!r} is no class of calls of attention")
+    return int(found[1]), int(found[2])
 
 
 class Launch(NamedTuple):
