@@ -91,7 +91,7 @@ def kernels(
         wrong = objections(made, subject, target)
         number, bad = number + 1, bad + bool(wrong)
         if as_json:
-            click.echo(json.dumps({**asdict(subject), **asdict(made), "wrong": wrong}))
+            click.echo(json.dumps({**asdict(subject), **made.facts, "wrong": wrong}))
             continue
         sizes = (made.registers, made.spilled, made.shared, made.warpgroup, made.matrix)
         where = (*astuple(subject), made.kernel, made.config)

@@ -74,8 +74,6 @@ def costs(
     subjects: Iterable[Subject], target: str, length: int
 ) -> Iterator[tuple[Subject, str, list[Cost]]]:
     """Subject, pass and costs in each configuration of the launches, in their order."""
-    if target not in TARGETS:
-        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
     # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         tasks = []
@@ -215,6 +213,8 @@ def report(
     subjects: Iterable[Subject], target: str, length: int, *, as_json: bool
 ) -> Iterator[str]:
     """The table's lines as they are known, then each pass as a whole; or JSON, a line a launch."""
+    if target not in TARGETS:
+        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
     passes: dict[tuple[Subject, str], list[list[Cost]]] = {}
     if not as_json:
         yield HEAD
