@@ -46,14 +46,8 @@ class Job:
 
 
 def code(params: Params, device: str) -> str:
-    """Fingerprint of the import closure of a job on "cpu" or "cuda", once a set of modules."""
-    key = tuple(params.modules()), params.needs_kernels(device)
-    if key not in _CODES:
-        _CODES[key] = fingerprint(key[0], kernels=key[1])
-    return _CODES[key]
-
-
-_CODES: dict[tuple[tuple[str, ...], bool], str] = {}
+    """Fingerprint of the import closure of a job on "cpu" or "cuda"."""
+    return fingerprint(params.modules(), kernels=params.needs_kernels(device))
 
 
 def flags(params: Params) -> list[str]:

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from slay.registry import ATTENTION, INPUTS, TASKS
+from slay.registry import ATTENTION, EXPERIMENTS, INPUTS, TASKS
 
 
 def _no_bool(value: Any) -> Any:
@@ -116,8 +116,8 @@ class Params(BaseModel):
         return device == "cuda" or self.options.get("backend") == "triton"
 
     def modules(self) -> list[str]:
-        """Modules whose import closure the job depends on."""
-        return [f"slay.experiments.{self.experiment}", ATTENTION.module(self.attention)]
+        """Modules whose import closure the job depends on, or entries of registries."""
+        return [EXPERIMENTS.path(self.experiment), ATTENTION.path(self.attention)]
 
 
 class QualityParams(Params):
@@ -139,9 +139,9 @@ class QualityParams(Params):
         return f"{self.attention}/{setting}/seed{self.seed}"
 
     def modules(self) -> list[str]:
-        modules = [*super().modules(), ATTENTION.module("yat-spherical")]
+        modules = [*super().modules(), ATTENTION.path("yat-spherical")]
         if self.inputs == "trained":
-            modules += [INPUTS.module("trained"), TASKS.module("induction")]
+            modules += [INPUTS.path("trained"), TASKS.path("induction")]
         return modules
 
 
@@ -153,7 +153,7 @@ class AblationParams(QualityParams):
     repeats: Rounds = Field(10, description="Timed rounds, after two or more to warm up.")
 
     def modules(self) -> list[str]:
-        return [*super().modules(), ATTENTION.module("standard")]
+        return [*super().modules(), ATTENTION.path("standard")]
 
 
 class ScalingParams(Params):
@@ -181,7 +181,7 @@ class ScalingParams(Params):
         return f"{self.attention}/{self.mode}-{self.dtype}/L{self.seq_len}"
 
     def modules(self) -> list[str]:
-        return [*super().modules(), ATTENTION.module("standard")]
+        return [*super().modules(), ATTENTION.path("standard")]
 
 
 class MaxContextParams(Params):
@@ -238,7 +238,7 @@ class TaskParams(Params):
         return f"{self.attention}/{self.task}-L{self.seq_len}/seed{self.seed}"
 
     def modules(self) -> list[str]:
-        return [*super().modules(), TASKS.module(self.task)]
+        return [*super().modules(), TASKS.path(self.task)]
 
 
 class LanguageParams(Params):
@@ -301,7 +301,7 @@ class AnalysisParams(Params):
         return f"{self.attention}/{self.kind}-d{self.head_dim}-L{self.seq_len}/seed{self.seed}"
 
     def modules(self) -> list[str]:
-        return [*super().modules(), ATTENTION.module("yat-spherical")]
+        return [*super().modules(), ATTENTION.path("yat-spherical")]
 
 
 PARAMS: dict[str, type[Params]] = {

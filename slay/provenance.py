@@ -3,7 +3,7 @@
 A job depends on the files under `slay/` that it can import, no more. Their fingerprint ignores
 comments, docstrings, formatting and the version number. Modules that name, check or carry values
 but compute none are left out: a new line in the registry's table must not invalidate what was
-measured with the others. A registry entry is followed through its own path instead, and a job's
+measured with the others. A job's own entries count, and are followed through their paths; its
 parameters stand in its record. Triton kernels count where they may compute, which a job on a CPU
 leaves to PyTorch.
 """
@@ -46,11 +46,23 @@ KERNELS = "slay.ops.triton"  # how the names of the kernels' modules begin
 
 
 def fingerprint(modules: Iterable[str], *, kernels: bool = True) -> str:
-    """Fingerprint of the import closure of some modules, Triton kernels or not: 16 hex digits."""
+    """Fingerprint of the import closure of some modules, Triton kernels or not: 16 hex digits.
+
+    Where one is given as `module:attribute`, a registry's entry, that belongs to it.
+    """
+    asked = sorted({*modules})
+    names = tuple(dict.fromkeys(name.partition(":")[0] for name in asked))
+    entries = " ".join(name for name in asked if ":" in name)
+    return hashlib.sha256(f"{_sources(names, kernels)} {entries}".encode()).hexdigest()[:16]
+
+
+@cache
+def _sources(modules: tuple[str, ...], kernels: bool) -> str:
+    """Digest of the sources of the import closure of some modules."""
     digest = hashlib.sha256()
     for name in closure(modules, kernels=kernels):
         digest.update(f"{name} {_read(name)[0]}\n".encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def closure(modules: Iterable[str], *, kernels: bool = True) -> list[str]:
@@ -62,7 +74,7 @@ def closure(modules: Iterable[str], *, kernels: bool = True) -> list[str]:
     of Triton and what only they import are left out.
     """
     seen: set[str] = set()
-    waiting = list(modules)
+    waiting = [name.partition(":")[0] for name in modules]
     for name in waiting:
         _follow(name.partition(".")[0])
     while waiting:
@@ -137,6 +149,12 @@ def _source(module: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def forget() -> None:
+    """Read source files again that may have changed since this process read them."""
+    _read.cache_clear()
+    _sources.cache_clear()
 
 
 @cache

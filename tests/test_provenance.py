@@ -34,13 +34,13 @@ def package(tmp_path, monkeypatch):
     def write(name, text):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-        provenance._read.cache_clear()
+        provenance.forget()
 
     monkeypatch.setattr(provenance, "PACKAGE", root)
     for name, text in FILES.items():
         write(name, text)
     yield write
-    provenance._read.cache_clear()
+    provenance.forget()
 
 
 LEAF = ["slay", "slay.base", "slay.sub", "slay.sub.leaf"]
@@ -109,7 +109,7 @@ def test_notes_beside_the_source_hold_for_its_very_bytes(package, tmp_path):
     changed = fingerprint(["slay.top"])
     assert changed != before
     note.write_text('["cut sho')
-    provenance._read.cache_clear()
+    provenance.forget()
     assert fingerprint(["slay.top"]) == changed
     package("sub/leaf.py", leaf.read_text().replace("TWO", "ONE"))
     assert fingerprint(["slay.top"]) == before
@@ -205,7 +205,7 @@ def outside(tmp_path, monkeypatch):
         (tmp_path / "neighbour").mkdir(exist_ok=True)
         (tmp_path / "neighbour" / name).write_text(text)
     yield tmp_path / "neighbour"
-    provenance._read.cache_clear()
+    provenance.forget()
 
 
 def test_a_mechanism_from_outside_depends_on_its_neighbours_and_on_what_it_uses_here(outside):
@@ -215,7 +215,7 @@ def test_a_mechanism_from_outside_depends_on_its_neighbours_and_on_what_it_uses_
     assert not {"neighbour.other", "numpy"} & set(found)
     before = fingerprint(["neighbour.kernels"])
     (outside / "shared.py").write_text("ONE = 2\n")
-    provenance._read.cache_clear()
+    provenance.forget()
     assert fingerprint(["neighbour.kernels"]) != before
 
 

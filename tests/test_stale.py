@@ -15,7 +15,7 @@ from slay.jobs import expand, manifest
 from slay.params import TaskParams
 from slay.provenance import closure, fingerprint
 from slay.record import SCHEMA, Provenance, Record, write_record
-from slay.registry import ATTENTION
+from slay.registry import ATTENTION, TASKS
 from slay.report.aggregate import collect
 from slay.report.sources import FIGURES, TABLES, module_of
 
@@ -29,7 +29,7 @@ RENDERED = {
     **{f"figure {name}": [f"slay.report.figures.{name}"] for name in FIGURES},
     **{f"table {name}": [module_of(name)] for name in TABLES},
     **{name: [f"slay.report.{name}"] for name in ("paper", "page", "aggregate")},
-    "facts": ["slay.attention.facts", *map(ATTENTION.module, ATTENTION.names())],
+    "facts": ["slay.attention.facts", *map(ATTENTION.path, ATTENTION.names())],
 }
 
 
@@ -40,8 +40,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "slay")
 
     def forget():
-        provenance._read.cache_clear()
-        jobs._CODES.clear()
+        provenance.forget()
         stale._changed.cache_clear()
 
     def edit(*files):
@@ -112,6 +111,15 @@ def test_an_edit_of_the_groups_of_tasks_is_of_account_where_they_are_shown(packa
     changed = {name for name, found in rendered().items() if found != before[name]}
     tables = {"table tasks", "table runs", "table claims", "table claims-ours"}
     assert changed == {*tables, "figure training", "paper"}
+
+
+def test_another_class_in_a_registry_is_another_job(monkeypatch):
+    asked = [TaskParams(attention="linear", task=task, device="cpu") for task in ("copy", "sort")]
+    before = [jobs.code(params, "cpu") for params in asked]
+    monkeypatch.setitem(TASKS._paths, "copy", "slay.tasks.basic:Sort")
+    after = [jobs.code(params, "cpu") for params in asked]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
 
 
 def record_of(job, device):

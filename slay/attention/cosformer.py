@@ -60,4 +60,6 @@ class CosformerAttention(FeatureAttention):
         turns = [
             self.turn(place, torch.float32).expand(*t.shape[:3], 2) for place, t in ((i, q), (j, k))
         ]
-        return FeatureSpec(p="given", given_p=(turns[0], turns[1]), f="relu", f_numbers=self.numbers)
+        return FeatureSpec(
+            p="given", given_p=(turns[0], turns[1]), f="relu", f_numbers=self.numbers
+        )

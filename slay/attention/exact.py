@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from slay.attention.layer import Attention, Memory, nothing
 from slay.errors import SlayError
-from slay.ops.select import choose
 from slay.ops.exact import exact_attention
 from slay.ops.groups import fold, unfold
+from slay.ops.select import choose
 
 
 class PairwiseAttention(Attention):

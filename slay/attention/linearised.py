@@ -10,10 +10,16 @@ from torch import Tensor
 from slay.attention.layer import Attention, Memory, nothing
 from slay.attention.packing import positions
 from slay.features.forms import Dense, Features
-from slay.ops.select import WIDEST_DENSE, choose, spec_limit, tensor_limit
 from slay.ops.groups import fold, unfold
 from slay.ops.linear import linear_attention, wants_gradient
 from slay.ops.normalise import accumulation_dtype
+from slay.ops.select import (
+    WIDEST_DENSE,
+    choose,
+    spec_limit,
+    tensor_limit,
+    verification_limit,
+)
 from slay.ops.triton.spec import FeatureSpec, given
 
 
@@ -124,8 +130,9 @@ class FeatureAttention(Attention):
             with torch.autocast(q.device.type, enabled=False):
                 q, k = self.prepare(q), self.prepare(k)
                 spec, reason = self.possible_spec(q, k, v, i, j)
-            if spec is not None:
+            if spec is not None and reason is None:
                 found = q, k, spec
+                reason = verification_limit(self.backend, spec, q, v)
         self.backend_used = choose(self.backend, reason)
         return found if self.backend_used == "triton" else None
 

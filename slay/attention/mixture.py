@@ -71,7 +71,9 @@ class MixtureAttention(FeatureAttention):
 
     def exponential_spec(self, **polynomial: Any) -> FeatureSpec:
         """F as kernels form it, with another factor if there is one."""
-        return FeatureSpec(f="exp", unit=True, f_weight=self.omega, f_numbers=self.numbers, **polynomial)
+        return FeatureSpec(
+            f="exp", unit=True, f_weight=self.omega, f_numbers=self.numbers, **polynomial
+        )
 
 
 class TensorAttention(MixtureAttention):

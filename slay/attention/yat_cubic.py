@@ -70,4 +70,6 @@ class CubicAttention(FeatureAttention):
 
     def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
         c0, c1 = self.beta**2, 2.0 * self.beta
-        return FeatureSpec(f="identity", unit=True, degree=3, coefficients=(c0, c0 + c1, c1 + 1.0, 1.0))
+        return FeatureSpec(
+            f="identity", unit=True, degree=3, coefficients=(c0, c0 + c1, c1 + 1.0, 1.0)
+        )

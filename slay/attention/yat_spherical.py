@@ -13,7 +13,7 @@ from slay.attention.exact import ExactAttention
 from slay.attention.layer import DEFAULT_EPSILON, Memory
 from slay.errors import SlayError
 from slay.features.elementwise import unit
-from slay.ops.select import choose, tensor_limit
+from slay.ops.select import choose, tensor_limit, unverified
 
 
 class SphericalYatAttention(ExactAttention):
@@ -45,7 +45,13 @@ class SphericalYatAttention(ExactAttention):
     def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
         if self.training and self.dropout:
             return "kernels drop no attention weights"
-        return tensor_limit(self.backend, q, v)
+        limit = tensor_limit(self.backend, q, v)
+        if limit is not None or self.backend != "auto":
+            return limit
+        from slay.ops.triton.yat import pairs_of
+
+        pairs = pairs_of(self.epsilon, int(q.shape[3]), int(v.shape[3]), q.dtype)
+        return unverified(q.device, [pairs.key])
 
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
         if self.backend_used == "torch":

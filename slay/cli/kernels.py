@@ -36,7 +36,7 @@ def kernels(
 
     \b
     slay kernels
-    slay kernels yat-quadratic --head-dim 64 --target sm_80
+    slay kernels show yat-quadratic --head-dim 64 --target sm_80
     slay kernels --cost yat-quadratic --length 4096
     """
     import json

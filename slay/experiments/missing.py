@@ -124,7 +124,7 @@ def _run(job: Job, log: Path, threads: int, parent: Any) -> str:
             job.params,
             Path(job.path),
             threads=threads,
-            expected_code=job.code,
+            planned=list(job.codes.values()),
             progress=_note,
         )
     except BaseException:

@@ -33,8 +33,8 @@ def run_job(
     on; empty: any. A job that would run other code raises `SlayError` instead, so that an edit
     during a run never mixes two versions.
     """
-    for module in params.modules():
-        importlib.import_module(module)  # what is loaded from here on was there before the check
+    for name in params.modules():  # what is loaded after them was there before the check
+        importlib.import_module(name.partition(":")[0])
     codes = {device: code(params, device) for device in params.devices}
     torch.set_num_threads(threads)
     with claimed(_gpus(params)):

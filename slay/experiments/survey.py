@@ -21,6 +21,7 @@ from torch import Tensor
 from slay.attention.linearised import FeatureAttention
 from slay.attention.yat_spherical import SphericalYatAttention
 from slay.errors import SlayError
+from slay.ops.triton import assembler
 from slay.registry import get_attention_class
 
 TARGETS = {"sm_80": 80, "sm_90": 90}
@@ -77,6 +78,10 @@ def objections(compiled: Any, subject: Subject, target: str) -> list[str]:
         wrong.append(f"spills {compiled.spilled} bytes")
     if compiled.shared > SHARED[target]:
         wrong.append(f"needs {compiled.shared} bytes of shared memory")
+    version = assembler.find(divmod(TARGETS[target], 10)).version
+    unsafe = assembler.objection(compiled.ptx, version)
+    if unsafe is not None:
+        wrong.append(unsafe)
     slow = compiled.multiplies and not compiled.warpgroup and not compiled.matrix
     if subject.dtype == "bfloat16" and slow:
         wrong.append("multiplies matrices without the matrix units")
@@ -86,10 +91,12 @@ def objections(compiled: Any, subject: Subject, target: str) -> list[str]:
 def _compile(subject: Subject, capability: int, index: int) -> list[Any]:
     from slay.ops.triton.compile import compile_launch
 
-    launch = _different(subject)[index]
+    launch, target = _different(subject)[index], divmod(capability, 10)
+    version = assembler.find(target).version
     return [
         compile_launch(launch, config, capability)
         for config in launch.kernel.candidates(launch.key)
+        if assembler.safe(config, target, version)  # others are not used either
     ]
 
 

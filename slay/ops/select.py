@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -80,4 +81,25 @@ def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
         return f"kernels take factors of up to {WIDEST_FACTOR} features, not {p} x {f}"
     if spec.score == "dense" and f > WIDEST_DENSE:
         return f"kernels take up to {WIDEST_DENSE} features that are no product, not {f}"
+    return None
+
+
+def verification_limit(backend: str, spec: FeatureSpec, q: Tensor, v: Tensor) -> str | None:
+    """Why kernels are not used unasked for such features, if this device did not verify them."""
+    if backend != "auto":
+        return None
+    from slay.ops.triton.launch import keys_of
+
+    return unverified(q.device, keys_of(spec, q, v))
+
+
+def unverified(device: torch.device, keys: Iterable[str]) -> str | None:
+    """Why kernels for these classes of calls are not used unasked; warns of it once a process."""
+    from slay.ops.triton import verified
+
+    for key in keys:
+        reason = verified.reason(device, key)
+        if reason is not None:
+            verified.warn_once(reason)
+            return reason
     return None

@@ -29,6 +29,11 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
     not there, be it all of them; otherwise a missing or broken one raises.
     """
     expected = json.loads(manifest.read_text(encoding="utf-8"))
+    if any("codes" not in job for job in expected):
+        raise SlayError(
+            f"{manifest}: written by another version; write it again with: "
+            "snakemake --cores all results"
+        )
     found = []
     for job in expected:
         path = manifest.parent.parent / job["path"]

@@ -241,8 +241,8 @@ for asked in json.load(sys.stdin):
         from slay.params import PARAMS
         from slay.experiments.run import run_job
         params = PARAMS[asked.pop("experiment")](**asked)
-        for module in params.modules():
-            importlib.import_module(module)
+        for name in params.modules():
+            importlib.import_module(name.partition(":")[0])
         forbidden = forbid_kernels()
         try:
             run_job(params, Path("r"), threads=1, planned=(), progress=lambda line: None)

@@ -119,3 +119,5 @@ def test_safe_configurations():
     assert assembler.safe(narrow, (9, 0), (12, 8, 93))
     assert assembler.safe(wide, (9, 0), (13, 3))
     assert assembler.safe(wide, (8, 0), (12, 8, 93))
+    assert "fewer than 4 warps" in assembler.remark((9, 0), (12, 8, 93))
+    assert assembler.remark((9, 0), (13, 5)) is assembler.remark((8, 6), (12, 8)) is None

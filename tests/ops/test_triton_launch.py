@@ -47,10 +47,9 @@ def spec_of(kind, q, k):
 def scores_of(kind, q, k, log_decay):
     """The specification's scores, decayed."""
     k = k.repeat_interleave(H // K, dim=1)
+    x = q @ k.mT
     if kind == "product":
         x = (q[..., :2] @ k[..., :2].mT) * (q[..., 2:] @ k[..., 2:].mT)
-    else:
-        x = q @ k.mT
     if kind == "polynomial":
         x = (x + 0.5).square()
     G = log_decay.cumsum(-1).repeat_interleave(H // K, dim=1)

@@ -322,7 +322,7 @@ def test_operators_are_sound():
 
     mechanism = heads("yat-performer-anchor", n_heads=1)
     spec = mechanism.exponential_spec(p="square", p_weight=mechanism.anchors)
-    q, k, v = tokens(mechanism, 20)
+    q, _, v = tokens(mechanism, 20)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     of_features = (
         q, spec.p_weight, None, spec.f_weight, spec.f_numbers, None,

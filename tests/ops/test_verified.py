@@ -45,7 +45,9 @@ def file(tmp_path, monkeypatch):
     path.parent.mkdir()
     content = {**HERE._asdict(), "complete": True, "classes": CLASSES}
     verified.Verification.model_validate(content).write(path)
-    return path
+    verified.forget()
+    yield path
+    verified.forget()
 
 
 def change(path, **facts):
@@ -66,6 +68,23 @@ def test_the_fastest_at_about_that_length(file, length, text):
     assert isinstance(chosen, Config)
 
 
+def test_a_process_keeps_to_its_choice(file):
+    chosen = verified.choice(CUDA, "chunk_output", KEY, 1)
+    file.unlink()
+    assert verified.choice(CUDA, "chunk_output", KEY, 1) is chosen
+    verified.forget()
+    assert verified.choice(CUDA, "chunk_output", KEY, 1) is None
+
+
+def test_a_file_that_comes_later(file):
+    """Somebody verifies while a notebook is open."""
+    text = file.read_text()
+    file.unlink()
+    assert verified.reason(CUDA, KEY) is not None
+    file.write_text(text)
+    assert verified.reason(CUDA, KEY) is None
+
+
 def test_what_was_not_timed(file):
     assert verified.choice(CUDA, "decode", "dense 64", 1) == Config(4, 1)
     assert verified.choice(CUDA, "chunk_state", "dense 64", 1) is None
@@ -79,7 +98,7 @@ def one_line(says, *words):
 
 
 def test_one_kernel_without_a_right_configuration(file):
-    one_line(verified.reason(CUDA, "dense 64"), "chunk_state", "--only 'dense 64'")
+    one_line(verified.reason(CUDA, "dense 64"), "chunk_state", "y by 0.5", "--only 'dense 64'")
 
 
 def test_a_class_that_was_not_tried(file):
@@ -124,9 +143,13 @@ def test_the_file_that_ships_stands_in(file, tmp_path):
     """Where the user's own counts no more; the user's own wins where both do."""
     (tmp_path / "shipped").mkdir()
     (tmp_path / "shipped" / file.name).write_text(file.read_text())
+    change(file, classes={"dense 128": CLASSES[KEY]})  # another class: both count
+    assert verified.reason(CUDA, KEY) is verified.reason(CUDA, "dense 128") is None
     change(file, classes={KEY: CLASSES["dense 64"]})
+    verified.forget()
     assert "chunk_state" in verified.reason(CUDA, KEY)
     change(file, triton="3.6.0")
+    verified.forget()
     assert verified.reason(CUDA, KEY) is None
 
 

@@ -118,6 +118,13 @@ def test_score_is_zero_at_the_null_and_one_at_the_ceiling(run):
     )
 
 
+def test_a_manifest_of_another_version_is_refused(run):
+    run.add(metrics={"rel_l2": 0.1})
+    run.jobs[0]["code"] = run.jobs[0].pop("codes")["cpu"]
+    with pytest.raises(SlayError, match=r"manifest\.json: written by another version"):
+        run.collect()
+
+
 def test_stale_records_are_refused_and_marked_in_a_draft(run):
     stale_params = run.add(seed=0, metrics={"rel_l2": 0.1})
     stale_code = run.add(seed=1, metrics={"rel_l2": 0.2})

@@ -38,7 +38,7 @@ def made_of(modules, *patterns):
 
 SOURCES = {
     "mechanisms.json": made_of(
-        ["slay.attention.facts", *map(ATTENTION.module, CONFIG.attention)]
+        ["slay.attention.facts", *map(ATTENTION.path, CONFIG.attention)]
     ),
     "paper/slay.pdf": made_of(
         ["slay.report.paper"],

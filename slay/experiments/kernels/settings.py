@@ -90,7 +90,7 @@ class KernelParams(Params):
         return True  # they are what is measured
 
     def modules(self) -> list[str]:
-        return ["slay.experiments.kernels.bench", ATTENTION.module(self.attention)]
+        return ["slay.experiments.kernels.bench", ATTENTION.path(self.attention)]
 
 
 class ModelParams(KernelParams):

@@ -61,6 +61,16 @@ def safe(config: Config, capability: Capability, version: tuple[int, ...]) -> bo
     return capability != HOPPER or version >= RIGHT_FOR_HOPPER or config.warps < 4
 
 
+def remark(capability: Capability, version: tuple[int, ...]) -> str | None:
+    """What an assembler of that version leaves out on such GPUs, in a line."""
+    if capability != HOPPER or version >= RIGHT_FOR_HOPPER:
+        return None
+    return (
+        f"this ptxas is wrong for some of Hopper's matrix products: only configurations of fewer "
+        f"than 4 warps are safe; {INSTALL} brings a newer one, for drivers from 580 on"
+    )
+
+
 def objection(ptx: str, version: tuple[int, ...]) -> str | None:
     """What is wrong with assembling this code by an assembler of that version, in a line."""
     if version >= RIGHT_FOR_HOPPER or not has_register_operand(ptx):

@@ -15,6 +15,8 @@ key's weights sum to is left, dG_j = -(v_j·dv_j + sum_i A_ij dz_i).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import triton
 import triton.language as tl
 
@@ -117,7 +119,7 @@ def add_queries_bwd(
     return dF, dP, dv, dG
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "chunks", "states", "H", "K"])
 def query_bwd(
     # pointers
     queries, keys, S, s, y, z, g_out, dz_out, dF_out, dP_out,
@@ -177,7 +179,7 @@ def query_bwd(
                 store_tile(dP_out, dP, at, T, M.A, M.AP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "chunks", "states", "H", "K"])
 def key_bwd(
     # pointers
     keys, queries, dS, ds, dF_out, dP_out, dv_out, dG_out,
@@ -244,18 +246,17 @@ def key_bwd(
                     store_vector(dG_out, tl.where(there, -dG, 0.0), at, K, Lk, T)
 
 
-def _query_configs(key: str) -> list[Config]:
-    if key.endswith("fp32"):
-        return [Config(4, 1, (("T", 16), ("TK", 16))), Config(2, 1, (("T", 16), ("TK", 16)))]
-    sizes = [(2, 2, 64, 32), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
-    return [Config(warps, stages, (("T", T), ("TK", TK))) for warps, stages, T, TK in sizes]
+def _configs(other: str, sizes: list[tuple[int, int, int, int]]) -> Callable[[str], list[Config]]:
+    """Warps, stages, tokens and those of the other side; in float32 tiles are small."""
+
+    def candidates(key: str) -> list[Config]:
+        some = [(4, 1, 16, 16), (2, 1, 16, 16)] if key.endswith("fp32") else sizes
+        return [Config(warps, stages, (("T", T), (other, TO))) for warps, stages, T, TO in some]
+
+    return candidates
 
 
-def _key_configs(key: str) -> list[Config]:
-    return [
-        config._replace(tiles=(("T", dict(config.tiles)["T"]), ("TQ", dict(config.tiles)["TK"])))
-        for config in _query_configs(key)
-    ]
-
-
-query_kernel, key_kernel = Kernel(query_bwd, _query_configs), Kernel(key_bwd, _key_configs)
+_QUERY = [(2, 2, 64, 16), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
+_KEY = [(2, 2, 64, 16), (2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
+query_kernel = Kernel(query_bwd, _configs("TK", _QUERY))
+key_kernel = Kernel(key_bwd, _configs("TQ", _KEY))

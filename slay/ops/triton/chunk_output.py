@@ -71,7 +71,7 @@ def add_keys(
     return o, z
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "chunks", "states", "H", "K"])
 def chunk_output(
     # pointers
     queries, keys, S, s, y, z_out,
@@ -129,10 +129,7 @@ def _configs(key: str) -> list[Config]:
     """Tiles with which nothing spills from registers; TK divides T."""
     if key.endswith("fp32"):
         return [Config(4, 2, (("T", 16), ("TK", 16))), Config(4, 2, (("T", 32), ("TK", 16)))]
-    wide = "values 128" in key or " 128 " in key
-    sizes = [(2, 2, 64, 32), (4, 2, 64, 32), (4, 2, 128, 32), (1, 2, 32, 32)]
-    if not wide:
-        sizes = [(2, 3, 64, 32), (2, 3, 128, 32), (4, 3, 128, 64), (1, 3, 32, 32)]
+    sizes = [(2, 3, 64, 32), (2, 2, 128, 16), (4, 3, 128, 32), (1, 3, 32, 32)]
     return [Config(warps, stages, (("T", T), ("TK", TK))) for warps, stages, T, TK in sizes]
 
 

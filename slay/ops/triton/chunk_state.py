@@ -37,7 +37,7 @@ class Side(NamedTuple):
 
     p: Rows | None  # (., ., L, A)
     f: Rows  # (., ., L, B)
-    w: Rows  # v, or g = do / z: (., ., L, E)
+    w: Rows | None  # v, or g = do / z: (., ., L, E)
     one: Tensor | None  # what s sums beside w: 1 for keys, dz for queries, (B, H, L) float32
     padding: Tensor | None  # (B, L) bytes, 1 for keys that are not there
     decay: Tensor | None  # G: (B, K, L) float32
@@ -113,7 +113,7 @@ def group_sums(
 ):  # fmt: skip
     """Rows of S of groups `first`, ..., R of them, which have their block of F in common."""
     acc = ()
-    for r in tl.static_range(R):
+    for _ in tl.static_range(R):
         acc = acc + (zeros(M.W, M.EP),)
     J = tl.full((), 0, tl.int32)
     if M.score == "polynomial" and M.blocks > 1:
@@ -122,7 +122,7 @@ def group_sums(
         for t0 in range(start, end, T):
             at = (b, kv * G + g, t0, end)
             x = load_tile(side.f, at, T, M.B, M.W, J * M.W)
-            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+            w = weighed(side, at, kv, H, K, L, M, QUERY, T)[0]
             new = ()
             for r in tl.static_range(R):
                 if M.score == "dense":
@@ -152,7 +152,7 @@ def dense_sums(
             for t0 in range(start, end, T):
                 at = (b, kv * G + g, t0, end)
                 x = load_tile(side.f, at, T, M.B, M.W, J * M.W).to(tl.float32)
-                w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+                one = weighed(side, at, kv, H, K, L, M, QUERY, T)[1]
                 acc += x * one[:, None]
         tl.store(s + J * M.W + tl.arange(0, M.W), tl.sum(acc, 0))
 
@@ -167,7 +167,7 @@ def product_sums(
     for g in range(G):
         for t0 in range(start, end, T):
             at = (b, kv * G + g, t0, end)
-            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+            one = weighed(side, at, kv, H, K, L, M, QUERY, T)[1]
             p = load_tile(side.p, at, T, M.A, M.AP).to(tl.float32) * one[:, None]
             f = load_tile(side.f, at, T, M.B, M.W)
             acc += fine_dot(tl.trans(p), f, M.precision)
@@ -219,7 +219,7 @@ def cubic_sums(
             for t0 in range(start, end, T):
                 at = (b, kv * G + g, t0, end)
                 x = load_tile(side.f, at, T, M.B, M.W).to(tl.float32)
-                w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
+                one = weighed(side, at, kv, H, K, L, M, QUERY, T)[1]
                 p = multiplier(side, at, first + r, M, T)
                 acc += x * (p.to(tl.float32) * one)[:, None]
         place = (first + r - M.square_groups) * M.W + tl.arange(0, M.W)
@@ -228,7 +228,7 @@ def cubic_sums(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "chunks", "H", "K"])
 def chunk_state(
     # pointers
     side, S, s,
@@ -274,7 +274,9 @@ def _configs(key: str) -> list[Config]:
     R = 1 if key.startswith("dense") else 4  # there is a group a block of F
     if key.endswith("fp32"):
         return [Config(warps, 2, (("T", 16), ("R", min(R, 2)))) for warps in (2, 4)]
-    sizes = [(2, 3, 64, R), (4, 3, 64, R), (1, 3, 32, R), (4, 3, 64, 2 * R)]
+    sizes = [(2, 2, 32, 2 * R), (2, 3, 64, R), (1, 2, 32, R), (4, 3, 64, R)]
+    if R == 1:
+        sizes = [(2, 3, 64, 1), (4, 3, 64, 1), (1, 3, 32, 1)]
     return [Config(warps, stages, (("T", T), ("R", r))) for warps, stages, T, r in sizes]
 
 

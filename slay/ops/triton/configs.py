@@ -1,17 +1,22 @@
 """Configurations of the kernels: the tiles, warps and stages that each may be launched with.
 
 Which of them a call gets is decided before it is made: the fastest that was verified on this very
-device (`slay.ops.triton.verified`), else the first in the list. Nothing is tuned while a program
-runs, and each configuration sums in a fixed order, so that results do not vary from run to run.
+device (`slay.ops.triton.verified`), else the first that its assembler gets right. Nothing is tuned
+while a program runs, and each configuration sums in a fixed order, so that results do not vary from
+run to run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import torch
 import triton
+
+from slay.ops.triton import assembler, verified
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 
@@ -40,19 +45,20 @@ class Launch(NamedTuple):
     key: str  # the class of calls that configurations are chosen for
     length: int  # tokens of the call
     arguments: dict[str, Any]  # by name, without what the configuration says
-    grid: Any  # programs, or a function of the tiles
+    grid: Any  # programs on each axis, or a function of the tiles that gives them
 
 
 class Kernel:
     """A Triton kernel and the configurations that it may be launched with.
 
     `candidates(key)` lists those for a class of calls, the default first. `KERNELS` has all
-    kernels by name.
+    kernels by name. Numbers of tokens and heads are not specialised on, so that the code that was
+    verified is that of every call.
     """
 
     def __init__(self, function: Any, candidates: Callable[[str], list[Config]]):
-        self.function, self.candidates = function, candidates
         self.name: str = function.fn.__name__ if hasattr(function, "fn") else function.__name__
+        self.function, self.candidates = assembler.adopt(function), candidates
         KERNELS[self.name] = self
 
     def __call__(self, grid: Any, key: str, length: int, /, **arguments: Any) -> None:
@@ -60,21 +66,49 @@ class Kernel:
         if _recorded is not None:
             _recorded.append(Launch(self, key, length, arguments, grid))
             return
-        config = self.config(key, length)
-        tiles = dict(config.tiles)
-        if INTERPRETED and self.name not in _forced:  # whose time goes into the number of tiles
-            tiles = {name: 64 if name.startswith("T") else n for name, n in tiles.items()}
-        size = grid(tiles) if callable(grid) else grid
         if INTERPRETED:
-            self.function[size](**arguments, **tiles)
-        else:
-            self.function[size](**arguments, **config.options)
+            tiles = self._interpreted(key)
+            self.function[_size(grid, tiles)](**arguments, **tiles)
+            return
+        device = next(_devices(tuple(arguments.values())))
+        config = _forced.get(self.name) or self.config(key, length, device)
+        with torch.cuda.device(device):
+            self.function[_size(grid, dict(config.tiles))](**arguments, **config.options)
 
-    def config(self, key: str, length: int) -> Config:
-        """The configuration that a call of that class gets."""
+    def config(self, key: str, length: int, device: torch.device) -> Config:
+        """The configuration that a call of that class gets on a device."""
+        return _chosen(self, key, length, device)
+
+    def _interpreted(self, key: str) -> dict[str, int]:
+        """Tiles that are large: the interpreter's time goes into their number."""
         if self.name in _forced:
-            return _forced[self.name]
-        return self.candidates(key)[0]
+            return dict(_forced[self.name].tiles)
+        tiles = dict(self.candidates(key)[0].tiles)
+        return {name: 64 if name.startswith("T") else n for name, n in tiles.items()}
+
+
+@lru_cache(maxsize=1024)
+def _chosen(kernel: Kernel, key: str, length: int, device: torch.device) -> Config:
+    found = verified.choice(device, kernel.name, key, length)
+    if found is not None:
+        return found
+    capability = torch.cuda.get_device_capability(device)
+    version = assembler.find(capability).version
+    some = kernel.candidates(key)
+    return next((c for c in some if assembler.safe(c, capability, version)), some[0])
+
+
+def _size(grid: Any, tiles: dict[str, int]) -> tuple[int, ...]:
+    return grid(tiles) if callable(grid) else grid
+
+
+def _devices(values: tuple[Any, ...]) -> Iterator[torch.device]:
+    """The devices of tensors among some arguments."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value.device
+        elif isinstance(value, tuple):
+            yield from _devices(value)
 
 
 KERNELS: dict[str, Kernel] = {}

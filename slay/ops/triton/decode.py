@@ -73,7 +73,7 @@ def finish(partial, y, bh, M: tl.constexpr, N: tl.constexpr, NP: tl.constexpr):
     tl.store(y + bh * M.E + e, cast(o / divisor(z), y.dtype.element_ty), mask=e < M.E)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "K"])
 def decode(
     # pointers
     queries, keys, padding, log_decay, S, S_new, partial, counters, y,

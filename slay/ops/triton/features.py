@@ -26,6 +26,7 @@ from slay.ops.triton.tiles import (
     store_tile,
     zeros,
 )
+from slay.ops.triton.tiling import PRECISIONS
 
 HALF_PI = tl.constexpr(math.pi / 2)
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -165,7 +166,7 @@ def columns(u, weight, kv, first, D: tl.constexpr, DP: tl.constexpr, B: tl.const
     return s
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "H", "K"])
 def features_fwd(
     # pointers
     x, padding, p_weight, p_second, f_weight, f_numbers, P, F,
@@ -180,7 +181,7 @@ def features_fwd(
     blocks = tl.cdiv(L, T)
     bh, t0 = tl.program_id(0) // blocks, tl.program_id(0) % blocks * T
     at, kv = (bh // H, bh % H, t0, L), bh % H // (H // K)
-    u, r = load_unit(x, padding, at, L, D, DP, UNIT, T)
+    u = load_unit(x, padding, at, L, D, DP, UNIT, T)[0]
     if P is not None:
         s = fine_dot(u, tl.trans(load_weight(p_weight, kv, 0, A, AP, D, DP)), PRECISION)
         s2 = s
@@ -195,7 +196,7 @@ def features_fwd(
             store_tile(F, f, at, T, B, W, first)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "H", "K"])
 def features_bwd(
     # pointers
     x, padding, p_weight, p_second, f_weight, f_numbers, dP, dF, dx,
@@ -255,6 +256,11 @@ def _configs(key: str) -> list[Config]:
 _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
 
 
+def features_key(p: str, f: str, d: int, dtype: torch.dtype) -> str:
+    """The class of calls that configurations are verified and chosen for."""
+    return f"features {p} {f} {max(16, triton.next_power_of_2(d))} {PRECISIONS[dtype]}"
+
+
 class Maps:
     """The arguments of a call of the operators: tokens x, (B, H, L, d), and their maps."""
 
@@ -272,7 +278,7 @@ class Maps:
         self.has_p, self.has_f = p in ("square", "product"), f != "given"
         self.kv_heads = next((w.shape[0] for w in (p_weight, f_weight) if w is not None), 1)
         self.dtype = torch.float32 if fine else torch.bfloat16
-        self.key = f"features {dp} {'bf16' if half else 'fp32'}"
+        self.key = features_key(p, f, d, x.dtype)
         self.shared = {
             "x": rows(x), "padding": padding, "p_weight": p_weight, "p_second": p_second,
             "f_weight": f_weight, "f_numbers": f_numbers,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slay.ops.triton import chunk_backward, chunk_output, chunk_state, state_passing
 from slay.ops.triton.chunk_state import Side
-from slay.ops.triton.features import features
+from slay.ops.triton.features import features, features_key
 from slay.ops.triton.layout import (
     State,
     from_kernels,
@@ -199,7 +199,8 @@ class Call:
             None if t is None else torch.empty(t.shape, dtype=t.dtype, device=t.device)
             for t in (self.p_q, self.f_q, self.p_k, self.f_k)
         )
-        assert df_q is not None and df_k is not None
+        assert df_q is not None
+        assert df_k is not None
         S, s = seen or (None, None)
         chunk_backward.query_kernel(
             self.grid(self.Lq, self.H), self.M.key, self.Lq,
@@ -299,7 +300,7 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     dlast = None
     if last is not None and (dlast_S is not None or dlast_s is not None):
         known = zip((dlast_S, dlast_s), last, strict=True)
-        dlast = State(*(torch.zeros_like(t) if d is None else d for d, t in known))
+        dlast = State(*(torch.zeros_like(t) if d is None else d.contiguous() for d, t in known))
     grads = call.backward(y, z, seen, dy, dlast)
     dG = grads.pop("dG")
     if dG is not None and call.log_decay is not None:
@@ -318,8 +319,9 @@ def _decay_gradient(call: Call, dG: Tensor, last: State | None, dlast: State | N
     for i, (first, end) in enumerate(pairwise(bounds)):
         part = dG[..., first:end].double().flip(-1).cumsum(-1).flip(-1)
         if last is not None and dlast is not None:
-            whole = sum((t[:, i] * d[:, i]).flatten(1).sum(1) for t, d in zip(last, dlast, strict=True))
-            part = part + whole.view(call.B, call.K, 1)
+            pairs = zip(last, dlast, strict=True)
+            along = [(t[:, i] * d[:, i]).flatten(1).sum(1) for t, d in pairs]
+            part = part + torch.stack(along).sum(0).view(call.B, call.K, 1)
         parts.append(part)
     assert call.log_decay is not None
     return torch.cat(parts, dim=-1).to(call.log_decay.dtype)
@@ -360,6 +362,16 @@ def _differentiate(ctx: Any, dy: Tensor | None, *rest: Any) -> Any:
 linear_attention.register_autograd(_differentiate, setup_context=_keep)
 
 
+def keys_of(spec: FeatureSpec, q: Tensor, v: Tensor) -> list[str]:
+    """The classes of calls that attention with such features belongs to."""
+    d, dtype = int(q.shape[3]), v.dtype
+    settings = spec.score, spec.degree, spec.coefficients, spec.widths(d), int(v.shape[3])
+    keys = [tiling_of(*settings, dtype).key]
+    if spec.p in ("square", "product") or spec.f != "given":
+        keys.append(features_key(spec.p, spec.f, d, dtype))
+    return keys
+
+
 def kernel_attention(
     q: Tensor,
     k: Tensor,
@@ -377,7 +389,7 @@ def kernel_attention(
     """`slay.ops.linear.linear_attention` by kernels, for features that a spec describes.
 
     `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `log_decay`:
-    (B, K, L), at most 0: what a token multiplies the weight of all tokens before it by. `chunk_size`:
+    (B, K, L), at most 0: exp of it is what a token leaves of all tokens before it. `chunk_size`:
     tokens between states, a multiple of 128; 0 chooses.
     """
     bounds = None if lengths is None else [0, *accumulate(lengths)]
@@ -420,7 +432,7 @@ def kernel_attention(
 def factors(
     u: Tensor, spec: FeatureSpec, M: Tiling, padding: Tensor | None, *, query: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """P, None where there is none, and F of tokens u: (B, H, L, d); zero for padding where given."""
+    """P, None where there is none, and F of tokens u: (B, H, L, d); zero for padding."""
     which = 0 if query else 1
     weights = (spec.p_weight, spec.p_second, spec.f_weight, spec.f_numbers)
     p, f = features(

@@ -32,13 +32,13 @@ class State(NamedTuple):
 class Places(NamedTuple):
     """For each number, where it stands in the other layout, and a factor."""
 
-    index: Tensor
+    where: Tensor
     factor: Tensor
 
     def pick(self, t: Tensor) -> Tensor:
         """Those numbers of t: (..., n)."""
-        index, factor = self.index.to(t.device), self.factor.to(t.device, t.dtype)
-        return t.index_select(-1, index) * factor
+        where, factor = self.where.to(t.device), self.factor.to(t.device, t.dtype)
+        return t.index_select(-1, where) * factor
 
 
 def to_kernels(state: Tensor, M: Tiling, *, packed: bool) -> State:

@@ -5,7 +5,9 @@ and S_a a few rows of the state, so that phi is never formed:
 
     o = sum_a (p_a F) S_a,    dF = sum_a (p_a g) S_aᵀ,    dP = sum_b (f_b g) S_bᵀ,
 
-and for polynomials du_j = c1 S_j g + 2 c2 sum_a u_a S_aj g + 3 c3 sum_ab u_a u_b S_abj g by symmetry.
+and for polynomials, by symmetry,
+
+    du_j = c1 S_j g + 2 c2 sum_a u_a S_aj g + 3 c3 sum_ab u_a u_b S_abj g.
 """
 
 from __future__ import annotations
@@ -179,12 +181,12 @@ def read_polynomial_bwd(dF, side, S, at, g, first, M: tl.constexpr, N: tl.conste
     J = j // M.W
     dF = dot(times(g, M.c1, M), tl.trans(load_rows(S, M.linear_row + j, M)), dF, M)
     twice = times(g, 2.0 * M.c2, M)
-    for I in range(M.blocks):
-        # Rows (a, j) of a in block I; where that comes after block J they are those of (j, a).
-        own = M.W * M.W * (J * (J + 1) // 2 + I) + j - J * M.W
-        row = tl.where(J >= I, own, M.W * M.W * (I * (I + 1) // 2) + j * M.W)
-        step = tl.where(J >= I, M.W, 1)
-        a = I * M.W
+    for i in range(M.blocks):
+        # Rows (a, j) of a in block i; where that comes after block J they are those of (j, a).
+        own = M.W * M.W * (J * (J + 1) // 2 + i) + j - J * M.W
+        row = tl.where(i <= J, own, M.W * M.W * (i * (i + 1) // 2) + j * M.W)
+        step = tl.where(i <= J, M.W, 1)
+        a = i * M.W
         dF = add_products(dF, twice, side.f, at, S, row, step, a, a + M.W, M.B, True, M, T)
     if M.degree == 3:
         dF = add_cubic_products(dF, g, side, at, S, j, 3.0 * M.c3, True, M, T)

@@ -22,7 +22,7 @@ def decay_of(decay, spans, n, bk, C, L):
     return tl.exp(tl.minimum(tl.load(decay + bk * L + end - 1), 0.0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "chunks", "sequences"])
 def state_passing(
     # pointers
     X, initial, final, decay, spans, runs,

@@ -26,6 +26,7 @@ import triton.language as tl
 
 # Kernels depend on this file's properties, which Triton's cache does not look at.
 CODE = sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 LONGEST_TILE = 128  # tokens, of any configuration; chunks are multiples of it
 
 
@@ -43,6 +44,7 @@ class Tiling:
     E: int  # value dimension
     EP: int
     coefficients: tuple[float, ...]  # c0, ..., c3
+    tokens: str  # the precision of values and outputs: "bf16", "fp16" or "fp32"
     dtype: Any  # of the large matrix products: tl.bfloat16 or tl.float32
     precision: str  # of products of float32
     fine: bool  # whether F is kept in float32: where half precision is not enough
@@ -51,10 +53,9 @@ class Tiling:
     @property
     def key(self) -> str:
         """The class of calls that configurations are verified and chosen for."""
-        dtype = "bf16" if self.dtype == tl.bfloat16 else "fp32"
         factors = f"{self.AP}x{self.BP}" if self.score == "product" else f"{self.BP}"
         degree = self.degree or ""
-        return f"{self.score}{degree} {factors} values {self.EP} {dtype}"
+        return f"{self.score}{degree} {factors} values {self.EP} {self.tokens}"
 
     @property
     def blocks(self) -> int:
@@ -171,6 +172,7 @@ def tiling_of(
         E=value_dim,
         EP=max(16, triton.next_power_of_2(value_dim)),
         coefficients=coefficients,
+        tokens=PRECISIONS[dtype],
         dtype=tl.bfloat16 if half else tl.float32,  # fp16 overflows where sums are long
         precision="tf32" if half else "tf32x3",
         fine=not half or (score == "polynomial" and (degree == 3 or bp == 16)),
@@ -183,7 +185,10 @@ def direct_length(M: Tiling) -> int:
 
 
 def chunk_length(M: Tiling, itemsize: int) -> int:
-    """Tokens between states, so that these take at most 0.8 of the memory of q, k, v and y."""
+    """Tokens between states, so that these take at most 1.1 of the memory of q, k, v and y.
+
+    More states would cost more to pass on than the shorter chunks save.
+    """
     state = M.rows * M.EP * (2 if M.dtype == tl.bfloat16 else 4) + 4 * M.sums
     token = 2 * itemsize * (M.B + M.E)
-    return max(LONGEST_TILE, triton.next_power_of_2(math.ceil(state / (0.8 * token))))
+    return max(LONGEST_TILE, triton.next_power_of_2(math.ceil(state / (1.1 * token))))

@@ -30,7 +30,8 @@ VARIABLE = "SLAY_CACHE"
 COMMAND = "slay kernels verify"
 OLDEST = (8, 0)  # capability: Ampere
 SHIPPED = Path(__file__).parent / "devices"
-NO_KERNELS = {"__init__.py", "assembler.py", "verified.py"}  # files that compute nothing
+# Files that compute nothing.
+NO_KERNELS = {"__init__.py", "assembler.py", "compile.py", "verified.py"}
 
 
 class Facts(NamedTuple):
@@ -92,32 +93,22 @@ class Verification(BaseModel):
 
 def reason(device: torch.device, key: str) -> str | None:
     """Why kernels are not to be used unasked for a class of calls, in a line; None if they may."""
-    try:
-        here = facts(device)
-    except SlayError as error:
-        return str(error)
-    found, why = _found(here)
+    found, why = _found(device, key)
     if found is None:
         return why
-    kernels = found.classes.get(key)
-    again = f"run: {COMMAND} --only '{key}'"
-    if not kernels:
-        return f"kernels for {key!r} were not verified on this {here.device}; {again}"
-    bad = [name for name, tried in kernels.items() if not tried.right]
-    if bad:
+    bad = {name: tried.wrong for name, tried in found.classes[key].items() if not tried.right}
+    whys = [why for wrong in bad.values() for why in wrong.values()]
+    if whys:
         return (
             f"kernels for {key!r} ({', '.join(bad)}) are right in no configuration on this "
-            f"{here.device}; after an update {again}"
+            f"{found.device}: {whys[0]}; after an update run: {COMMAND} --only '{key}'"
         )
-    return None
+    return _not_verified(found.device, key) if bad else None
 
 
 def choice(device: torch.device, kernel: str, key: str, length: int) -> Config | None:
     """The fastest configuration that is right there, for calls of about that length, if any is."""
-    try:
-        found, _ = _found(facts(device))
-    except SlayError:
-        return None
+    found, _ = _found(device, key)
     options = found.fastest.get((key, kernel)) if found is not None else None
     if options is None:
         return None
@@ -142,10 +133,15 @@ _WARNED: set[str] = set()
 
 def facts(device: torch.device) -> Facts:
     """Facts of a CUDA device and of what compiles for it; raises `SlayError` where none can."""
-    if device.type != "cuda" or torch.version.cuda is None or not torch.cuda.is_available():
+    if device.type != "cuda" or not _has_gpu():
         raise SlayError(f"kernels run on NVIDIA GPUs, and PyTorch sees none at {str(device)!r}")
     index = torch.cuda.current_device() if device.index is None else device.index
     return _facts(index, os.environ.get(assembler.VARIABLE))
+
+
+@lru_cache(maxsize=1)
+def _has_gpu() -> bool:
+    return torch.version.cuda is not None and torch.cuda.is_available()
 
 
 @lru_cache(maxsize=64)
@@ -170,11 +166,13 @@ def fingerprint() -> str:
 
 def user_folder() -> Path:
     """Where a user's own files of devices are."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return Path(named).expanduser() / "devices"
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "slay/devices"
+    return _folder(os.environ.get(VARIABLE), os.environ.get("XDG_CACHE_HOME"))
+
+
+@lru_cache(maxsize=16)
+def _folder(named: str | None, cache: str | None) -> Path:
+    folder = Path(named) if named else Path(cache or "~/.cache") / "slay"
+    return folder.expanduser() / "devices"
 
 
 def file_name(device: str) -> str:
@@ -184,36 +182,63 @@ def file_name(device: str) -> str:
 
 def read(path: Path, here: Facts) -> tuple[Verification | None, str]:
     """A file's content if it counts here, else None and why not, in a line."""
-    return _read(path, _mark(path), here)
+    return _read(str(path), _mark(str(path)), here)
 
 
-def _found(here: Facts) -> tuple[Verification | None, str]:
-    """The first file that counts here, else None and why there is none."""
-    name = file_name(here.device)
+def _found(device: torch.device, key: str) -> tuple[Verification | None, str]:
+    """The first file that counts here and knows a class of calls, else None and why none does.
+
+    A process keeps to what it has found, so that its choices stay the same.
+    """
+    known = _KNOWN.get((device, key))
+    if known is not None:
+        return known, ""
+    try:
+        here = facts(device)
+    except SlayError as error:
+        return None, str(error)
     why = ""
-    for folder in (user_folder(), SHIPPED):
-        found, complaint = read(folder / name, here)
-        if found is not None:
+    for path in _places(here.device, user_folder(), SHIPPED):
+        found, complaint = _read(path, _mark(path), here)
+        if found is not None and found.classes.get(key):
+            _KNOWN[device, key] = found
             return found, ""
-        why = why or complaint
+        why = why or (_not_verified(here.device, key) if found is not None else complaint)
     return None, why or f"kernels were not verified on this {here.device}; run: {COMMAND}"
 
 
-def _mark(path: Path) -> tuple[int, ...]:
+def forget() -> None:
+    """Look at the files anew, as a new process would."""
+    _KNOWN.clear()
+
+
+_KNOWN: dict[tuple[torch.device, str], Verification] = {}
+
+
+@lru_cache(maxsize=64)
+def _places(device: str, *folders: Path) -> list[str]:
+    return [str(folder / file_name(device)) for folder in folders]
+
+
+def _not_verified(device: str, key: str) -> str:
+    return f"kernels for {key!r} were not verified on this {device}; run: {COMMAND} --only '{key}'"
+
+
+def _mark(path: str) -> tuple[int, ...]:
     """What changes when a file is written; () where there is none."""
     try:
-        facts = path.stat()
+        facts = os.stat(path)
     except OSError:
         return ()
     return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
 
 @lru_cache(maxsize=64)
-def _read(path: Path, mark: tuple[int, ...], here: Facts) -> tuple[Verification | None, str]:
+def _read(path: str, mark: tuple[int, ...], here: Facts) -> tuple[Verification | None, str]:
     if not mark:
         return None, ""
     try:
-        found = Verification.model_validate_json(path.read_bytes())
+        found = Verification.model_validate_json(Path(path).read_bytes())
     except (OSError, ValidationError):
         return None, f"{path}: is no whole file of a verification; run: {COMMAND}"
     for name, then, now in zip(Facts._fields, found.facts, here, strict=True):

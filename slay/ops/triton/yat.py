@@ -44,7 +44,7 @@ from slay.ops.triton.tiles import (
     store_vector,
     zeros,
 )
-from slay.ops.triton.tiling import LONGEST_TILE
+from slay.ops.triton.tiling import LONGEST_TILE, PRECISIONS
 
 ONES = tl.constexpr(16)  # columns that a sum takes as a matrix product
 
@@ -58,14 +58,14 @@ class Pairs:
     DP: int
     E: int  # value dimension
     EP: int
+    tokens: str  # their precision: "bf16", "fp16" or "fp32"
     dtype: Any  # of the products with scores or their gradients: tl.bfloat16 or tl.float32
     precision: str  # of float32 products
 
     @property
     def key(self) -> str:
         """The class of calls that configurations are verified and chosen for."""
-        dtype = "bf16" if self.dtype == tl.bfloat16 else "fp32"
-        return f"yat {self.DP} values {self.EP} {dtype}"
+        return f"yat {self.DP} values {self.EP} {self.tokens}"
 
 
 class Tokens(NamedTuple):
@@ -149,7 +149,7 @@ def block(spans, pid, length, heads, C: tl.constexpr, T: tl.constexpr, LAST_FIRS
     return bh // heads, bh % heads, own, start, end
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "H"])
 def inverse_norms(
     # pointers
     x, padding, r,
@@ -196,7 +196,7 @@ def add_keys(
     return o, z
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "length", "H", "K"])
 def yat_fwd(
     # pointers
     queries, keys, y, rest, z_out, spans,
@@ -262,7 +262,7 @@ def add_keys_bwd(
     return D
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "length", "H", "K"])
 def yat_query_bwd(
     # pointers
     queries, keys, y, rest, z, dq, weights, deltas, spans,
@@ -337,7 +337,7 @@ def add_queries_bwd(
     return D, dv
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Lq", "Lk", "length", "H", "K"])
 def yat_key_bwd(
     # pointers
     queries, keys, weights, deltas, dk, dv, spans,
@@ -405,6 +405,7 @@ def pairs_of(epsilon: float, d: int, e: int, dtype: torch.dtype) -> Pairs:
     half = dtype in (torch.bfloat16, torch.float16)
     return Pairs(
         epsilon, d, max(16, triton.next_power_of_2(d)), e, max(16, triton.next_power_of_2(e)),
+        PRECISIONS[dtype],
         tl.bfloat16 if half else tl.float32,  # scores may be larger than fp16 can say
         "tf32" if half else "tf32x3",
     )  # fmt: skip

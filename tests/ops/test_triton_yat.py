@@ -6,10 +6,9 @@ import torch
 pytest.importorskip("triton")
 
 from slay.attention import get_attention_class
-from slay.ops import triton_exact
 from slay.ops.naive import naive_attention
-from slay.ops.triton_configs import Tuned, config
-from slay.ops.triton_exact import exact_yat
+from slay.ops.triton import configs
+from slay.ops.triton.yat import exact_yat
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 
@@ -82,12 +81,14 @@ def test_packed_sequences(causal):
 
 
 @pytest.mark.parametrize("tiles", [(16, 32), (32, 16), (128, 32)], ids=str)
-def test_every_shape_of_tile(tiles, monkeypatch):
-    for kernel, other in (("outputs", "TK"), ("query_gradients", "TK"), ("key_gradients", "TQ")):
-        one = config(4, 2, T=tiles[0], **{other: tiles[1]})
-        tuned = Tuned(getattr(triton_exact, kernel), ["M"], one)
-        monkeypatch.setattr(triton_exact, f"_{kernel}", {"full 32": tuned})
-    assert max(errors(tokens(lengths=(50, 133)))) < 1e-5
+def test_every_shape_of_tile(tiles):
+    names = {"yat_fwd": "TK", "yat_query_bwd": "TK", "yat_key_bwd": "TQ"}
+    imposed = {
+        name: configs.Config(4, 2, (("T", tiles[0]), (other, tiles[1])))
+        for name, other in names.items()
+    }
+    with configs.forced(imposed):
+        assert max(errors(tokens(lengths=(50, 133)))) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

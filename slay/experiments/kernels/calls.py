@@ -1,0 +1,186 @@
+"""Calls that a case's kernels must get right, made alike of kernels and of PyTorch in float64.
+
+Each gives its outputs by name: y, gradients dq, dk and dv, the state, outputs of decoded tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from slay.attention.layer import Attention
+from slay.attention.linearised import FeatureAttention
+from slay.experiments.kernels.cases import Case
+from slay.experiments.result import stream
+from slay.registry import get_attention_class
+
+ALIKE = 4.0  # of a common vector: scores that may have both signs then mostly have one
+TOKENS = 3  # decoded one by one
+CHUNK = 256  # tokens between states, of calls that might be too short to have any
+
+Outputs = dict[str, Tensor]
+
+
+class Tokens(NamedTuple):
+    """q: (B, H, L, d), k: (B, K, L, d), v: (B, K, L, e), and the gradient of y: (B, H, L, e)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+
+    def cut(self, start: int, stop: int) -> Tokens:
+        return Tokens(*(t[:, :, start:stop] for t in self))
+
+
+class Call(NamedTuple):
+    """One call: how it is made, of how many tokens, and who sees whom."""
+
+    name: str
+    make: Callable[[Attention, Tokens], Outputs]
+    length: int
+    batch: int = 1
+    groups: int = 1  # heads of queries a head of keys
+    causal: bool = True
+    padding: Tensor | None = None
+    bounds: list[int] | None = None  # of packed sequences
+    chunk: int = 0  # tokens between states; 0: as a user's call is cut, short ones not at all
+    timed: bool = False
+
+    def mechanism(self, case: Case, **options: Any) -> Attention:
+        cls = get_attention_class(case.mechanism)
+        heads, kv_heads = 2 * self.groups, 2
+        options = {**case.options, **options}
+        mechanism = cls.heads_only(
+            case.head_dim, heads, n_kv_heads=kv_heads, causal=self.causal, **options
+        )
+        if isinstance(mechanism, FeatureAttention):
+            mechanism.kernel_chunk_size = self.chunk
+        return mechanism
+
+    def visible(self) -> Tensor:
+        """The pairs that count: (B, 1, L, L)."""
+        seen = torch.ones(self.batch, 1, self.length, self.length, dtype=torch.bool)
+        if self.bounds is not None:
+            row = torch.bucketize(torch.arange(self.length), torch.tensor(self.bounds), right=True)
+            seen &= row[:, None] == row
+        if self.padding is not None:
+            seen &= ~self.padding[:, None, None, :]
+        return seen.tril() if self.causal else seen
+
+
+def calls_of(case: Case) -> list[Call]:
+    """All calls of a case; those that carry a state where kernels do."""
+    one, short, odd, long, even = case.lengths
+    bounds = [0, one, one + short, odd]
+    padding = torch.zeros(2, short, dtype=torch.bool)
+    padding[0, : short // 3], padding[1, -2:] = True, True
+    absent = torch.zeros(1, odd, dtype=torch.bool)
+    absent[:, : odd // 3] = True
+    masked = partial(_plain, state=False, padding=padding)
+    carries = issubclass(get_attention_class(case.mechanism), FeatureAttention)
+    plain = partial(_plain, state=carries)
+    calls = [
+        Call("long", partial(_plain, state=False), long, timed=True),
+        *(Call(f"{n} tokens", plain, n) for n in (one, short, odd)),
+        Call("packed", partial(plain, bounds=bounds), odd, groups=2, bounds=bounds),
+        Call("padded", masked, short, batch=2, groups=2, padding=padding),
+        Call("bidirectional", masked, short, batch=2, causal=False, padding=padding),
+    ]
+    if carries:
+        calls += [
+            Call("carried", partial(_carried, at=even // 2), even, batch=2),
+            Call("by states", plain, odd, groups=2, chunk=CHUNK),
+            Call(
+                "packed, by states", partial(plain, bounds=bounds), odd, bounds=bounds, chunk=CHUNK
+            ),
+            Call(
+                "bidirectional, by states",
+                partial(_plain, state=False, padding=absent),
+                odd,
+                causal=False,
+                padding=absent,
+                chunk=CHUNK,
+            ),
+            Call("decoded", _decoded, short + TOKENS, batch=2, groups=2, timed=True),
+        ]
+    return calls
+
+
+def tokens_of(call: Call, case: Case, mechanism: Attention) -> Tokens:
+    """The same tokens for a call every time, in the case's precision."""
+    draw = stream(0, f"{case.mechanism} {call.name}")
+    kv, heads = mechanism.n_kv_heads, mechanism.n_heads
+    d, e, n = case.head_dim, case.value_dim, call.length
+    shapes = (heads, n, d), (kv, n, d), (kv, n, e), (heads, n, e)
+    q, k, v, g = (torch.randn(call.batch, *shape, generator=draw) for shape in shapes)
+    if not mechanism.nonnegative:
+        common = ALIKE * torch.randn(d, generator=draw)
+        q, k = q + common, k + common
+    return Tokens(*(t.to(getattr(torch, case.dtype)) for t in (q, k, v, g)))
+
+
+def _plain(
+    mechanism: Attention,
+    tokens: Tokens,
+    *,
+    state: bool,
+    padding: Tensor | None = None,
+    bounds: list[int] | None = None,
+) -> Outputs:
+    """A whole sequence, forward and backward."""
+    q, k, v = _leaves(tokens)
+    if padding is not None:
+        padding = padding.to(q.device)
+    result = mechanism.attend(
+        q, k, v, key_padding_mask=padding, cu_seqlens=bounds, output_final_state=state
+    )
+    y, left = result if state else (result, None)
+    found = _gradients(y, (q, k, v), tokens.g)
+    if left is not None:
+        found["state"] = left.memory[0].detach()
+    return found
+
+
+def _carried(mechanism: Attention, tokens: Tokens, *, at: int) -> Outputs:
+    """A sequence in two parts, the second from the state of the first, there and back."""
+    leaves = _leaves(tokens)
+    first, second = ([t[:, :, part] for t in leaves] for part in (slice(at), slice(at, None)))
+    start, state = mechanism.attend(*first, output_final_state=True)
+    rest, last = mechanism.attend(*second, initial_state=state, output_final_state=True)
+    found = _gradients(torch.cat((start, rest), dim=2), leaves, tokens.g)
+    return {**found, "state": last.memory[0].detach()}
+
+
+@torch.no_grad()
+def _decoded(mechanism: Attention, tokens: Tokens) -> Outputs:
+    """Some tokens one by one, the state overwritten where it may be and where it may not."""
+    length = tokens.q.shape[2]
+    before = tokens.cut(0, length - TOKENS)
+    _, state = mechanism.attend(before.q, before.k, before.v, output_final_state=True)
+    outputs = []
+    for i, j in pairwise(range(length - TOKENS, length + 1)):
+        token = tokens.cut(i, j)
+        state = state._replace(expendable=i % 2 == 0)
+        y, state = mechanism.attend(
+            token.q, token.k, token.v, initial_state=state, output_final_state=True
+        )
+        outputs.append(y)
+    return {"token": torch.cat(outputs, dim=2), "state": state.memory[0]}
+
+
+def _leaves(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (t.detach().requires_grad_() for t in tokens[:3])
+    return q, k, v
+
+
+def _gradients(y: Tensor, leaves: tuple[Tensor, Tensor, Tensor], g: Tensor) -> Outputs:
+    """y and the gradients; of a single token those of q and k vanish."""
+    dq, dk, dv = torch.autograd.grad(y, leaves, g, materialize_grads=True)
+    found = {"y": y.detach(), "dv": dv}
+    return found if y.shape[2] == 1 else {**found, "dq": dq, "dk": dk}
