@@ -425,7 +425,7 @@ def _shfl(s: Simulation, i: Instruction) -> None:
     s.write(there.name, Value(np.ones(s.programs.lanes, bool)))
 
 
-@rule("VOTE")
+@rule("VOTE", "VOTEU")
 def _vote(s: Simulation, i: Instruction) -> None:
     *results, source = i.operands
     bits, unknown = s.value(source)
