@@ -96,8 +96,7 @@ def kernels(
         wrong = objections(made, subject, target)
         number, bad = number + 1, bad + bool(wrong)
         if as_json:
-            facts = {k: v for k, v in asdict(made).items() if k not in ("ptx", "sass", "constants")}
-            click.echo(json.dumps({**asdict(subject), **facts, "wrong": wrong}))
+            click.echo(json.dumps({**asdict(subject), **made.facts, "wrong": wrong}))
             continue
         sizes = (made.registers, made.spilled, made.shared, made.warpgroup, made.matrix)
         where = (*astuple(subject), made.kernel, made.config)

@@ -67,6 +67,7 @@ class Cost:
     cache_bytes: float | None = None  # that leave a multiprocessor, a token
     memory_bytes: float | None = None  # of all tensors, a token
     milliseconds: float | None = None  # estimated
+    busy: dict[str, float] = field(default_factory=dict)  # share of the time that pipes are
     objection: str = ""  # why there is nothing to count
 
 
@@ -74,8 +75,6 @@ def costs(
     subjects: Iterable[Subject], target: str, length: int
 ) -> Iterator[tuple[Subject, str, list[Cost]]]:
     """Subject, pass and costs in each configuration of the launches, in their order."""
-    if target not in TARGETS:
-        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
     # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         tasks = []
@@ -110,7 +109,7 @@ def cost_of(launch: Any, config: Any, target: str, tokens: int) -> Cost:
     some = Programs(list(sample(made.grid)), WARP * made.warps)
     try:
         found = Simulation(instructions(made.sass), made.constants, some).run()
-        seconds = seconds_of(found, made.warps, programs, at_once, gpu)
+        seconds, busy = seconds_of(found, made.warps, programs, at_once, gpu)
     except UnknownBranch as error:
         cost.objection = str(error)
         return cost
@@ -118,6 +117,7 @@ def cost_of(launch: Any, config: Any, target: str, tokens: int) -> Cost:
     moved = sum(t.numel() * t.element_size() for t in tensors(launch.arguments))
     cost.memory_bytes = moved / tokens
     cost.milliseconds = 1e3 * max(seconds, moved / gpu.memory)
+    cost.busy = {**busy, "memory": moved / gpu.memory / seconds}
     return cost
 
 
@@ -158,19 +158,25 @@ def executed(found: Execution) -> Iterator[tuple[Instruction, float]]:
             yield from ((i, times) for i in found.blocks[address])
 
 
-def seconds_of(found: Execution, warps: int, programs: int, at_once: int, gpu: Gpu) -> float:
-    """The time of a launch: of programs together on a multiprocessor, over and over."""
+def seconds_of(
+    found: Execution, warps: int, programs: int, at_once: int, gpu: Gpu
+) -> tuple[float, dict[str, float]]:
+    """The time of a launch: of programs together on a multiprocessor, over and over.
+
+    And the share of it that each pipe is busy.
+    """
     together = min(at_once, -(-programs // gpu.multiprocessors))
     lengths = [found.slots(trace) for trace in found.traces]
     mean = sum(lengths) / len(lengths)
     usual = sorted(range(len(lengths)), key=lambda n: abs(lengths[n] - mean))
     chosen = [usual[n % len(usual)] for n in range(together)]
-    cycles = Multiprocessor(found, warps, gpu).cycles([found.traces[n] for n in chosen])
+    one = Multiprocessor(found, warps, gpu)
+    cycles = one.cycles([found.traces[n] for n in chosen])
     cycles *= mean * together / max(1, sum(lengths[n] for n in chosen))
     times = programs / (gpu.multiprocessors * together)
     if times < 4:  # whose last round may be nearly empty
         times = math.ceil(times)
-    return cycles * times / gpu.clock
+    return cycles * times / gpu.clock, dict(one.busy)
 
 
 def tensors(arguments: Any) -> list[Tensor]:
@@ -191,9 +197,13 @@ def tensors(arguments: Any) -> list[Tensor]:
 
 # As a table
 
-FORM = "{:22} {:8} {:14} {:32} {:>4} {:>5} {:>6} {:>3} {:>8}" + " {:>8}" * 10 + " {:>7} {:>6} {:>8}"
+FORM = (
+    "{:22} {:8} {:14} {:32} {:>4} {:>5} {:>6} {:>3} {:>8}"
+    + " {:>8}" * 10
+    + " {:>7} {:>6} {:>8}  {}"
+)
 HEAD = FORM.format("mechanism", "pass", "kernel", "configuration", "regs", "spill", "shared", "at",
-                   "slots", *COLUMNS, "waves", "L2 B", "ms")  # fmt: skip
+                   "slots", *COLUMNS, "waves", "L2 B", "ms", "busiest")  # fmt: skip
 
 
 def line(subject: Subject, way: str, cost: Cost) -> str:
@@ -203,8 +213,14 @@ def line(subject: Subject, way: str, cost: Cost) -> str:
         f"{subject.attention} {subject.head_dim}", way, cost.kernel, cost.config, cost.registers,
         cost.spilled, cost.shared, cost.resident, _number(cost.slots, 1), *kinds,
         _number(cost.wavefronts, 1), _number(cost.cache_bytes, 0), _number(cost.milliseconds, 4),
+        cost.objection or ", ".join(f"{pipe} {share:.0%}" for pipe, share in _busiest(cost)),
     )  # fmt: skip
-    return f"{text}  {cost.objection}" if cost.objection else text
+    return text.rstrip()
+
+
+def _busiest(cost: Cost) -> list[tuple[str, float]]:
+    """The three pipes that are busy for the most of the time. None near all of it: warps wait."""
+    return sorted(cost.busy.items(), key=lambda item: -item[1])[:3]
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -215,6 +231,8 @@ def report(
     subjects: Iterable[Subject], target: str, length: int, *, as_json: bool
 ) -> Iterator[str]:
     """The table's lines as they are known, then each pass as a whole; or JSON, a line a launch."""
+    if target not in TARGETS:
+        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
     passes: dict[tuple[Subject, str], list[list[Cost]]] = {}
     if not as_json:
         yield HEAD

@@ -30,7 +30,9 @@ from slay.experiments.sass.values import (
 )
 
 LONGEST = 2_000_000  # blocks that a simulation goes through
-LOOKS = 3  # at each access to memory
+LOOKS = 8  # at each access to memory
+FEW = 4  # programs whose use of a multiprocessor's cache is followed, and
+CACHED = FEW * 1024  # pieces of 32 bytes that it keeps of theirs
 DONE = 1 << 40
 CONTROL = ("BRA", "EXIT", "CALL", "RET", "BRX", "BRXU", "JMP", "JMX", "JMXU", "KILL", "RTT")
 
@@ -54,7 +56,7 @@ class Execution:
     warps: dict[int, float]  # warps of a program that go through a block
     traces: list[list[int]]  # blocks that the first warp of each program goes through
     measured: dict[int, float]  # wavefronts or sectors of a warp's access to memory, by address
-    distinct: dict[int, float]  # share of those sectors that the program has not just asked for
+    distinct: dict[int, float]  # share of those sectors that are not in the cache yet
 
     def slots(self, trace: list[int]) -> int:
         """Instructions that the first warp of a program issues."""
@@ -81,7 +83,7 @@ class Simulation:
         self.pc = np.full(programs.lanes, starts[0])
         self.measured: dict[int, list[float]] = {}
         self.distinct: dict[int, list[float]] = {}
-        self.touched = np.empty(0, np.uint64)  # sectors, by the block that is gone through
+        self.touched = np.empty(0, np.uint64)  # sectors that are in the cache
         self.visits: Counter[int] = Counter()  # of guarded instructions, and
         self.skips: Counter[int] = Counter()  # how often no thread carried them out
 
@@ -119,7 +121,6 @@ class Simulation:
     def _go_through(self, address: int, here: Array) -> None:
         self.active, self.here = None if here.all() else here, here
         self.pc[here] = self.following[address]
-        self.touched = np.empty(0, np.uint64)
         for instruction in self.blocks[address]:
             if instruction.name in CONTROL:
                 self.branch(instruction)
@@ -275,13 +276,22 @@ class Simulation:
         costs = measure(address.reshape(-1, WARP)[some], rows[some], i.bytes)
         passing = self.here.reshape(-1, WARP).any(1).sum()
         self.measured.setdefault(i.address, []).append(float(costs.sum() / passing))
-        if measure is sectors and costs.any():
-            program = (self.lane // self.programs.threads).astype(np.uint64)[self.there]
-            pieces = np.unique(address[self.there] // 32 | program << np.uint64(48))
-            new = np.setdiff1d(pieces, self.touched, assume_unique=True)
-            self.distinct.setdefault(i.address, []).append(len(new) / float(costs.sum()))
-            if "BYPASS" not in i.modifiers:  # which leaves nothing in the multiprocessor's cache
-                self.touched = np.concatenate((self.touched, new))
+        if measure is sectors:
+            self._fetch(i, address)
+
+    def _fetch(self, i: Instruction, address: Array) -> None:
+        """Note how much of what is asked for is not in the cache."""
+        lanes = FEW * self.programs.threads
+        address, there = address[:lanes], self.there[:lanes]
+        asked = sectors(address.reshape(-1, WARP), there.reshape(-1, WARP), i.bytes).sum()
+        if not asked:
+            return
+        program = (self.lane[:lanes] // self.programs.threads).astype(np.uint64)[there]
+        pieces = np.unique(address[there] // 32 | program << np.uint64(48))
+        new = np.setdiff1d(pieces, self.touched, assume_unique=True)
+        self.distinct.setdefault(i.address, []).append(len(new) / float(asked))
+        if "BYPASS" not in i.modifiers:
+            self.touched = np.concatenate((self.touched, new))[-CACHED:]
 
 
 def _means(noted: dict[int, list[float]]) -> dict[int, float]:

@@ -31,8 +31,8 @@ def matrix_wavefronts(addresses: Array, there: Array, size: int) -> Array:
     costs = []
     for n in range(size // 4):
         rows = slice(8 * n, 8 * n + 8)
-        four = (np.tile(t[:, rows], (1, 4)) for t in (addresses, there))
-        costs.append(wavefronts(*four, 16) / 4)
+        four, who = (np.tile(t[:, rows], (1, 4)) for t in (addresses, there))
+        costs.append(wavefronts(four, who, 16) / 4)
     return np.stack(costs).sum(0)
 
 

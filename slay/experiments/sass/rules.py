@@ -425,7 +425,7 @@ def _shfl(s: Simulation, i: Instruction) -> None:
     s.write(there.name, Value(np.ones(s.programs.lanes, bool)))
 
 
-@rule("VOTE")
+@rule("VOTE", "VOTEU")
 def _vote(s: Simulation, i: Instruction) -> None:
     *results, source = i.operands
     bits, unknown = s.value(source)
@@ -466,7 +466,7 @@ def _stl(s: Simulation, i: Instruction) -> None:
             value: Value | None = s.register(source.name, n)
         except Unknown:
             value = None
-        old = s.local.get(place)
+        old = s.local.get(place, Value(s.full(0)))
         s.local[place] = value if s.active is None else merged(s.active, value, old)
 
 
@@ -474,7 +474,7 @@ def _stl(s: Simulation, i: Instruction) -> None:
 def _ldl(s: Simulation, i: Instruction) -> None:
     result, where = i.operands
     for n in range(i.bytes // 4):
-        s.write(after(result.name, n), s.local.get(_offset(where) + 4 * n))
+        s.write(after(result.name, n), s.local.get(_offset(where) + 4 * n, Value(s.full(0))))
 
 
 def _offset(where: Operand) -> int:

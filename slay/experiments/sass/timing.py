@@ -7,6 +7,7 @@ one instruction a cycle, and has pipes of its own; shared and global memory are 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
@@ -156,6 +157,7 @@ class Multiprocessor:
         self.warps = warps
         self.free: dict[tuple[str, int], float] = {}  # when a pipe is, by its quarter
         self.arrived: dict[int, list[Warp]] = {}
+        self.busy: dict[str, float] = defaultdict(float)  # share of the cycles, by pipe
 
     def cycles(self, traces: list[list[int]]) -> float:
         """Cycles that programs with these traces of their warps take."""
@@ -186,6 +188,9 @@ class Multiprocessor:
                     heappush(queue, (other.ready(following, after), other.number))
         if self.arrived and not queue:
             raise UnknownBranch("warps wait at a barrier that others do not come to")
+        self.busy["issue"] = float(issued)
+        for pipe in self.busy:
+            self.busy[pipe] /= end * (1 if pipe in ("shared", "global") else QUARTERS)
         return end * whole / max(1, issued)
 
     def _later(self, time: float, warp: Warp, step: Step) -> float:
@@ -203,6 +208,7 @@ class Multiprocessor:
             key = step.pipe, 0 if step.pipe in ("shared", "global") else warp.quarter
             start = max(time, self.free.get(key, 0.0))
             self.free[key] = start + step.busy
+            self.busy[step.pipe] += step.busy
             done = start + step.busy + step.latency
         if step.sets is not None:
             warp.scoreboards[step.sets] = max(warp.scoreboards[step.sets], done)

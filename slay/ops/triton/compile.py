@@ -52,6 +52,11 @@ class Compiled:
     grid: tuple[int, int, int]
     constants: dict[int, int]  # words of the launch's arguments, by their place in bank 0
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All but code."""
+        return {k: v for k, v in vars(self).items() if k not in ("ptx", "sass", "constants")}
+
 
 def compile_launch(launch: Launch, config: Config, capability: int) -> Compiled:
     """A recorded launch in a configuration, for a GPU of that capability (90: Hopper)."""
