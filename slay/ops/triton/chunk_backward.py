@@ -43,7 +43,7 @@ from slay.ops.triton.tiles import (
 @triton.jit
 def columns(f, side, at, first, M: tl.constexpr, N: tl.constexpr, T: tl.constexpr):
     """Columns `first`... of F: (T, N), as they were loaded where those are all."""
-    if M.score_width != N:
+    if M.BP != N:
         f = load_tile(side.f, at, T, M.B, N, first)
     return f
 
