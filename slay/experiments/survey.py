@@ -26,6 +26,7 @@ from slay.registry import get_attention_class
 
 TARGETS = {"sm_80": 80, "sm_90": 90}
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that a program can have
+SPILLED = 128  # bytes a thread that cost less than smaller tiles do
 LENGTH, HEADS = 131072, 8
 CALLS = {  # key heads, whether sequences are packed and keys padded
     "plain": (8, False),
@@ -81,7 +82,7 @@ def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, 
 def objections(compiled: Any, subject: Subject, target: str) -> list[str]:
     """What is wrong with a compiled kernel: spilled registers, too much memory, slow products."""
     wrong = []
-    if compiled.spilled:
+    if compiled.spilled > SPILLED:
         wrong.append(f"spills {compiled.spilled} bytes")
     if compiled.shared > SHARED[target]:
         wrong.append(f"needs {compiled.shared} bytes of shared memory")

@@ -274,18 +274,18 @@ def programs(M: Tiling, R: int) -> int:
 
 
 def _configs(key: str) -> list[Config]:
-    """R: as many groups as half of the registers hold sums for, 8 at most."""
+    """R: as many groups as registers hold sums for, 8 at most."""
     F, E = widths(key)
     W = min(F, 32 if "polynomial" in key else 64)
     most = 1 if key.startswith("dense") else 8
 
-    def groups(warps: int) -> int:
-        return max(1, min(most, 4096 * warps // (W * E)))
+    def groups(numbers: int) -> int:
+        return max(1, min(most, numbers // (W * E)))
 
     if key.endswith("fp32"):
-        return [Config(n, 2, (("T", 16), ("R", min(2, groups(n))))) for n in (2, 4)]
-    sizes = [(2, 2, 32), (2, 3, 64), (4, 3, 64), (1, 2, 32)]
-    return [Config(n, stages, (("T", T), ("R", groups(n)))) for n, stages, T in sizes]
+        return [Config(n, 2, (("T", 16), ("R", min(2, groups(4096 * n))))) for n in (2, 4)]
+    sizes = [(2, 2, 32, 8192), (2, 3, 64, 4096), (4, 3, 64, 4096), (1, 2, 32, 4096)]
+    return [Config(n, stages, (("T", T), ("R", groups(sums)))) for n, stages, T, sums in sizes]
 
 
 kernel = Kernel(chunk_state, _configs)

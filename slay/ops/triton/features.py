@@ -249,7 +249,7 @@ def _configs(key: str) -> list[Config]:
     if key.endswith("fp32"):
         return [Config(2, 1, (("T", 16),)), Config(4, 1, (("T", 16),))]
     if " 32 " in key or " 16 " in key:
-        return [Config(2, 1, (("T", 128),)), Config(2, 1, (("T", 64),)), Config(4, 1, (("T", 32),))]
+        return [Config(2, 1, (("T", 64),)), Config(4, 1, (("T", 32),))]
     return [Config(2, 1, (("T", 32),)), Config(4, 1, (("T", 32),)), Config(2, 1, (("T", 64),))]
 
 
