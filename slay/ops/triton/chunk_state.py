@@ -285,6 +285,8 @@ def _configs(key: str) -> list[Config]:
     if key.endswith("fp32"):
         return [Config(n, 2, (("T", 16), ("R", min(2, groups(4096 * n))))) for n in (2, 4)]
     sizes = [(2, 2, 32, 8192), (2, 3, 64, 4096), (4, 3, 64, 4096), (1, 2, 32, 4096)]
+    if "polynomial" in key and F >= 64:  # its sums of u uᵀ take registers too
+        sizes = [(2, 2, 32 if F == 64 else 16, 4096), (4, 3, 64, 4096)]
     return [Config(n, stages, (("T", T), ("R", groups(sums)))) for n, stages, T, sums in sizes]
 
 

@@ -69,8 +69,8 @@ class Tiling:
 
     @property
     def gradient_width(self) -> int:
-        """Columns of F whose gradients are formed at once."""
-        return min(self.BP, 64)
+        """Columns of F whose gradients are formed at once: as many as registers hold."""
+        return 32 if self.BP >= 128 else min(self.BP, 64)
 
     @property
     def square_groups(self) -> int:
