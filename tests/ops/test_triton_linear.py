@@ -234,7 +234,7 @@ def test_resumed_state(name, backends, chunk):
     rest, last = second.attend(*parts[1], initial_state=state, output_final_state=True)
     y = torch.cat((start, rest), dim=2)
     expected, exact, scores = specified(first, *inputs)
-    bound = 2e-5 * cancellation(name, scores)
+    bound = 4e-5 * cancellation(name, scores)  # digits go where a state changes its layout
     assert error(y, expected) <= bound
     whole = heads(name, n_heads=2, n_kv_heads=1, backend="torch")
     _, reference = whole.attend(*inputs, output_final_state=True)
