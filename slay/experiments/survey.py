@@ -26,7 +26,7 @@ from slay.registry import get_attention_class
 
 TARGETS = {"sm_80": 80, "sm_90": 90}
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that a program can have
-SPILLED = 256  # bytes a thread that cost less than smaller tiles do
+SPILLED = 320  # bytes a thread that cost less than smaller tiles do
 LENGTH, HEADS = 131072, 8
 CALLS = {  # key heads, whether sequences are packed and keys padded
     "plain": (8, False),

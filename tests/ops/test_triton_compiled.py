@@ -36,7 +36,7 @@ def test_every_configuration_for_hopper():
     few = [row for row in half if row["warps"] < 4]
     assert few
     assert not any(row["warpgroup"] for row in few)  # right by any assembler
-    assert all(row["spilled"] <= 256 and row["shared"] < 228 * 1024 for row in rows)
+    assert all(row["spilled"] <= 320 and row["shared"] < 228 * 1024 for row in rows)
 
 
 def test_ampere():
