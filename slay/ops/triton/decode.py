@@ -7,7 +7,6 @@ token's decay, where there is one.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -116,21 +115,9 @@ def decode(
     if tl.atomic_add(counters + bk, 1) == N - 1:
         for g in range(G):
             finish(partial, y, b * H + kv * G + g, M, N, NP)
-        tl.store(counters + bk, 0)
 
 
 kernel = Kernel(decode, lambda key: [Config(4, 1), Config(2, 1), Config(8, 1)])
-
-
-@lru_cache(maxsize=64)
-def _counters(number: int, device: torch.device, stream: int) -> Tensor:
-    """Zeros, which every launch leaves as it found them; launches of a stream come in turns."""
-    return torch.zeros(number, dtype=torch.int32, device=device)
-
-
-def stream_of(device: torch.device) -> int:
-    """Where a launch goes."""
-    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
 
 def width_of(M: Tiling) -> int:
@@ -164,7 +151,7 @@ def _decode(
         (N * B * K,), M.key, 1,
         queries=Token(query, rows(f_q), None), keys=Token(key, rows(f_k), rows(v)),
         padding=padding, log_decay=log_decay, S=state, S_new=new_state, partial=partial,
-        counters=_counters(B * K, v.device, stream_of(v.device)), y=y, H=H, K=K,
+        counters=torch.zeros(B * K, dtype=torch.int32, device=v.device), y=y, H=H, K=K,
         M=M, G=H // K, W=W, N=N, NP=triton.next_power_of_2(N),
     )  # fmt: skip
     return y
