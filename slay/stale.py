@@ -87,9 +87,18 @@ def to_be_renewed(jobs: Iterable[Job]) -> tuple[list[str], list[str]]:
         except (OSError, LookupError, TypeError):
             continue
         else:
-            if older or differs:
+            if older or (differs and _is_sound(Path(job.path))):
                 others.append(job.path)
     return cut_short, others
+
+
+def _is_sound(path: Path) -> bool:
+    """Whether a record can be read, whatever it says."""
+    try:
+        read_record(path)
+    except RecordError:
+        return False
+    return True
 
 
 def why(job: Job, record: Record) -> str:
