@@ -11,15 +11,10 @@ from slay.attention.layer import Attention, Memory, nothing
 from slay.attention.packing import positions
 from slay.features.forms import Dense, Features
 from slay.ops.groups import fold, unfold
+from slay.ops.limits import WIDEST_DENSE, spec_limit, verification_limit
 from slay.ops.linear import linear_attention, wants_gradient
 from slay.ops.normalise import accumulation_dtype
-from slay.ops.select import (
-    WIDEST_DENSE,
-    choose,
-    spec_limit,
-    tensor_limit,
-    verification_limit,
-)
+from slay.ops.select import choose, tensor_limit
 from slay.ops.triton.spec import FeatureSpec, given
 
 

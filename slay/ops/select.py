@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Literal, get_args
 
@@ -11,13 +10,9 @@ import torch
 from torch import Tensor
 
 from slay.errors import SlayError, unknown
-from slay.ops.triton.spec import FeatureSpec
 
 Backend = Literal["auto", "torch", "triton"]
 WIDEST = 128  # heads and values
-WIDEST_CUBIC = 32  # heads
-WIDEST_FACTOR = 64  # features of either factor of a product
-WIDEST_DENSE = 512  # features that are no product
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
@@ -66,40 +61,4 @@ def tensor_limit(backend: str, q: Tensor, v: Tensor) -> str | None:
     for name, width in (("head", q.shape[-1]), ("value", v.shape[-1])):
         if width > WIDEST:
             return f"kernels take {name} dimensions up to {WIDEST}, not {width}"
-    return None
-
-
-def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
-    """Why kernels cannot take a mechanism's features, if they cannot."""
-    head_dim = q.shape[-1]
-    if spec is None:
-        return "kernels know features that are a vector or an outer product of two, not these"
-    if spec.degree == 3 and head_dim > WIDEST_CUBIC:
-        return f"kernels take cubic features of heads up to {WIDEST_CUBIC}, not {head_dim}"
-    p, f = spec.widths(head_dim)
-    if spec.score == "product" and max(p, f) > WIDEST_FACTOR:
-        return f"kernels take factors of up to {WIDEST_FACTOR} features, not {p} x {f}"
-    if spec.score == "dense" and f > WIDEST_DENSE:
-        return f"kernels take up to {WIDEST_DENSE} features that are no product, not {f}"
-    return None
-
-
-def verification_limit(backend: str, spec: FeatureSpec, q: Tensor, v: Tensor) -> str | None:
-    """Why kernels are not used unasked for such features, if this device did not verify them."""
-    if backend != "auto":
-        return None
-    from slay.ops.triton.launch import keys_of
-
-    return unverified(q.device, keys_of(spec, q, v))
-
-
-def unverified(device: torch.device, keys: Iterable[str]) -> str | None:
-    """Why kernels for these classes of calls are not used unasked; warns of it once a process."""
-    from slay.ops.triton import verified
-
-    for key in keys:
-        reason = verified.reason(device, key)
-        if reason is not None:
-            verified.warn_once(reason)
-            return reason
     return None
