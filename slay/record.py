@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from pathlib import Path
@@ -115,24 +114,14 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _number(text: str) -> float:
-    """A number of a record, which must be one: neither NaN nor too large."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no number")
-    return value
-
-
 def _parsed(text: str, path: Path) -> Record:
     try:
-        data = json.loads(text, parse_float=_number, parse_constant=_number)
+        data = json.loads(text)
     except json.JSONDecodeError as error:
         raise RecordError(
             f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
             f"{_remedy(path)}"
         ) from error
-    except ValueError as error:
-        raise RecordError(f"{path}: broken record, edited ({error}); {_remedy(path)}") from error
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; "
