@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    ValidationError,
+    field_validator,
+)
 
 from slay.errors import SlayError
 
@@ -54,6 +63,14 @@ class Record(BaseModel):
     metrics: dict[str, Number]
     curve: list[dict[str, Number]] = []
     provenance: Provenance
+
+    @field_validator("params")
+    @classmethod
+    def _are_numbers(cls, params: dict[str, Any]) -> dict[str, Any]:
+        for name, value in params.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} = {value} is no number")
+        return params
 
 
 class RecordError(SlayError):
