@@ -4,7 +4,9 @@ import os
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anybody imports Triton
 
+import interpreter  # noqa: F401
 import torch
+from device import device, gpu  # noqa: F401
 from hypothesis import settings
 
 from slay.registry import ATTENTION
