@@ -386,7 +386,7 @@ def _configs(other: str) -> Callable[[str], list[Config]]:
         """In float32 a product takes three, of operands split in registers: small tiles."""
         sizes = [(2, 2, 64, 32), (4, 3, 64, 64), (8, 3, 128, 64), (4, 2, 64, 32)]
         if "128" in key:
-            sizes = [(2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
+            sizes = [(2, 1, 16, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
         if key.endswith("fp32"):
             sizes = [(4, 2, 32, 16), (2, 2, 32, 16)] if "128" in key else [(4, 2, 64, 32)]
         return [Config(w, stages, (("T", T), (other, TO))) for w, stages, T, TO in sizes]
