@@ -13,8 +13,8 @@ from slay.attention.exact import ExactAttention
 from slay.attention.layer import DEFAULT_EPSILON, Memory
 from slay.errors import SlayError
 from slay.features.elementwise import unit
-from slay.ops.limits import unverified
 from slay.ops.select import choose, tensor_limit
+from slay.ops.verification import unverified
 
 
 class SphericalYatAttention(ExactAttention):

@@ -5,12 +5,10 @@ Apart from `slay.ops.select`, so that what has no kernels does not depend on the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import torch
 from torch import Tensor
 
 from slay.ops.triton.spec import FeatureSpec
+from slay.ops.verification import unverified
 
 WIDEST_CUBIC = 32  # heads
 WIDEST_FACTOR = 64  # features of either factor of a product
@@ -39,15 +37,3 @@ def verification_limit(backend: str, spec: FeatureSpec, q: Tensor, v: Tensor) ->
     from slay.ops.triton.launch import keys_of
 
     return unverified(q.device, keys_of(spec, q, v))
-
-
-def unverified(device: torch.device, keys: Iterable[str]) -> str | None:
-    """Why kernels for these classes of calls are not used unasked; warns of it once a process."""
-    from slay.ops.triton import verified
-
-    for key in keys:
-        reason = verified.reason(device, key)
-        if reason is not None:
-            verified.warn_once(reason)
-            return reason
-    return None
