@@ -80,7 +80,7 @@ def test_what_could_not_be_measured_is_named(measured, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").write_text(CONFIG)
     if cause == "dies":
-        monkeypatch.setattr("slay.experiments.scaling.run", lambda *args: 1 / 0)
+        monkeypatch.setattr("slay.experiments.run._measured", lambda *args: 1 / 0)
     late = ["--seconds", "0"] if cause == "late" else []
     done = CliRunner().invoke(main, ["measure", "--configfile", "tiny.yaml", *late])
     assert done.exit_code == 1
