@@ -156,7 +156,7 @@ def test_the_file_that_ships_stands_in(file, tmp_path):
 def test_without_a_gpu():
     """As here, and everywhere without one."""
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a GPU, and the test is of machines without one")
     assert verified.reason(CUDA, KEY) == (
         "kernels run on NVIDIA GPUs, and PyTorch sees none at 'cuda:0'"
     )

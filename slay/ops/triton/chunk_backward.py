@@ -33,7 +33,7 @@ from slay.ops.triton.tiles import (
     kept,
     load_tile,
     load_vector,
-    span,
+    own_block,
     store_tile,
     store_vector,
     zeros,
@@ -133,14 +133,9 @@ def query_bwd(
 
     queries.w is do. g: (B, H, L, E) in the dtype of the large products; dz: (B, H, L) float32.
     """
-    per_chunk = C // T
-    blocks = chunks * per_chunk
-    i, bh = blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks
-    b, h = bh // H, bh % H
+    pid = tl.program_id(0)
+    b, h, n, t0, start, end = own_block(queries.spans, pid, chunks, C, Lq, H, T, True)
     kv = h // (H // K)
-    n = i // per_chunk
-    start, end = span(queries.spans, n, C, Lq)
-    t0 = start + i % per_chunk * T
     if t0 < end:
         at = (b, h, t0, end)
         do = load_tile(queries.w, at, T, M.E, M.EP).to(tl.float32)
@@ -194,13 +189,8 @@ def key_bwd(
     queries.w is g, queries.one is dz. dS, ds: the gradients of the state after every chunk, or of
     every sequence's unless `CAUSAL`. dG: (B, K, L) float32, where there is a decay.
     """
-    per_chunk = C // T
-    blocks = chunks * per_chunk
-    i, bk = tl.program_id(0) % blocks, tl.program_id(0) // blocks
-    b, kv = bk // K, bk % K
-    n = i // per_chunk
-    start, end = span(keys.spans, n, C, Lk)
-    t0 = start + i % per_chunk * T
+    pid = tl.program_id(0)
+    b, kv, n, t0, start, end = own_block(keys.spans, pid, chunks, C, Lk, K, T, False)
     if t0 < end:
         at = (b, kv, t0, end)
         there = kept(keys.padding, at, Lk, T)
@@ -217,8 +207,8 @@ def key_bwd(
         for first in range(0, M.BP, N):
             dF, dP = zeros(T, N), zeros(T, M.AP)
             if dS is not None:
-                X = state_of(dS, keys.spans, bk, n, states, M.rows * M.EP, CAUSAL)
-                x = state_of(ds, keys.spans, bk, n, states, M.sums, CAUSAL)
+                X = state_of(dS, keys.spans, b * K + kv, n, states, M.rows * M.EP, CAUSAL)
+                x = state_of(ds, keys.spans, b * K + kv, n, states, M.sums, CAUSAL)
                 w, one = weighed(keys, at, kv, H, K, Lk, M, False, T)
                 dF = read_state_bwd(dF, keys, X, x, at, w, one, first, M, N, T)
                 if M.score == "product":

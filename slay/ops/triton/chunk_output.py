@@ -22,7 +22,7 @@ from slay.ops.triton.tiles import (
     kept,
     load_tile,
     load_vector,
-    span,
+    own_block,
     store_tile,
     store_vector,
     zeros,
@@ -87,14 +87,9 @@ def chunk_output(
     of every sequence; None where there is nothing before. `INSIDE`: keys of the same chunk count.
     y: (B, H, L, E); z: (B, H, L) float32.
     """
-    per_chunk = C // T
-    blocks = chunks * per_chunk
-    i, bh = blocks - 1 - tl.program_id(0) % blocks, tl.program_id(0) // blocks
-    b, h = bh // H, bh % H
+    pid = tl.program_id(0)
+    b, h, n, t0, start, end = own_block(queries.spans, pid, chunks, C, Lq, H, T, True)
     kv = h // (H // K)
-    n = i // per_chunk
-    start, end = span(queries.spans, n, C, Lq)
-    t0 = start + i % per_chunk * T  # the block's first token
     if t0 < end:
         at = (b, h, t0, end)
         o, z = zeros(T, M.EP), tl.zeros((T,), tl.float32)

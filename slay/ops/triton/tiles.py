@@ -147,6 +147,18 @@ def divisor(z):
 
 
 @triton.jit
+def own_block(spans, pid, chunks, C, L, heads, T: tl.constexpr, LAST_FIRST: tl.constexpr):
+    """A program's batch and head, chunk, first token, and the first and the end of its chunk."""
+    per_chunk = C // T
+    i, bh = pid % (chunks * per_chunk), pid // (chunks * per_chunk)
+    if LAST_FIRST:
+        i = chunks * per_chunk - 1 - i
+    n = i // per_chunk
+    start, end = span(spans, n, C, L)
+    return bh // heads, bh % heads, n, start + i % per_chunk * T, start, end
+
+
+@triton.jit
 def span(spans, n, C, L):
     """First token of chunk n, and the one after its last; `spans` are those of packed sequences."""
     if spans is None:
