@@ -175,39 +175,52 @@ def product_sums(
 
 
 @triton.jit
-def polynomial_sums(
+def square_sums(
+    side, s, b, kv, H, K, start, end, L, J,
+    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """Columns of a block J of s2 = sum u uᵀ: (BP, W)."""
+    acc = zeros(M.BP, M.W)
+    for g in range(G):
+        for t0 in range(start, end, T):
+            at = (b, kv * G + g, t0, end)
+            one = weighed(side, at, kv, H, K, L, M, QUERY, T)[1]
+            x = load_tile(side.f, at, T, M.B, M.W, J * M.W).to(tl.float32) * one[:, None]
+            u = load_tile(side.f, at, T, M.B, M.BP)
+            if M.fine:
+                acc += fine_dot(tl.trans(u), x, M.precision)
+            else:
+                acc = dot(tl.trans(u), x, acc, M)
+    d, c = tl.arange(0, M.BP), tl.arange(0, M.W)
+    tl.store(s + d[:, None] * M.BP + (J * M.W + c)[None, :], acc)
+
+
+@triton.jit
+def linear_sums(
     side, S, s, b, kv, H, K, start, end, L, J,
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """For a block J of W columns u_J: those of u uᵀ in s, and of u in S and s; 1 if J = 0."""
-    square, linear = zeros(M.BP, M.W), zeros(M.W, M.EP)
-    sums, constant, number = zeros(16, M.W), zeros(16, M.EP), 0.0
+    """For a block J of u: u in S and in s; if J = 0 also 1. Sums of columns stand in every row."""
+    linear, constant = zeros(M.W, M.EP), zeros(16, M.EP)
+    sums, number = zeros(16, M.W), 0.0
     for g in range(G):
         for t0 in range(start, end, T):
             at = (b, kv * G + g, t0, end)
             x = load_tile(side.f, at, T, M.B, M.W, J * M.W)
             w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
-            own = x.to(tl.float32) * one[:, None]
             linear = dot(tl.trans(x), w, linear, M)
-            constant = dot(zeros(16, T) + 1.0, w, constant, M)  # in every row
-            sums = dot(zeros(16, T) + 1.0, own, sums, M)
+            constant = dot(zeros(16, T) + 1.0, w, constant, M)
+            sums = dot(zeros(16, T) + 1.0, x.to(tl.float32) * one[:, None], sums, M)
             number += tl.sum(one, 0)
-            u = load_tile(side.f, at, T, M.B, M.BP)
-            if M.fine:
-                square += fine_dot(tl.trans(u), own, M.precision)
-            else:
-                square = dot(tl.trans(u), own, square, M)
-    sums, constant = tl.max(sums, 0), tl.max(constant, 0)
-    d, c, e = tl.arange(0, M.BP), tl.arange(0, M.W), tl.arange(0, M.EP)
-    tl.store(s + d[:, None] * M.BP + (J * M.W + c)[None, :], square)
-    s += M.BP * M.BP
-    tl.store(s + J * M.W + c, sums)
+    c, e = tl.arange(0, M.W), tl.arange(0, M.EP)
     S += M.linear_row * M.EP
     value = cast(linear, S.dtype.element_ty)
     tl.store(S + (J * M.W + c)[:, None] * M.EP + e[None, :], value)
+    s += M.BP * M.BP
+    tl.store(s + J * M.W + c, tl.max(sums, 0))
     if J == 0:
         tl.store(s + M.BP, number)
-        tl.store(S + M.BP * M.EP + e, cast(constant, S.dtype.element_ty))
+        tl.store(S + M.BP * M.EP + e, cast(tl.max(constant, 0), S.dtype.element_ty))
 
 
 @triton.jit
@@ -245,7 +258,7 @@ def chunk_state(
     S: (B K, chunks, rows, EP); s: (B K, chunks, sums) float32; G query heads share a key head.
     """
     slices: tl.constexpr = (M.groups + R - 1) // R
-    more: tl.constexpr = M.blocks if M.score == "polynomial" else 1
+    more: tl.constexpr = 2 * M.blocks if M.score == "polynomial" else 1
     part = tl.program_id(0) % (slices + more)
     chunk = tl.program_id(0) // (slices + more)
     n, bk = chunk % chunks, chunk // chunks
@@ -259,9 +272,12 @@ def chunk_state(
             if part * R >= M.square_groups:
                 cubic_sums(side, s, b, kv, H, K, start, end, L, part * R, M, QUERY, G, T, R)
     elif M.score == "polynomial":
-        polynomial_sums(
-            side, S, s, b, kv, H, K, start, end, L, part - slices, M, QUERY, G, T
-        )  # fmt: skip
+        J = part - slices
+        if M.blocks > J:
+            square_sums(side, s, b, kv, H, K, start, end, L, J, M, QUERY, G, T)
+        else:
+            J -= M.blocks
+            linear_sums(side, S, s, b, kv, H, K, start, end, L, J, M, QUERY, G, T)
     elif M.score == "product":
         product_sums(side, s, b, kv, H, K, start, end, L, M, QUERY, G, T)
     else:
@@ -270,7 +286,7 @@ def chunk_state(
 
 def programs(M: Tiling, R: int) -> int:
     """Programs a chunk, of R groups each; R divides the groups of a block."""
-    return -(-M.groups // R) + (M.blocks if M.score == "polynomial" else 1)
+    return -(-M.groups // R) + (2 * M.blocks if M.score == "polynomial" else 1)
 
 
 def _configs(key: str) -> list[Config]:
@@ -284,9 +300,9 @@ def _configs(key: str) -> list[Config]:
 
     if key.endswith("fp32"):
         return [Config(n, 2, (("T", 16), ("R", min(2, groups(4096 * n))))) for n in (2, 4)]
-    sizes = [(2, 2, 32, 8192), (2, 3, 64, 4096), (4, 3, 64, 4096), (1, 2, 32, 4096)]
-    if "polynomial" in key and F >= 64:  # its sums of u uᵀ take registers too
-        sizes = [(2, 2, 32 if F == 64 else 16, 4096), (4, 3, 64, 4096)]
+    sizes = [(2, 2, 32, 8192 if E <= 32 else 4096), (2, 2, 64, 4096), (4, 2, 64, 4096)]
+    if max(F, E) >= 128:
+        sizes = [(2, 2, 16, 4096), (4, 2, 32, 4096)]
     return [Config(n, stages, (("T", T), ("R", groups(sums)))) for n, stages, T, sums in sizes]
 
 

@@ -248,9 +248,8 @@ def _configs(key: str) -> list[Config]:
     """With two warps products take mma.sync on Hopper, which every assembler gets right."""
     if key.endswith("fp32"):
         return [Config(2, 1, (("T", 16),)), Config(4, 1, (("T", 16),))]
-    if " 32 " in key or " 16 " in key:
-        return [Config(2, 1, (("T", 64),)), Config(4, 1, (("T", 32),))]
-    return [Config(2, 1, (("T", 32),)), Config(4, 1, (("T", 32),)), Config(2, 1, (("T", 64),))]
+    size = 64 if " 32 " in key or " 16 " in key else 32
+    return [Config(2, 1, (("T", size),)), Config(4, 1, (("T", size),))]
 
 
 _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
@@ -285,7 +284,7 @@ class Maps:
             "L": x.shape[2], "H": x.shape[1], "K": self.kv_heads,
             "D": d, "DP": dp, "A": a, "AP": max(16, triton.next_power_of_2(a)), "B": b,
             "W": dp if f_weight is None else min(WIDTH, max(16, triton.next_power_of_2(b))),
-            "P_KIND": p, "F_KIND": f, "UNIT": unit, "QUERY": query,
+            "P_KIND": p, "F_KIND": f, "UNIT": unit, "QUERY": query and f == "softmax",
             "PRECISION": "tf32" if half else "tf32x3",
         }  # fmt: skip
 

@@ -137,7 +137,7 @@ class Call:
         chunk_state.kernel(
             lambda tiles: (chunk_state.programs(M, tiles["R"]) * N * bk,), M.key, length,
             side=side, S=S, s=s, L=length, C=self.C, chunks=N, H=self.H if query else self.K,
-            K=self.K, M=M, QUERY=query, G=self.H // self.K if query else 1,
+            K=self.K, M=M, QUERY=query and self.G is not None, G=self.H // self.K if query else 1,
         )  # fmt: skip
         return State(S, s)
 

@@ -67,7 +67,7 @@ def state_passing(
 
 
 def _configs(key: str) -> list[Config]:
-    sizes = [(4, 512, 4), (4, 1024, 4), (4, 256, 8), (1, 128, 8)]
+    sizes = [(4, 512, 4), (4, 256, 8), (1, 128, 8)]
     return [Config(warps, 1, (("W", W), ("U", U))) for warps, W, U in sizes]
 
 

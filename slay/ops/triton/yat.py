@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from slay.ops.triton.configs import Config, Kernel
+from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.tiles import (
     DELTA,
     INTERPRETED,
@@ -381,23 +381,36 @@ def yat_key_bwd(
         store_tile(dk, sphere_back(D * (0.5 * r)[:, None], u, r), at, T, M.D, M.DP)
 
 
-def _configs(other: str) -> Callable[[str], list[Config]]:
+def _configs(
+    other: str, sizes: dict[int, list[tuple[int, int, int, int]]]
+) -> Callable[[str], list[Config]]:
+    """By width: warps, stages, tokens and those of the other side.
+
+    In float32 a product takes three, of operands split in registers: its tiles are small.
+    """
+
     def candidates(key: str) -> list[Config]:
-        """In float32 a product takes three, of operands split in registers: small tiles."""
-        sizes = [(2, 2, 64, 32), (4, 3, 64, 64), (8, 3, 128, 64), (4, 2, 64, 32)]
-        if "128" in key:
-            sizes = [(2, 1, 16, 32), (4, 2, 64, 32), (8, 2, 128, 32)]
+        wide = max(64, *widths(key))
+        some = sizes[wide]
         if key.endswith("fp32"):
-            sizes = [(4, 2, 32, 16), (2, 2, 32, 16)] if "128" in key else [(4, 2, 64, 32)]
-        return [Config(w, stages, (("T", T), (other, TO))) for w, stages, T, TO in sizes]
+            some = [(4, 2, 64, 32)] if wide == 64 else [(8, 2, 32, 32), (4, 1, 16, 16)]
+        return [Config(w, stages, (("T", T), (other, TO))) for w, stages, T, TO in some]
 
     return candidates
 
 
+_FORWARD = {
+    64: [(2, 2, 32, 32), (4, 3, 64, 64), (8, 3, 128, 64)],
+    128: [(2, 1, 16, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
+}
+_BACKWARD = {
+    64: [(2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
+    128: [(2, 1, 16, 32), (8, 2, 128, 16), (8, 2, 64, 32)],
+}
 norms_kernel = Kernel(inverse_norms, lambda key: [Config(4, 1, (("T", 64),))])
-fwd_kernel = Kernel(yat_fwd, _configs("TK"))
-query_kernel = Kernel(yat_query_bwd, _configs("TK"))
-key_kernel = Kernel(yat_key_bwd, _configs("TQ"))
+fwd_kernel = Kernel(yat_fwd, _configs("TK", _FORWARD))
+query_kernel = Kernel(yat_query_bwd, _configs("TK", _BACKWARD))
+key_kernel = Kernel(yat_key_bwd, _configs("TQ", _BACKWARD))
 
 
 @lru_cache(maxsize=256)
