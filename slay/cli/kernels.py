@@ -32,7 +32,7 @@ def kernels(
     that did not fit into them, shared memory of a program, matrix instructions of warp groups
     (Hopper's HGMMA) and of warps. A general call has grouped heads, packed sequences and padding.
     Without NAMES, a selection that covers every kind of features and size. No GPU is needed. Fails
-    if a kernel spills much, takes too much memory or multiplies without the matrix units.
+    if a kernel spills, takes too much memory or multiplies without the matrix units.
 
     \b
     slay kernels
@@ -104,4 +104,4 @@ def kernels(
     if bad:
         raise SlayError(f"{bad} of {number} kernels for {target} are not what they should be")
     if not as_json:
-        click.echo(f"{number} kernels for {target}: little spilled, matrix units in use")
+        click.echo(f"{number} kernels for {target}: nothing spilled, matrix units in use")

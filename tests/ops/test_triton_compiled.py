@@ -23,7 +23,10 @@ def compiled(*arguments):
 
 
 def test_every_configuration_for_hopper():
-    """Hardly anything spills, shared memory suffices, and matrix units multiply bf16."""
+    """Nothing spills, shared memory suffices, and matrix units multiply bf16.
+
+    With fewer than four warps they are those that every assembler gets right.
+    """
     rows, done = compiled("--target", "sm_90")
     wrong = [row for row in rows if row["wrong"]]
     assert not wrong
@@ -35,13 +38,15 @@ def test_every_configuration_for_hopper():
     assert all(row["warpgroup"] + row["matrix"] > 0 for row in half)
     few = [row for row in half if row["warps"] < 4]
     assert few
-    assert not any(row["warpgroup"] for row in few)  # right by any assembler
-    assert all(row["spilled"] <= 320 and row["shared"] < 228 * 1024 for row in rows)
+    assert not any(row["warpgroup"] for row in few)
+    assert all(row["spilled"] == 0 and row["shared"] < 228 * 1024 for row in rows)
 
 
 def test_ampere():
     """The same kernels, with the matrix instructions that there are."""
-    rows, _ = compiled("linear", "--target", "sm_80")
+    rows, _ = compiled(
+        "yat-performer-anchor", "yat-quadratic", "yat-spherical", "--target", "sm_80"
+    )
     assert all(row["matrix"] > 0 for row in rows if row["multiplies"])
     assert all(row["shared"] < 164 * 1024 for row in rows)
 

@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="the kernels need Triton")
 
 from slay.features.forms import Dense, Product
 from slay.ops.naive import naive_attention
-from slay.ops.triton import configs, launch
+from slay.ops.triton import configs, launch, state_passing
 from slay.ops.triton.decode import decode_attention
 from slay.ops.triton.spec import FeatureSpec
 
@@ -60,7 +60,8 @@ def scores_of(kind, q, k, log_decay):
 
 def close(found, wanted, bound=2e-5):
     assert found.isfinite().all()
-    error = (found.detach().double() - wanted.detach()).norm() / wanted.norm().clamp(min=1e-6)
+    found, wanted = found.detach().double(), wanted.detach()
+    error = (found - wanted).norm() / wanted.norm().clamp(min=1e-6)
     assert float(error) <= bound
 
 
@@ -119,6 +120,33 @@ def test_a_state_decays(kind, chunk):
     wanted = torch.autograd.grad(wanted[:, :, :-1], exact, g.double())
     for a, b in zip(found, wanted, strict=True):
         close(a, b)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("decays", [False, True])
+def test_states_pass_over_many_chunks(reverse, decays):
+    """More chunks than are read at once, of two packed sequences, from a first state."""
+    lengths, C, N = [900, 1500], 128, 70
+    bounds = tuple([0, *accumulate(lengths)])
+    spans, runs = launch.packed_chunks(bounds, C, torch.device("cpu"))
+    chunks, L = len(spans), bounds[-1]
+    own, first = drawn(K, chunks, N), drawn(K, 2, N, seed=1)
+    G = -drawn(K, L, seed=2) if decays else None
+    X, final = own.clone(), torch.full((K, 2, N), torch.nan)
+    state_passing.kernel(
+        lambda tiles: (-(-N // tiles["W"]) * 2 * K,), "dense 32 values 32 fp32", L,
+        X=X, initial=first, final=final, decay=G, spans=spans, runs=runs, chunks=chunks,
+        sequences=2, N=N, C=C, L=L, REVERSE=reverse,
+    )  # fmt: skip
+    wanted = torch.empty_like(own)
+    for i, (lo, hi) in enumerate(pairwise(runs.tolist())):
+        total = first[:, i].double()
+        for n in reversed(range(lo, hi)) if reverse else range(lo, hi):
+            wanted[:, n] = total
+            kept = 1.0 if G is None else G[:, spans[n, 1] - 1].double().exp().unsqueeze(-1)
+            total = kept * total + own[:, n].double()
+        close(final[:, i], total)
+    close(X, wanted.double())
 
 
 def test_segments_are_one_sequence(monkeypatch):

@@ -58,7 +58,7 @@ SMALL = {
 
 def heads(name, head_dim=16, n_heads=2, backend="triton", chunk=0, **options):
     if name == "yat-cubic":
-        head_dim = min(head_dim, 4)  # d^3 rows are many for an interpreter
+        head_dim = min(head_dim, 8)  # d^3 rows are many for an interpreter
     options = {**SMALL.get(name, {}), **options}
     cls = slay.get_attention_class(name)
     mechanism = cls.heads_only(head_dim, n_heads, backend=backend, **options)
@@ -143,8 +143,10 @@ def test_half_precision(name, dtype):
     compare(name, mechanism, inputs, dtype)
 
 
-@pytest.mark.parametrize("name", ["linear", "yat-performer-anchor", "yat-quadratic"])
-@pytest.mark.parametrize(("length", "chunk"), [(1, 0), (1, 128), (129, 128), (300, 256)])
+@pytest.mark.parametrize("name", ["linear", "performer", "yat-performer-anchor", "yat-quadratic"])
+@pytest.mark.parametrize(
+    ("length", "chunk"), [(1, 0), (1, 128), (129, 128), (300, 128), (300, 256)]
+)
 def test_lengths_and_chunks(name, length, chunk):
     mechanism = heads(name, n_heads=1, chunk=chunk)
     compare(name, mechanism, tokens(mechanism, length), torch.float32)
@@ -153,9 +155,11 @@ def test_lengths_and_chunks(name, length, chunk):
 @pytest.mark.parametrize(
     ("name", "head_dim", "value_dim", "options"),
     [
+        ("yat-quadratic", 32, 24, {}),
         ("yat-quadratic", 40, 24, {}),  # only some blocks of the products are kept
-        ("yat-quadratic", 128, 40, {}),  # gradients: some columns after others
-        ("yat-performer-anchor", 8, 24, {"poly_dim": 3, "num_prf_features": 20}),
+        ("yat-quadratic", 64, 40, {}),
+        ("yat-quadratic", 128, 72, {}),  # gradients: some columns after others
+        ("yat-performer-anchor", 8, 24, {"poly_dim": 5, "num_prf_features": 12}),
         ("yat-performer-anchor", 128, 72, {}),
         ("performer", 16, 24, {"num_features": 200}),  # in blocks
         ("performer", 16, 24, {"num_features": 100, "kernel": "softmax"}),
@@ -234,7 +238,7 @@ def test_resumed_state(name, backends, chunk):
     rest, last = second.attend(*parts[1], initial_state=state, output_final_state=True)
     y = torch.cat((start, rest), dim=2)
     expected, exact, scores = specified(first, *inputs)
-    bound = 4e-5 * cancellation(name, scores)  # digits go where a state changes its layout
+    bound = 2e-5 * cancellation(name, scores)
     assert error(y, expected) <= bound
     whole = heads(name, n_heads=2, n_kv_heads=1, backend="torch")
     _, reference = whole.attend(*inputs, output_final_state=True)
