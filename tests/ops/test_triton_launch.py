@@ -127,7 +127,7 @@ def test_a_state_decays(kind, chunk):
 def test_states_pass_over_many_chunks(reverse, decays):
     """More chunks than are read at once, of two packed sequences, from a first state."""
     lengths, C, N = [900, 1500], 128, 70
-    bounds = tuple([0, *accumulate(lengths)])
+    bounds = (0, *accumulate(lengths))
     spans, runs = launch.packed_chunks(bounds, C, torch.device("cpu"))
     chunks, L = len(spans), bounds[-1]
     own, first = drawn(K, chunks, N), drawn(K, 2, N, seed=1)
