@@ -70,6 +70,9 @@ def test_every_gpu_is_used_by_one_job_at_a_time(checkout):
     pretend(checkout, "0,1,2")
     done = checkout.run("--cores", "6", *RESULTS)
     assert done.returncode == 0, done.stdout[-3000:]
+    verified = checkout.path / "results/gpus/kernels.txt"  # first, here in vain
+    assert "kernels were not all verified" in verified.read_text()
+    assert all(verified.stat().st_mtime <= path.stat().st_mtime for path in checkout.records())
     jobs = defaultdict(list)
     for line in (checkout.path / "seen").read_text().splitlines():
         process, device, _, threads, now = line.split()

@@ -4,6 +4,7 @@
 rule run_ablation:
     input:
         out_of_date("ablation"),
+        ancient(VERIFIED),
     output:
         f"{RUN}/records/ablation/{{job}}.json",
     log:

@@ -4,6 +4,7 @@
 rule run_analysis:
     input:
         out_of_date("analysis"),
+        ancient(VERIFIED),
     output:
         f"{RUN}/records/analysis/{{job}}.json",
     log:

@@ -4,6 +4,7 @@
 rule run_language:
     input:
         out_of_date("language"),
+        ancient(VERIFIED),
     output:
         f"{RUN}/records/language/{{job}}.json",
     log:

@@ -4,6 +4,7 @@
 rule run_max_context:
     input:
         out_of_date("max_context"),
+        ancient(VERIFIED),
     output:
         f"{RUN}/records/max_context/{{job}}.json",
     log:

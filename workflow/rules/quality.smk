@@ -4,6 +4,7 @@
 rule run_quality:
     input:
         out_of_date("quality"),
+        ancient(VERIFIED),
     output:
         f"{RUN}/records/quality/{{job}}.json",
     log:

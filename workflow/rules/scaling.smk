@@ -4,6 +4,7 @@
 rule run_scaling:
     input:
         out_of_date("scaling"),
+        ancient(VERIFIED),
     output:
         f"{RUN}/records/scaling/{{job}}.json",
     log:

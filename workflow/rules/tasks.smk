@@ -4,6 +4,7 @@
 rule run_tasks:
     input:
         out_of_date("tasks"),
+        ancient(VERIFIED),
     output:
         f"{RUN}/records/tasks/{{job}}.json",
     log:
