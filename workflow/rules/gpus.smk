@@ -15,31 +15,6 @@ if LOCAL and GPU and "gpu" not in workflow.resource_settings.resources:
 ALONE = max(1, (workflow.resource_settings.cores or 8) // max(1, len(GPUS)))
 
 
-# On a GPU kernels are verified before anything is measured, so that all of a run is computed alike.
-VERIFIED = f"{RUN}/kernels.txt" if CONFIG.device == "cuda" else []
-
-
-rule verify_kernels:
-    output:
-        f"{RUN}/kernels.txt",
-    log:
-        f"{RUN}/logs/kernels.log",
-    priority: 2
-    conda:
-        "../../envs/run.yaml"
-    threads: ALONE
-    resources:
-        **ASKS,
-        runtime=30,
-        gpu=GPU,
-    message:
-        "verifying the kernels on this GPU"
-    shell:
-        "slay kernels verify > {output:q} 2> {log:q} || "
-        "echo 'kernels were not all verified, PyTorch computes instead: see {log}' "
-        "| tee -a {output:q} >&2"
-
-
 def look_for_gpu():
     """Stop at once, not at every job, where measurements need a GPU and this machine has none."""
     if GPUS or workflow.touch or not workflow.local_exec or CONFIG.device != "cuda":
