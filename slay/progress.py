@@ -103,9 +103,12 @@ class Progress(logging.Handler):
         return ", ".join(parts)
 
     def summary(self) -> str:
-        """What failed: rules, parameters, ends of logs; alike ones together. "" if nothing did."""
+        """What failed, by rule and parameters, with the ends of logs; "" if nothing did.
+
+        Steps that ended alike are told together, whichever of them ended first.
+        """
         groups: dict[str, list[Step]] = defaultdict(list)
-        for step in self.failed.values():
+        for step in sorted(self.failed.values(), key=lambda step: (step.rule, step.name)):
             if not step.outputs or not all(map(os.path.exists, step.outputs)):
                 groups[(step.tail() or [step.name])[-1]].append(step)
         lines = []

@@ -58,6 +58,18 @@ def test_a_line_tells_done_running_left_and_the_end():
     assert run.line() == "5 of 5 steps (100%) done"
 
 
+@given(st.permutations([(rule, n) for rule in ("a", "b") for n in (1, 2)]))
+def test_the_summary_is_the_same_in_whichever_order_steps_fail(order):
+    run = Run(a=2, b=2)
+    for number, (rule, n) in enumerate(order):
+        run.tell(LogEvent.JOB_INFO, jobid=number, rule_name=rule, rule_msg=f"{rule} {n}")
+        run.tell(
+            LogEvent.JOB_ERROR, jobid=number, rule_name=rule, shellcmd="", log=[], output=["gone"]
+        )
+    named = [line for line in run.progress.summary().splitlines() if ": " in line]
+    assert named == ["a: a 1", "a: a 2", "b: b 1", "b: b 2"]
+
+
 @given(st.integers(1, 8), st.integers(1, 10), st.floats(0.1, 1e4))
 def test_steps_side_by_side_take_less_time_than_their_sum(width, rounds, seconds):
     run = Run(rule=width * rounds * 2)

@@ -95,7 +95,7 @@ def test_a_mistake_in_the_code_is_shown_with_its_place(checkout):
     assert done.returncode != 0
     last = done.stdout.partition("steps failed:")[2]
     assert re.findall(r"^(run_\w+): \w+ (\S+?)/", last, flags=re.MULTILINE) == [
-        ("run_scaling", "linear")
+        ("run_language", "linear")
     ]
     assert "slay/attention/linear.py" in last
     assert "ZeroDivisionError: division by zero" in last
