@@ -56,9 +56,12 @@ def find(capability: Capability = HOPPER) -> Assembler:
 def safe(config: Config, capability: Capability, version: tuple[int, ...]) -> bool:
     """Whether an assembler of that version makes right kernels of a configuration.
 
-    Up to three warps multiply by `mma.sync`, which is synchronous; from four on Triton takes WGMMA.
+    WGMMA takes four warps and products of 64 rows; others multiply by `mma.sync`, which is
+    synchronous. Rows are tokens, but in sums over tokens, of groups R, they are features.
     """
-    return capability != HOPPER or version >= RIGHT_FOR_HOPPER or config.warps < 4
+    tiles = dict(config.tiles)
+    small = config.warps < 4 or ("R" not in tiles and max(tiles.values(), default=64) < 64)
+    return capability != HOPPER or version >= RIGHT_FOR_HOPPER or small
 
 
 def remark(capability: Capability, version: tuple[int, ...]) -> str | None:
@@ -67,7 +70,8 @@ def remark(capability: Capability, version: tuple[int, ...]) -> str | None:
         return None
     return (
         f"this ptxas is wrong for some of Hopper's matrix products: only configurations of fewer "
-        f"than 4 warps are safe; {INSTALL} brings a newer one, for drivers from 580 on"
+        f"than 4 warps, or of small tiles, are safe; {INSTALL} brings a newer one, for drivers "
+        "from 580 on"
     )
 
 

@@ -122,14 +122,19 @@ def chunk_output(
 
 def _configs(key: str) -> list[Config]:
     """Tiles with which nothing spills from registers; TK divides T."""
-    if key.endswith("fp32"):
-        return [Config(4, 2, (("T", 16), ("TK", 16))), Config(4, 2, (("T", 32), ("TK", 16)))]
-    sizes = {
-        32: [(2, 3, 64, 32), (2, 2, 128, 16), (4, 3, 128, 32)],
+    width = min(128, max(32, *widths(key)))
+    halves = {
+        32: [(2, 2, 64, 32), (2, 2, 128, 16), (4, 3, 128, 32)],
         64: [(2, 2, 64, 16), (4, 2, 128, 32), (2, 2, 32, 32)],
-        128: [(2, 1, 32, 16), (4, 1, 64, 16), (8, 2, 128, 16)],
-    }[min(128, max(32, *widths(key)))]
-    return [Config(warps, stages, (("T", T), ("TK", TK))) for warps, stages, T, TK in sizes]
+        128: [(2, 1, 32, 16), (4, 1, 32, 16), (8, 1, 64, 16), (8, 1, 128, 16)],
+    }
+    singles = {
+        32: [(4, 2, 16, 16), (4, 2, 32, 16)],
+        64: [(4, 2, 16, 16), (4, 2, 32, 16)],
+        128: [(4, 2, 16, 16), (8, 1, 16, 16)],
+    }
+    sizes = singles if key.endswith("fp32") else halves
+    return [Config(n, stages, (("T", T), ("TK", TK))) for n, stages, T, TK in sizes[width]]
 
 
 kernel = Kernel(chunk_output, _configs)

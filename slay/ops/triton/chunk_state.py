@@ -299,11 +299,14 @@ def _configs(key: str) -> list[Config]:
         return max(1, min(most, numbers // (W * E)))
 
     if key.endswith("fp32"):
-        return [Config(n, 2, (("T", 16), ("R", min(2, groups(4096 * n))))) for n in (2, 4)]
-    sizes = [(2, 2, 32, 8192 if E <= 32 else 4096), (2, 2, 64, 4096), (4, 2, 64, 4096)]
-    if max(F, E) >= 128:
-        sizes = [(2, 2, 16, 4096), (4, 2, 32, 4096)]
-    return [Config(n, stages, (("T", T), ("R", groups(sums)))) for n, stages, T, sums in sizes]
+        return [Config(n, 2, (("T", 16), ("R", min(2, groups(2048 * n))))) for n in (2, 4)]
+    sizes = {
+        16: [(2, 32, 2048), (4, 32, 2048)],
+        32: [(2, 32, 8192), (2, 64, 4096), (4, 64, 4096)],
+        64: [(2, 16, 4096), (4, 32, 4096), (4, 64, 4096)],
+        128: [(2, 16, 4096), (4, 32, 4096)],
+    }[min(128, max(16, F, E))]
+    return [Config(n, 2, (("T", T), ("R", groups(sums)))) for n, T, sums in sizes]
 
 
 kernel = Kernel(chunk_state, _configs)

@@ -117,7 +117,7 @@ def decode(
             finish(partial, y, b * H + kv * G + g, M, N, NP)
 
 
-kernel = Kernel(decode, lambda key: [Config(4, 1), Config(8, 1)])
+kernel = Kernel(decode, lambda key: [Config(8, 1), Config(2, 1)])
 
 
 def width_of(M: Tiling) -> int:

@@ -30,7 +30,6 @@ from slay.ops.triton.tiling import PRECISIONS
 
 HALF_PI = tl.constexpr(math.pi / 2)
 LOG2E = tl.constexpr(1.4426950408889634)
-WIDTH = 64  # columns that are formed at once
 
 
 @triton.jit
@@ -159,7 +158,7 @@ def offset_of(u, weight, numbers, kv, KIND: tl.constexpr, QUERY: tl.constexpr, D
 @triton.jit
 def columns(u, weight, kv, first, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr,
             W: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """s for columns `first`... of F: (T, W); u itself where there are no weights, and W = DP."""
+    """s = W u for columns `first`...: (T, W); u itself where there are no weights, and W = DP."""
     s = u
     if weight is not None:
         s = fine_dot(u, tl.trans(load_weight(weight, kv, first, B, W, D, DP)), PRECISION)
@@ -183,17 +182,35 @@ def features_fwd(
     at, kv = (bh // H, bh % H, t0, L), bh % H // (H // K)
     u = load_unit(x, padding, at, L, D, DP, UNIT, T)[0]
     if P is not None:
-        s = fine_dot(u, tl.trans(load_weight(p_weight, kv, 0, A, AP, D, DP)), PRECISION)
-        s2 = s
+        p = columns(u, p_weight, kv, 0, D, DP, A, AP, PRECISION)
         if P_KIND == "product":
-            s2 = fine_dot(u, tl.trans(load_weight(p_second, kv, 0, A, AP, D, DP)), PRECISION)
-        store_tile(P, s * s2, at, T, A, AP)
+            p *= columns(u, p_second, kv, 0, D, DP, A, AP, PRECISION)
+        else:
+            p *= p
+        store_tile(P, p, at, T, A, AP)
     if F is not None:
         offset = offset_of(u, f_weight, f_numbers, kv, F_KIND, QUERY, D, DP, B, W, PRECISION)
         for first in range(0, B, W):
             s = columns(u, f_weight, kv, first, D, DP, B, W, PRECISION)
             f = activation(s, offset, f_numbers, first, F_KIND, B, W)
             store_tile(F, f, at, T, B, W, first)
+
+
+@triton.jit
+def factor_bwd(u, weight, second, dP, at, kv, D: tl.constexpr, DP: tl.constexpr, A: tl.constexpr,
+               AP: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr,
+               T: tl.constexpr):  # fmt: skip
+    """du from dP of P = (W u)^2, or of (W u)(V u): (T, DP)."""
+    g = load_tile(dP, at, T, A, AP).to(tl.float32)
+    w = load_weight(weight, kv, 0, A, AP, D, DP)
+    s = fine_dot(u, tl.trans(w), PRECISION)
+    if KIND == "product":
+        w2 = load_weight(second, kv, 0, A, AP, D, DP)
+        du = fine_dot(g * fine_dot(u, tl.trans(w2), PRECISION), w, PRECISION)
+        du += fine_dot(g * s, w2, PRECISION)
+    else:
+        du = fine_dot(2.0 * g * s, w, PRECISION)
+    return du
 
 
 @triton.jit(do_not_specialize=["L", "H", "K"])
@@ -214,15 +231,9 @@ def features_bwd(
     u, r = load_unit(x, padding, at, L, D, DP, UNIT, T)
     du = zeros(T, DP)
     if dP is not None:
-        w = load_weight(p_weight, kv, 0, A, AP, D, DP)
-        s = fine_dot(u, tl.trans(w), PRECISION)
-        g = load_tile(dP, at, T, A, AP).to(tl.float32)
-        if P_KIND == "product":
-            w2 = load_weight(p_second, kv, 0, A, AP, D, DP)
-            du += fine_dot(g * fine_dot(u, tl.trans(w2), PRECISION), w, PRECISION)
-            du += fine_dot(g * s, w2, PRECISION)
-        else:
-            du += fine_dot(2.0 * g * s, w, PRECISION)
+        du += factor_bwd(
+            u, p_weight, p_second, dP, at, kv, D, DP, A, AP, P_KIND, PRECISION, T
+        )  # fmt: skip
     if dF is not None:
         offset = offset_of(u, f_weight, f_numbers, kv, F_KIND, QUERY, D, DP, B, W, PRECISION)
         for first in range(0, B, W):
@@ -245,14 +256,22 @@ def features_bwd(
 
 
 def _configs(key: str) -> list[Config]:
-    """With two warps products take mma.sync on Hopper, which every assembler gets right."""
-    if key.endswith("fp32"):
-        return [Config(2, 1, (("T", 16),)), Config(4, 1, (("T", 16),))]
-    size = 64 if " 32 " in key or " 16 " in key else 32
-    return [Config(2, 1, (("T", size),)), Config(4, 1, (("T", size),))]
+    """By the head dimension: warps, and tokens a program."""
+    d, precision = int(key.split()[3]), key.split()[4]
+    sizes = [(2, 32), (4, 64)]
+    if precision == "fp32":
+        sizes = [(2, 16), (4, 16)] if d < 128 else [(8, 16)]
+    elif d > 32:
+        sizes = [(2, 16), (4, 32)] if d < 128 else [(2, 16), (4, 16), (8, 32)]
+    return [Config(warps, 1, (("T", T),)) for warps, T in sizes]
 
 
 _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
+
+
+def width(dp: int) -> int:
+    """Columns of F that are formed at once: as many as registers hold weights for."""
+    return 64 if dp <= 64 else 16
 
 
 def features_key(p: str, f: str, d: int, dtype: torch.dtype) -> str:
@@ -283,7 +302,7 @@ class Maps:
             "f_weight": f_weight, "f_numbers": f_numbers,
             "L": x.shape[2], "H": x.shape[1], "K": self.kv_heads,
             "D": d, "DP": dp, "A": a, "AP": max(16, triton.next_power_of_2(a)), "B": b,
-            "W": dp if f_weight is None else min(WIDTH, max(16, triton.next_power_of_2(b))),
+            "W": dp if f_weight is None else min(width(dp), max(16, triton.next_power_of_2(b))),
             "P_KIND": p, "F_KIND": f, "UNIT": unit, "QUERY": query and f == "softmax",
             "PRECISION": "tf32" if half else "tf32x3",
         }  # fmt: skip

@@ -34,6 +34,7 @@ from slay.ops.triton.tiling import (
     chunk_length,
     direct_length,
     tiling_of,
+    value_columns,
 )
 
 SEGMENT = 32_768  # tokens whose factors are held at once where no gradient is wanted
@@ -365,8 +366,9 @@ linear_attention.register_autograd(_differentiate, setup_context=_keep)
 def keys_of(spec: FeatureSpec, q: Tensor, v: Tensor) -> list[str]:
     """The classes of calls that attention with such features belongs to."""
     d, dtype = int(q.shape[3]), v.dtype
-    settings = spec.score, spec.degree, spec.coefficients, spec.widths(d), int(v.shape[3])
-    keys = [tiling_of(*settings, dtype).key]
+    settings = spec.score, spec.degree, spec.coefficients, spec.widths(d)
+    columns = sorted(set(value_columns(int(v.shape[3]), dtype)))
+    keys = [tiling_of(*settings, n, dtype).key for n in columns]
     if spec.p in ("square", "product") or spec.f != "given":
         keys.append(features_key(spec.p, spec.f, d, dtype))
     return keys
@@ -390,8 +392,46 @@ def kernel_attention(
 
     `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `log_decay`:
     (B, K, L), at most 0: exp of it is what a token leaves of all tokens before it. `chunk_size`:
-    tokens between states, a multiple of 128; 0 chooses.
+    tokens between states, a multiple of 128; 0 chooses. Wide values take several calls, which
+    share the weights of tokens and so need not know of each other.
     """
+    options: Any = {
+        "causal": causal, "chunk_size": chunk_size, "key_padding_mask": key_padding_mask,
+        "log_decay": log_decay, "lengths": lengths, "output_final_state": output_final_state,
+    }  # fmt: skip
+    columns = value_columns(v.shape[3], v.dtype)
+    if len(columns) == 1:
+        return _attention(q, k, v, spec, initial_state=initial_state, **options)
+    firsts: list[Tensor | None] = [None] * len(columns)
+    if initial_state is not None:
+        *parts, sums = initial_state.split([*columns, 1], dim=-2)
+        firsts = [torch.cat((part, sums), dim=-2) for part in parts]
+    found = [
+        _attention(q, k, part, spec, initial_state=first, **options)
+        for part, first in zip(v.split(columns, dim=-1), firsts, strict=True)
+    ]
+    y = torch.cat([y for y, _ in found], dim=-1)
+    states = [state for _, state in found if state is not None]
+    if not states:
+        return y, None
+    return y, torch.cat([*(state[..., :-1, :] for state in states[:-1]), states[-1]], dim=-2)
+
+
+def _attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    spec: FeatureSpec,
+    *,
+    causal: bool,
+    chunk_size: int,
+    key_padding_mask: Tensor | None,
+    log_decay: Tensor | None,
+    lengths: Sequence[int] | None,
+    initial_state: Tensor | None,
+    output_final_state: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """`kernel_attention` for values that one call takes."""
     bounds = None if lengths is None else [0, *accumulate(lengths)]
     packed = lengths is not None
     widths = spec.widths(q.shape[3])

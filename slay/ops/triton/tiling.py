@@ -65,7 +65,7 @@ class Tiling:
     @property
     def score_width(self) -> int:
         """Columns of F that scores multiply at once."""
-        return min(self.BP, 128 if self.dtype == tl.bfloat16 else 64)
+        return min(self.BP, 128 if self.dtype == tl.bfloat16 else 32)
 
     @property
     def gradient_width(self) -> int:
@@ -177,6 +177,12 @@ def tiling_of(
         precision="tf32" if half else "tf32x3",
         fine=not half or (score == "polynomial" and (degree == 3 or bp == 16)),
     )
+
+
+def value_columns(value_dim: int, dtype: torch.dtype) -> list[int]:
+    """Columns of values that one call takes, as many as registers hold sums of, call by call."""
+    calls = math.ceil(value_dim / (64 if dtype == torch.float32 else 128))
+    return [value_dim // calls + (i < value_dim % calls) for i in range(calls)]
 
 
 def direct_length(M: Tiling) -> int:

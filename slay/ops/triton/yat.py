@@ -393,7 +393,9 @@ def _configs(
         wide = max(64, *widths(key))
         some = sizes[wide]
         if key.endswith("fp32"):
-            some = [(4, 2, 64, 32)] if wide == 64 else [(8, 2, 32, 32), (4, 1, 16, 16)]
+            some = [(4, 2, 64, 32), (4, 2, 32, 32)]
+            if wide > 64:
+                some = [(8, 1, 16, 16), (4, 1, 16, 16)]
         return [Config(w, stages, (("T", T), (other, TO))) for w, stages, T, TO in some]
 
     return candidates
@@ -404,10 +406,10 @@ _FORWARD = {
     128: [(2, 1, 16, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
 }
 _BACKWARD = {
-    64: [(2, 2, 32, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
-    128: [(2, 1, 16, 32), (8, 2, 128, 16), (8, 2, 64, 32)],
+    64: [(2, 2, 32, 16), (4, 2, 64, 32), (8, 2, 128, 32)],
+    128: [(2, 1, 16, 32), (8, 2, 128, 16), (8, 2, 64, 16)],
 }
-norms_kernel = Kernel(inverse_norms, lambda key: [Config(4, 1, (("T", 64),))])
+norms_kernel = Kernel(inverse_norms, lambda key: [Config(2, 1, (("T", 32),))])
 fwd_kernel = Kernel(yat_fwd, _configs("TK", _FORWARD))
 query_kernel = Kernel(yat_query_bwd, _configs("TK", _BACKWARD))
 key_kernel = Kernel(yat_key_bwd, _configs("TQ", _BACKWARD))
