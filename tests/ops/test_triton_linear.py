@@ -250,6 +250,22 @@ def test_resumed_state(name, backends, chunk):
         assert error(a, b) <= bound
 
 
+def test_states_of_wide_values():
+    """They take several calls, and one state, whose gradient is one too."""
+    kernels, exact = (heads("linear", n_heads=1, backend=b) for b in ("triton", "torch"))
+    inputs = tokens(kernels, 30, value_dim=70)
+    found = []
+    for mechanism in (kernels, exact):
+        first, rest = ([t[:, :, part] for t in inputs] for part in (slice(20), slice(20, 30)))
+        _, state = mechanism.attend(*first, output_final_state=True)
+        y, last = mechanism.attend(*rest, initial_state=state, output_final_state=True)
+        g = torch.ones_like(last.memory[0]), torch.ones_like(y)
+        grads = torch.autograd.grad((last.memory[0], y), inputs, g)
+        found.append((y, last.memory[0], *grads))
+    for a, b in zip(*found, strict=True):
+        assert error(a, b.double()) <= 1e-5
+
+
 @every_mechanism
 @pytest.mark.parametrize("expendable", [False, True])
 @torch.no_grad()

@@ -131,7 +131,7 @@ def _configs(key: str) -> list[Config]:
     singles = {
         32: [(4, 2, 16, 16), (4, 2, 32, 16)],
         64: [(4, 2, 16, 16), (4, 2, 32, 16)],
-        128: [(4, 2, 16, 16), (8, 1, 16, 16)],
+        128: [(4, 1, 16, 16), (8, 1, 16, 16)],
     }
     sizes = singles if key.endswith("fp32") else halves
     return [Config(n, stages, (("T", T), ("TK", TK))) for n, stages, T, TK in sizes[width]]

@@ -258,7 +258,7 @@ def features_bwd(
 def _configs(key: str) -> list[Config]:
     """By the head dimension: warps, and tokens a program."""
     d, precision = int(key.split()[3]), key.split()[4]
-    sizes = [(2, 32), (4, 64)]
+    sizes = [(2, 16), (4, 64)]
     if precision == "fp32":
         sizes = [(2, 16), (4, 16)] if d < 128 else [(8, 16)]
     elif d > 32:

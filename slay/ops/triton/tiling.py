@@ -65,7 +65,9 @@ class Tiling:
     @property
     def score_width(self) -> int:
         """Columns of F that scores multiply at once."""
-        return min(self.BP, 128 if self.dtype == tl.bfloat16 else 32)
+        if self.dtype == tl.bfloat16:
+            return min(self.BP, 128)
+        return self.BP if self.BP <= 64 else 32
 
     @property
     def gradient_width(self) -> int:
