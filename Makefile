@@ -69,10 +69,10 @@ lock: setup  ## Write envs/lock.txt from pyproject.toml (ARGS=--upgrade takes ne
 	    --constraints envs/constraints.txt --excludes envs/excludes.txt \
 	    --custom-compile-command "make lock" $(ARGS)
 
-dag: setup  ## Draw the workflow's rules: docs/workflow.svg
+dag: setup  ## Draw the rules of a run on a GPU: docs/workflow.svg
 	@envs/graphviz.sh
 	$(in_venv)
-	snakemake all arxiv --quiet --rulegraph dot | tred | dot -Grankdir=LR -Tsvg > docs/workflow.svg
+	snakemake all arxiv --quiet --config device=cuda --rulegraph dot | tred | dot -Grankdir=LR -Tsvg > docs/workflow.svg
 
 clean:  ## Remove caches and build files, never results
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
