@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from slay.errors import SlayError
+from slay.errors import SlayError, whole
+from slay.ops.modes import readable
 
 Boundaries = Tensor | Sequence[int]
 
@@ -24,11 +25,14 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
                 f"cu_seqlens has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
                 "expected (N + 1,) in int32 or int64"
             )
+        if not readable(cu_seqlens):
+            raise SlayError(
+                "cu_seqlens is a tensor, whose numbers cannot be read while a graph is traced; "
+                "give a list of whole numbers, or call this part outside of it"
+            )
         bounds = cu_seqlens.tolist()
     else:
-        bounds = list(cu_seqlens)
-        if any(not isinstance(bound, int) for bound in bounds):
-            raise SlayError(f"cu_seqlens = {bounds}: expected whole numbers")
+        bounds = [whole("a boundary in cu_seqlens", bound, 0) for bound in cu_seqlens]
     if batch != 1:
         raise SlayError(f"cu_seqlens needs all sequences in one row, but the batch has {batch}")
     lengths = [b - a for a, b in pairwise(bounds)]
@@ -38,11 +42,22 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
 
 
 def positions(
-    length: int, lengths: list[int] | None, start: Tensor | None, device: torch.device
+    length: int,
+    lengths: list[int] | None,
+    start: Tensor | None,
+    device: torch.device,
+    padding: Tensor | None = None,
 ) -> Tensor:
-    """Position of every token in its own sequence: (B or 1, L); `start`: (B,) or (N,)."""
+    """Position of every token in its own sequence: (B or 1, L); `start`: (B,) or (N,).
+
+    Padding, (B, L), takes up none: the tokens after it go on where those before it ended.
+    """
     if lengths is None:
         position = torch.arange(length, device=device).unsqueeze(0)
+        if padding is not None:
+            before = padding.cumsum(1).masked_fill(padding, 0).cummax(1).values
+            first = padding.long().cumprod(1).sum(1, keepdim=True)  # on the left
+            position = position - before.maximum(first)
         return position if start is None else position + start.unsqueeze(-1)
     parts = [torch.arange(n, device=device) for n in lengths]
     if start is not None:

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slay.attention.linearised import FeatureAttention
-from slay.attention.mixture import at_least_one
-from slay.errors import SlayError
+from slay.errors import SlayError, whole
 from slay.features.exponential import softmax_exponents
 from slay.features.forms import Dense
 from slay.features.projections import gaussian
@@ -47,18 +46,19 @@ class PerformerAttention(FeatureAttention):
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        at_least_one("num_features", num_features)
         if kernel not in get_args(Kernel):
             raise SlayError(f"kernel = {kernel!r}: must be one of {', '.join(get_args(Kernel))}")
-        self.softmax = kernel == "softmax"
-        shape = (self.n_kv_heads, num_features, self.head_dim)
-        omega = gaussian(shape, self.generator(), orthogonal=orthogonal)
-        self.register_buffer("omega", omega)
-        pair = (FLOOR, num_features**-0.5)
+        self.softmax, self.orthogonal = kernel == "softmax", orthogonal
+        self.directions = whole("num_features", num_features, 1)
+        self.register_drawn()
+
+    def draw(self) -> dict[str, Tensor]:
+        m, d = self.directions, self.head_dim
+        omega = gaussian((self.n_kv_heads, m, d), self.generator(), orthogonal=self.orthogonal)
+        pair = (FLOOR, m**-0.5)
         if self.softmax:
-            pair = (-0.5 * math.log(num_features), 0.5 / math.sqrt(self.head_dim))
-        numbers = torch.tensor(pair).unsqueeze(1).repeat(1, num_features)
-        self.register_buffer("numbers", numbers, persistent=False)
+            pair = (-0.5 * math.log(m), 0.5 / math.sqrt(d))
+        return {"omega": omega, "numbers": torch.tensor(pair).unsqueeze(1).repeat(1, m)}
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         omega = self.omega.to(u.dtype)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from slay.attention.exact import PairwiseAttention
 from slay.ops.groups import fold, unfold
+from slay.ops.modes import transformed
 
 
 class StandardAttention(PairwiseAttention):
@@ -26,15 +30,17 @@ class StandardAttention(PairwiseAttention):
         if self.causal and lq > 1 and (mask is not None or not square):
             order = torch.ones(lq, lk, dtype=torch.bool, device=q.device).tril(lk - lq)
             mask = order if mask is None else mask & order
-        y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and square and mask is None,
-            enable_gqa=q.shape[1] != k.shape[1],
-        )
+        # Of PyTorch's implementations the plain one alone has all derivatives.
+        with sdpa_kernel(SDPBackend.MATH) if transformed() else nullcontext():
+            y = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                dropout_p=self.dropout if self.training else 0.0,
+                is_causal=self.causal and square and mask is None,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )
         if mask is None:
             return y
         return y.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # nothing to look at

@@ -28,6 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from slay.ops.modes import kept
 from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.tiles import (
     DELTA,
@@ -426,7 +427,7 @@ def pairs_of(epsilon: float, d: int, e: int, dtype: torch.dtype) -> Pairs:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
+@kept
 def packed(bounds: tuple[int, ...], device: torch.device) -> Tensor:
     """Blocks of packed sequences: (N, 3) int32, a block's first token, and its sequence."""
     return torch.tensor(
