@@ -164,24 +164,25 @@ def chunked(
     phi_q, phi_k = phi_q.at(partial(cut, maps.groups)), phi_k.at(partial(cut, 1))
     v1 = cut(1, v1.mT).mT  # (B, K, N, e + 1, C)
     o = v1 @ tril(phi_q.scores(phi_k), maps.groups).mT  # (B, K, N, e + 1, G C)
-    if state is not None or final or cut.chunks > 1:
+    if state is not None or final or cut.several:
         first = (torch.zeros_like(v1[:, :, 0, :, :1]) if state is None else state).unsqueeze(2)
         updates = v1 @ phi_k.expand()  # (B, K, N, e + 1, m)
         states = torch.cat((first.expand_as(updates[:, :, :1]), updates), dim=2).cumsum(2)
         o = o + states[:, :, :-1] @ phi_q.expand().mT
         state = states[:, :, -1]
     o = o.unflatten(-1, (maps.groups, -1)).permute(0, 1, 3, 4, 2, 5).flatten(-2)
-    o = o[..., : q.shape[2]].flatten(-2)  # (B, K, e + 1, G L)
+    there = torch.arange(q.shape[2], device=o.device)  # a slice would compare lengths
+    o = o.index_select(-1, there).flatten(-2)  # (B, K, e + 1, G L)
     return unfold(output(o), maps.groups).to(v.dtype), state
 
 
 @dataclass(frozen=True)
 class Cut:
-    """N chunks of C tokens; the last ones are filled up with zeros."""
+    """Chunks of C tokens, as many as there are whole ones after some zeros at the end."""
 
-    chunks: int
     size: int
-    extra: int
+    zeros: int
+    several: bool = True
 
     @classmethod
     def of(cls, length: int, size: int) -> Cut:
@@ -190,19 +191,17 @@ class Cut:
         What depends on there being several would make another graph.
         """
         if not torch.compiler.is_compiling():
-            chunks = -(-length // size)
-        else:
-            from torch.fx.experimental.symbolic_shapes import statically_known_true as known
+            return cls(size, size - 1, length > size)
+        from torch.fx.experimental.symbolic_shapes import statically_known_true as known
 
-            if known(length <= size):
-                return cls(1, length, 0)
-            chunks = length // size + (1 if known(length >= size) else 2)
-        return cls(chunks, size, chunks * size - length)
+        if known(length <= size):
+            return cls(length, 0, several=False)
+        return cls(size, size if known(length >= size) else 2 * size)
 
     def __call__(self, groups: int, factor: Tensor) -> Tensor:
         """(B, K, G L, w) -> (B, K, N, G C, w)."""
-        tokens = F.pad(factor.unflatten(-2, (groups, -1)), (0, 0, 0, self.extra))
-        return tokens.unflatten(-2, (self.chunks, self.size)).transpose(2, 3).flatten(3, 4)
+        tokens = F.pad(factor.unflatten(-2, (groups, -1)), (0, 0, 0, self.zeros))
+        return tokens.unfold(3, self.size, self.size).permute(0, 1, 3, 2, 5, 4).flatten(3, 4)
 
 
 def output(o: Tensor) -> Tensor:
