@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slay.errors import SlayError, whole
-from slay.ops.modes import readable
+from slay.ops.modes import stands_in
 
 Boundaries = Tensor | Sequence[int]
 
@@ -25,7 +25,8 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
                 f"cu_seqlens has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
                 "expected (N + 1,) in int32 or int64"
             )
-        if not readable(cu_seqlens):
+        # Asked here: a function that asks would be compiled by itself where the graph breaks.
+        if torch.compiler.is_compiling() or stands_in(cu_seqlens):
             raise SlayError(
                 "cu_seqlens is a tensor, whose numbers cannot be read while a graph is traced; "
                 "give a list of whole numbers, or call this part outside of it"

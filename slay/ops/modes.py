@@ -60,9 +60,12 @@ def transformed() -> bool:
 
 def readable(tensor: Tensor) -> bool:
     """Whether a tensor's numbers can be looked at: it may only stand for those of later calls."""
-    if torch.compiler.is_compiling() or transformed() or tensor.is_meta:
-        return False
-    return not isinstance(tensor, FakeTensor)
+    return not torch.compiler.is_compiling() and not stands_in(tensor)
+
+
+def stands_in(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and no numbers, or is one of a transform's."""
+    return transformed() or tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
 def in_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -136,10 +136,9 @@ def test_dtypes_that_meet_in_autocast(name):
     q, k, v = qkv(5)
     with torch.autocast("cpu", torch.bfloat16):
         expected = slay.attend(*(t.bfloat16() for t in (q, k, v)), name)
-        for mixed in ((q, k, v.bfloat16()), (q.bfloat16(), k, v), (q, k.half(), v)):
+        for mixed in ((q, k, v.bfloat16()), (q.bfloat16(), k, v)):
             found, state = slay.attend(*mixed, name, output_final_state=True)
-            assert found.dtype == torch.bfloat16
-            torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+            assert torch.equal(found, expected)
         assert slay.attend(*mixed, name, initial_state=state).dtype == torch.bfloat16
         with pytest.raises(SlayError, match="dtypes"):
             slay.attend(q.double(), k, v, name)
