@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.groups import fold, tril, tril_, unfold
-from slay.ops.normalise import accumulation_dtype, normalise
+from slay.ops.normalise import accumulation_dtype, narrow, normalise
 
 FeatureMap = Callable[[Tensor, Tensor], Features]
 Span = tuple[int, int]  # the first token, and the one after the last
@@ -162,13 +162,13 @@ def chunked(
             if final or span[1] < q.shape[2]:
                 state = add(state, v1, phi_k.expand())
         assert o is not None  # there is a key
-        ys.append(unfold(output(o), maps.groups).to(v.dtype))
+        ys.append(unfold(output(o, v.dtype), maps.groups))
     return torch.cat(ys, dim=2), state
 
 
-def output(o: Tensor) -> Tensor:
+def output(o: Tensor, dtype: torch.dtype) -> Tensor:
     """y = o / z: (B, K, e + 1, n) -> (B, K, n, e)."""
-    return normalise(o[..., :-1, :], o[..., -1:, :]).mT
+    return narrow(normalise(o[..., :-1, :], o[..., -1:, :]), dtype).mT
 
 
 def chunked_in_place(
@@ -210,6 +210,6 @@ def chunked_in_place(
                 state = add_(state, v1, phi_k.expand(work))
         assert o is not None  # there is a key
         block = slice(*span)
-        y[:, :, block] = unfold(output(o), maps.groups)
+        y[:, :, block] = unfold(output(o, v.dtype), maps.groups)
         z[:, :, block] = unfold(o[..., -1:, :].mT, maps.groups)
     return y, z, state

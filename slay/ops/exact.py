@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from slay.ops.groups import fold, tril, unfold
-from slay.ops.normalise import accumulation_dtype, normalise
+from slay.ops.normalise import accumulation_dtype, narrow, normalise
 
 
 def exact_attention(
@@ -53,7 +53,7 @@ def exact_attention(
             o = weigh(tril(scores[..., before:], groups), v1[:, :, before:])
             if before:
                 o = o + weigh(scores[..., :before], v1[:, :, :before])
-        return unfold(normalise(o[..., :-1], o[..., -1:]), groups).to(v.dtype)
+        return unfold(narrow(normalise(o[..., :-1], o[..., -1:]), v.dtype), groups)
 
     kept = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     lq, lk = q.shape[2], k.shape[2]

@@ -32,7 +32,7 @@ from slay.ops.chunked import (
     values,
 )
 from slay.ops.groups import fold, tril_, unfold
-from slay.ops.normalise import DELTA, divisor
+from slay.ops.normalise import divisor
 
 
 def linear_attention(
@@ -227,7 +227,7 @@ class _Backward:
         """g = [dy, -dy·y] / z: (B, K, G c, e + 1)."""
         z = self.z[:, :, slice(*span)]  # (B, H, c, 1)
         dy, y = rows(self.dy, span), rows(self.y, span)
-        dz = -(dy * y).sum(-1, keepdim=True).masked_fill(z.abs() < DELTA, 0.0)
+        dz = -(dy * y).sum(-1, keepdim=True)
         return fold(torch.cat((dy, dz), dim=-1) / divisor(z), self.maps.groups)
 
     def _pull_wide(self, phi: Features, g: Tensor, state: Tensor) -> list[Tensor]:
