@@ -30,7 +30,6 @@ from torch import Tensor
 
 from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.tiles import (
-    DELTA,
     INTERPRETED,
     Rows,
     cast,
@@ -284,7 +283,6 @@ def yat_query_bwd(
         u = stored(queries.u, at, T, M.D, M.DP)
         r = load_vector(queries.r, at, H, Lq, T)
         total = load_vector(z, at, H, Lq, T)
-        delta = tl.where(tl.abs(total) < DELTA, 0.0, delta)
         weight = 1.0 / divisor(total)
         D = zeros(T, M.DP)
         keys_end = end + Lk - Lq
