@@ -48,7 +48,7 @@ class CosformerAttention(FeatureAttention):
         return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
     def check_length(self, length: int, start: Tensor | None) -> None:
-        if start is not None and length and not torch.compiler.is_compiling():
+        if start is not None and start.numel() and length and not torch.compiler.is_compiling():
             length += int(start.max())
         if length > self.max_len:
             raise SlayError(

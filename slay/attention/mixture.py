@@ -7,6 +7,7 @@ finite (`slay.features.quadrature`). The members differ in what stands for x^2.
 from __future__ import annotations
 
 from abc import abstractmethod
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -106,5 +107,5 @@ class TensorAttention(MixtureAttention):
 
 def at_least_one(name: str, value: int) -> None:
     """Raise ValueError unless a count is one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise SlayError(f"{name} = {value}: must be a whole number, at least 1")

@@ -46,4 +46,4 @@ class ShortConvolution(nn.Module):
         y = weight[0] * x
         for j in range(1, self.width):
             y = y + weight[j] * padded[:, self.width - 1 - j :][:, :length]
-        return y, padded[:, length:]
+        return y, padded[:, length:].clone()  # not a part of what holds the whole sequence

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from slay.attention.exact import PairwiseAttention
 from slay.ops.groups import fold, unfold
+from slay.ops.normalise import accumulation_dtype
 
 
 class StandardAttention(PairwiseAttention):
@@ -41,4 +42,5 @@ class StandardAttention(PairwiseAttention):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
+        q, k = (u.to(accumulation_dtype(u.dtype)) for u in (q, k))
         return unfold((fold(q, groups) @ k.mT / self.head_dim**0.5).exp(), groups)
