@@ -13,6 +13,7 @@ from slay.attention.layer import Attention, Memory, nothing
 from slay.errors import share
 from slay.ops.exact import exact_attention
 from slay.ops.groups import fold, unfold
+from slay.ops.normalise import accumulation_dtype
 from slay.ops.select import choose
 
 
@@ -56,7 +57,12 @@ class PairwiseAttention(Attention):
         else:
             self.backend_used = choose(self.backend, self.kernel_limit(q, v))
             y = self._attend_all(q, k, v, padding)
-        return y, (k, v, padding) if final else ()
+        if not final:
+            return y, ()
+        if memory is None:  # a state owns what it holds
+            k, v = k.clone(), v.clone()
+            padding = None if padding is None else padding.clone()
+        return y, (k, v, padding)
 
     def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
         """Why no Triton kernel computes a call, if none does."""
@@ -110,6 +116,7 @@ class ExactAttention(PairwiseAttention):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
+        q, k = (u.to(accumulation_dtype(u.dtype)) for u in (q, k))
         return unfold(self.pairs(fold(self.prepare(q), groups), self.prepare(k)), groups)
 
 

@@ -12,7 +12,7 @@ from slay.attention.layer import Attention
 from slay.attention.packing import Boundaries
 from slay.attention.state import State
 from slay.errors import SlayError
-from slay.ops.modes import kept
+from slay.ops.modes import remembered
 from slay.registry import get_attention_class
 
 
@@ -62,4 +62,4 @@ def _heads(
     return cls.heads_only(head_dim, n_heads, **options).to(device)
 
 
-_kept = kept(_heads)
+_kept = remembered(_heads)

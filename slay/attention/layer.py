@@ -10,6 +10,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
@@ -19,7 +20,7 @@ from slay.attention.packing import Boundaries, lengths_of, positions
 from slay.attention.rotary import rotate
 from slay.attention.short_conv import ShortConvolution
 from slay.attention.state import State
-from slay.errors import SlayError, UnknownOptionError, positive, unknown, whole
+from slay.errors import SlayError, UnknownOptionError, positive, shown, unknown, whole
 from slay.ops.modes import in_one_dtype, undisturbed
 from slay.ops.select import Backend, check_backend
 
@@ -51,6 +52,11 @@ class Attention(nn.Module, ABC):
     exact: ClassVar[bool]  # evaluates its kernel without approximation
     nonnegative: ClassVar[bool]  # k(q, k) >= 0 for all q and k
     paper: ClassVar[str]  # citation key
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        sizes = dict(zip(("embed_dim", "n_heads"), args, strict=False))
+        check_kinds(cls, sizes | options)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -128,12 +134,12 @@ class Attention(nn.Module, ABC):
     ) -> Any:
         """x: (B, L, E), and for cross-attention the `context`: (B, Lk, E). Returns (B, L, E).
 
-        `key_padding_mask`: (B, Lk), True for tokens that are padding; on either side, or between,
-        they are as if they were not there: they take up no position and no place in the
-        convolution, and the state does not count them. `cu_seqlens`: boundaries
-        (N + 1,) of N sequences packed into one row. `initial_state` is what an earlier call left
-        behind; with `output_final_state` the result is (y, State). Raises ValueError for shapes
-        and combinations that do not fit.
+        `key_padding_mask`: (B, Lk), True for tokens that are padding, which may hold anything; on
+        either side, or between, they are as if they were not there: they take up no position and
+        no place in the convolution, and the state does not count them. `cu_seqlens`: boundaries
+        (N + 1,) of N sequences packed into one row, none of them empty. `initial_state` is what an
+        earlier call left behind; with `output_final_state` the result is (y, State). Raises
+        ValueError for shapes and combinations that do not fit.
         """
         self._check_layer(x, context)
         source = x if context is None else context
@@ -144,7 +150,7 @@ class Attention(nn.Module, ABC):
         start = initial_state.length if initial_state is not None else None
         padding = key_padding_mask
         if padding is not None:
-            source = source.masked_fill(padding.unsqueeze(-1), 0.0)  # whatever it holds
+            source = source.masked_fill(padding.unsqueeze(-1), 0.0)  # or weights had its gradient
             if context is None:
                 x = source
             else:  # where it lies does not matter then
@@ -215,6 +221,8 @@ class Attention(nn.Module, ABC):
                     f"cu_seqlens needs as many keys as queries, not {k.shape[2]} and {q.shape[2]}"
                 )
             lengths = lengths_of(cu_seqlens, q.shape[0], q.shape[2])
+        if key_padding_mask is not None:
+            q, k, v = without_padding(q, k, v, key_padding_mask)
         batch = q.shape[0] if lengths is None else len(lengths)
         start, memory, overwrite = None, None, False
         if initial_state is not None:
@@ -288,7 +296,8 @@ class Attention(nn.Module, ABC):
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """k(q_i, k_j), unnormalised: (B, H, Lq, Lk) from (B, H, Lq, d), (B, H, Lk, d).
 
-        The specification of the mechanism, for tokens at positions 0, 1, 2, ...
+        The specification of the mechanism, for tokens at positions 0, 1, 2, ...; in float32 or
+        better, whose range scores may need.
         """
 
     def stack(self, memories: list[Memory]) -> Memory:
@@ -425,7 +434,20 @@ def _draw_the_rest(layer: nn.Module, _: Any) -> None:
 
 def nothing(q: Tensor, v: Tensor) -> Tensor:
     """Zeros for queries that have nothing to look at, still a function of them: (B, H, L, e)."""
-    return 0.0 * q[..., :1].expand(*q.shape[:3], v.shape[-1])
+    empty = q[..., :0].sum(-1, keepdim=True)  # zero even where q is not a number
+    return empty.expand(*q.shape[:3], v.shape[-1])
+
+
+def without_padding(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values as zeros where they are padding, whatever they hold.
+
+    Of as many queries, those of padding keep what numbers they hold: they have outputs.
+    """
+    padding = mask[:, None, :, None]  # (B, 1, Lk, 1)
+    k, v = k.masked_fill(padding, 0.0), v.masked_fill(padding, 0.0)
+    if q.shape[2] == k.shape[2]:
+        q = q.masked_fill(padding & ~q.isfinite(), 0.0)
+    return q, k, v
 
 
 def split_heads(u: Tensor, n_heads: int) -> Tensor:
@@ -462,6 +484,30 @@ def options_of(cls: type[Attention]) -> dict[str, Any]:
                 options[name] = parameter.default
     del options["project"]
     return options
+
+
+KINDS: dict[str, tuple[type, str]] = {
+    "bool": (bool, "True or False"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+}
+
+
+def check_kinds(cls: type[Attention], options: Mapping[str, Any]) -> None:
+    """Raise ValueError where an option that is a number or a truth value is given another thing.
+
+    Text such as "1e-3", which YAML makes of 1e-3, is no number here.
+    """
+    for parent in cls.__mro__:
+        annotations = getattr(parent.__dict__.get("__init__"), "__annotations__", {})
+        for name in annotations.keys() & options.keys():
+            kind, _, optional = str(annotations[name]).partition(" | ")
+            value = options[name]
+            if kind not in KINDS or (optional == "None" and value is None):
+                continue
+            expected, words = KINDS[kind]
+            if not isinstance(value, expected) or isinstance(value, bool) != (kind == "bool"):
+                raise SlayError(f"{name} = {shown(value)}: must be {words}")
 
 
 def unknown_option(cls: type[Attention], name: str) -> UnknownOptionError:

@@ -73,8 +73,10 @@ class FeatureAttention(Attention):
             return y, (state,) if final else ()
         if not q.shape[2] or not k.shape[2]:
             y = nothing(q, v)
-            if final and state is None:
-                state = self.empty_state(v)
+            if state is None:
+                state = self.empty_state(v) if final else None
+            elif not overwrite:
+                state = state.clone()  # the next call may overwrite it, but not the one before
         else:
             y, state = linear_attention(
                 self.prepare(q),
@@ -112,9 +114,7 @@ class FeatureAttention(Attention):
         y, state = self._by_kernels(*found, v, None, state, lengths, final)
         return y, (state,) if final else ()
 
-    def _places(
-        self, q: Tensor, k: Tensor, padding: Tensor | None, start: Tensor | None
-    ) -> Places:
+    def _places(self, q: Tensor, k: Tensor, padding: Tensor | None, start: Tensor | None) -> Places:
         """Positions of queries and keys where padding, which takes up none, lies among them.
 
         As many queries as keys are the same tokens.
@@ -234,7 +234,7 @@ class FeatureAttention(Attention):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
-        q, k = self.prepare(q), self.prepare(k)
+        q, k = (self.prepare(u.to(accumulation_dtype(u.dtype))) for u in (q, k))
         i, j = (torch.arange(t.shape[2], device=t.device).view(1, 1, -1) for t in (q, k))
         phi_q = self.feature_map(fold(q, groups), i.repeat(1, 1, groups))
         return unfold(phi_q.scores(self.feature_map(k, j)), groups)

@@ -103,5 +103,3 @@ class TensorAttention(MixtureAttention):
         p_q = unfold(self.polynomial(unit(fold(q.to(dtype), groups))), groups)
         p_k = self.polynomial(unit(k.to(dtype)))
         return self.exponential_spec(p="given", given_p=(p_q, p_k))
-
-

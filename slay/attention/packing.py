@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from slay.errors import SlayError, whole
+from slay.errors import SlayError, shown, whole
 from slay.ops.modes import stands_in
 
 Boundaries = Tensor | Sequence[int]
@@ -17,7 +17,8 @@ Boundaries = Tensor | Sequence[int]
 def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
     """Lengths of packed sequences from their boundaries 0 = c_0 < c_1 < ... < c_N = L.
 
-    Raises ValueError for boundaries that do not cut (1, L) into sequences.
+    Raises ValueError for boundaries that do not cut (1, L) into sequences, each of a token at
+    least: an empty one has no output, and its state is the one before.
     """
     if isinstance(cu_seqlens, Tensor):
         if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -37,8 +38,15 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
     if batch != 1:
         raise SlayError(f"cu_seqlens needs all sequences in one row, but the batch has {batch}")
     lengths = [b - a for a, b in pairwise(bounds)]
+    if 0 in lengths:
+        raise SlayError(
+            f"cu_seqlens = {shown(bounds)}: sequence {lengths.index(0)} is empty; leave such "
+            "sequences out, and their states with them"
+        )
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != length or min(lengths) < 1:
-        raise SlayError(f"cu_seqlens = {bounds}: expected to rise from 0 to the length {length}")
+        raise SlayError(
+            f"cu_seqlens = {shown(bounds)}: expected to rise from 0 to the length {length}"
+        )
     return lengths
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError, whole
-from slay.features.exponential import softmax_exponents
+from slay.features.elementwise import LOWEST
+from slay.features.exponential import softmax_exponents, softmax_projections
 from slay.features.forms import Dense
 from slay.features.projections import gaussian
 from slay.ops.triton.spec import FeatureSpec
@@ -25,7 +26,8 @@ class PerformerAttention(FeatureAttention):
 
     M = `num_features` directions omega_i ~ N(0, I), in `orthogonal` blocks. With `kernel="softmax"`
     phi(u) = M^{-1/2} exp(omega_i·x - ‖x‖^2 / 2), x = u / d^{1/4}, unbiased for the softmax kernel
-    (Choromanski et al. 2021, section 2.3).
+    (Choromanski et al. 2021, section 2.3). Exponents of keys below -60 count as -60: a query all of
+    whose keys lie there gets their running mean.
     """
 
     kernel = r"\tfrac1M\sum_i\mathrm{relu}(\omega_i^\top q)\,\mathrm{relu}(\omega_i^\top k)"
@@ -63,13 +65,13 @@ class PerformerAttention(FeatureAttention):
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         omega = self.omega.to(u.dtype)
         if self.softmax:
-            return Dense(softmax_exponents(u, omega).exp())
+            return Dense(softmax_exponents(u, omega).clamp(min=LOWEST).exp())
         return Dense((F.relu(u @ omega.mT) + FLOOR) / omega.shape[-2] ** 0.5)
 
     def query_map(self, u: Tensor, position: Tensor) -> Dense:
         if not self.softmax:
             return self.feature_map(u, position)
-        exponents = softmax_exponents(u, self.omega.to(u.dtype))
+        exponents = softmax_projections(u, self.omega.to(u.dtype))
         # A query's own scale cancels in y; without it a long query would have no weight left.
         return Dense((exponents - exponents.detach().amax(-1, keepdim=True)).exp())
 

@@ -48,9 +48,7 @@ class ShortConvolution(nn.Module):
         ys, ends = zip(*parts, strict=True)
         return torch.cat(ys, dim=1), torch.cat(ends)
 
-    def _between(
-        self, x: Tensor, recent: Tensor | None, padding: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _between(self, x: Tensor, recent: Tensor | None, padding: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens that are no padding are laid side by side, and go back to their places."""
         place = padding.byte().argsort(dim=1, stable=True).unsqueeze(-1).expand_as(x)
         if recent is None:
@@ -72,4 +70,4 @@ class ShortConvolution(nn.Module):
         y = weight[0] * x
         for j in range(1, self.width):
             y = y + weight[j] * padded[:, self.width - 1 - j :][:, :length]
-        return y, padded[:, length:]
+        return y, padded[:, length:].clone()  # not a part of what holds the whole sequence

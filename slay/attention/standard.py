@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from slay.attention.exact import PairwiseAttention
 from slay.ops.groups import fold, unfold
 from slay.ops.modes import transformed
+from slay.ops.normalise import accumulation_dtype
 
 
 class StandardAttention(PairwiseAttention):
@@ -47,4 +48,5 @@ class StandardAttention(PairwiseAttention):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
+        q, k = (u.to(accumulation_dtype(u.dtype)) for u in (q, k))
         return unfold((fold(q, groups) @ k.mT / self.head_dim**0.5).exp(), groups)

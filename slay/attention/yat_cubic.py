@@ -12,6 +12,7 @@ from slay.errors import SlayError, not_negative, whole
 from slay.features.elementwise import unit
 from slay.features.forms import Dense, Product
 from slay.features.polynomial import shifted_square
+from slay.ops.normalise import accumulation_dtype
 from slay.ops.triton.spec import FeatureSpec
 
 
@@ -62,7 +63,8 @@ class CubicAttention(FeatureAttention):
         if self.projection is None:
             return u
         weight = self.projection.repeat_interleave(u.shape[1] // self.n_kv_heads, dim=0)
-        return u @ weight.to(u.dtype)
+        u, dtype = unit(u.to(accumulation_dtype(u.dtype))), u.dtype  # whose sums float16 holds
+        return (u @ weight.to(u.dtype)).to(dtype)
 
     def feature_map(self, u: Tensor, position: Tensor) -> Product:
         u = unit(u)

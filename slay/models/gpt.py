@@ -27,7 +27,7 @@ from slay.registry import ATTENTION, get_attention_class
 ROTARY_BASE = 10000.0
 STD = 0.02
 IGNORE = -100  # the target where nothing is asked
-COUNTS = "vocab_size block_size n_layers n_heads embed_dim mlp_ratio n_kv_heads".split()
+COUNTS = ["vocab_size", "block_size", "n_layers", "n_heads", "embed_dim", "mlp_ratio", "n_kv_heads"]
 States = tuple[State, ...]  # one a layer
 
 
@@ -209,8 +209,8 @@ class GPT(nn.Module):
         they are as if they were not there, and take up no position. `cu_seqlens`: boundaries
         (N + 1,) of N sequences packed into one row. `state` is what an earlier call left behind, a
         `State` a layer; with `output_final_state` the result is (logits, state). `only`: (B,), the
-        one place in each row whose logits are wanted: (B, 1, V). Raises ValueError for what does not fit, and for more than `block_size`
-        learned positions.
+        one place in each row whose logits are wanted: (B, 1, V). Raises ValueError for what does
+        not fit, and for more than `block_size` learned positions.
         """
         h, state = self._hidden(tokens, state, output_final_state, key_padding_mask, cu_seqlens)
         if only is not None:
@@ -301,7 +301,9 @@ class GPT(nn.Module):
         x = self.token(tokens)  # (B, L, E)
         if self.position is not None:
             start = None if state is None else state[0].length
-            place = positions(length, lengths, start, tokens.device, key_padding_mask)  # (B or 1, L)
+            place = positions(
+                length, lengths, start, tokens.device, key_padding_mask
+            )  # (B or 1, L)
             if key_padding_mask is not None:
                 place = place.masked_fill(key_padding_mask, 0)  # any that there is
             counted = start is not None or key_padding_mask is not None

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.groups import fold, tril, tril_, unfold
-from slay.ops.normalise import accumulation_dtype, normalise
+from slay.ops.normalise import accumulation_dtype, narrow, normalise
 
 FeatureMap = Callable[[Tensor, Tensor], Features]
 Span = tuple[int, int]  # the first token, and the one after the last
@@ -159,7 +159,7 @@ def chunked(
     phi_k, v1 = maps.key(k, keys), values(v, padding, keys)  # v1: (B, K, e + 1, L)
     if not causal:
         state = add(state, v1, phi_k.expand())
-        return unfold(output(state @ phi_q.expand().mT), maps.groups).to(v.dtype), state
+        return unfold(output(state @ phi_q.expand().mT, v.dtype), maps.groups), state
     cut = Cut.of(q.shape[2], maps.chunk_size)
     phi_q, phi_k = phi_q.at(partial(cut, maps.groups)), phi_k.at(partial(cut, 1))
     v1 = cut(1, v1.mT).mT  # (B, K, N, e + 1, C)
@@ -173,7 +173,7 @@ def chunked(
     o = o.unflatten(-1, (maps.groups, -1)).permute(0, 1, 3, 4, 2, 5).flatten(-2)
     there = torch.arange(q.shape[2], device=o.device)  # a slice would compare lengths
     o = o.index_select(-1, there).flatten(-2)  # (B, K, e + 1, G L)
-    return unfold(output(o), maps.groups).to(v.dtype), state
+    return unfold(output(o, v.dtype), maps.groups), state
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ class Cut:
         return tokens.unfold(3, self.size, self.size).permute(0, 1, 3, 2, 5, 4).flatten(3, 4)
 
 
-def output(o: Tensor) -> Tensor:
+def output(o: Tensor, dtype: torch.dtype) -> Tensor:
     """y = o / z: (B, K, e + 1, n) -> (B, K, n, e)."""
-    return normalise(o[..., :-1, :], o[..., -1:, :]).mT
+    return narrow(normalise(o[..., :-1, :], o[..., -1:, :]), dtype).mT
 
 
 def chunked_in_place(
@@ -248,6 +248,6 @@ def chunked_in_place(
                 state = add_(state, v1, phi_k.expand(work))
         assert o is not None  # there is a key
         block = slice(*span)
-        y[:, :, block] = unfold(output(o), maps.groups)
+        y[:, :, block] = unfold(output(o, v.dtype), maps.groups)
         z[:, :, block] = unfold(o[..., -1:, :].mT, maps.groups)
     return y, z, state

@@ -33,7 +33,7 @@ from slay.ops.chunked import (
 )
 from slay.ops.groups import fold, tril_, unfold
 from slay.ops.modes import transformed, without_autocast
-from slay.ops.normalise import DELTA, divisor
+from slay.ops.normalise import divisor
 
 
 def linear_attention(
@@ -57,7 +57,8 @@ def linear_attention(
 
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal.
     Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
-    from `start`: (B,), else from 0, or are given by `places`. `key_padding_mask`: (B, Lk), True for keys that are not there.
+    from `start`: (B,), else from 0, or are given by `places`. `key_padding_mask`: (B, Lk), True for
+    keys that are not there.
     A state is S: (B, K, e + 1, m), what all earlier tokens leave behind; it needs `causal`.
     `parameters` are the tensors inside the maps that want gradients. With `overwrite`, a state that
     wants no gradient may be overwritten by the next. Returns y: (B, H, Lq, e) in
@@ -255,7 +256,7 @@ class _Backward:
         """g = [dy, -dy·y] / z: (B, K, G c, e + 1)."""
         z = self.z[:, :, slice(*span)]  # (B, H, c, 1)
         dy, y = rows(self.dy, span), rows(self.y, span)
-        dz = -(dy * y).sum(-1, keepdim=True).masked_fill(z.abs() < DELTA, 0.0)
+        dz = -(dy * y).sum(-1, keepdim=True)
         return fold(torch.cat((dy, dz), dim=-1) / divisor(z), self.maps.groups)
 
     def _pull_wide(self, phi: Features, g: Tensor, state: Tensor) -> list[Tensor]:

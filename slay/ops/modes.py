@@ -34,7 +34,7 @@ def undisturbed(make: Callable[[], T]) -> T:
         torch.set_default_dtype(dtype)
 
 
-def kept(make: Callable[..., T]) -> Callable[..., T]:
+def remembered(make: Callable[..., T]) -> Callable[..., T]:
     """A function whose results are made undisturbed, and kept for later calls."""
 
     @lru_cache(maxsize=64)

@@ -142,7 +142,7 @@ def test_a_model_that_was_on_the_meta_device(name, tied):
 
 @every_mechanism
 def test_shapes_without_numbers(name):
-    """A layer on meta tensors fails with 'unsupported scalarType', in autocast and outside of it."""
+    """A layer on meta tensors fails with 'unsupported scalarType', in autocast or not."""
     with torch.device("meta"):
         layer = slay.get_attention_class(name)(8, 2, rotary=10.0, short_conv=2)
         x = torch.empty(2, 5, 8)

@@ -27,7 +27,9 @@ def test_numbers_of_numpy(tmp_path):
     model = GPT(settings)
     save(model, tmp_path)
     tokens = torch.tensor([[1, 2]])
-    model.generate(tokens, np.int64(2), top_k=np.int64(3), temperature=np.float32(1), stop=np.int8(1))
+    model.generate(
+        tokens, np.int64(2), top_k=np.int64(3), temperature=np.float32(1), stop=np.int8(1)
+    )
     bounds = np.array([0, 1, 2])
     assert torch.equal(model(tokens, cu_seqlens=bounds), model(tokens, cu_seqlens=[0, 1, 2]))
     assert YatLinear(np.int64(3), np.int64(2), epsilon=np.float32(1))(torch.ones(3)).shape == (2,)

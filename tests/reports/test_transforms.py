@@ -57,7 +57,7 @@ def test_vectorised_jacobians_and_forward_mode(name):
 
 @every_mechanism
 def test_second_derivatives(name):
-    """Gradient penalties fail: once_differentiable. PyTorch's own attention has none and says so."""
+    """Gradient penalties fail: once_differentiable; PyTorch's own attention has none."""
     inputs = [t.requires_grad_() for t in qkv(4, dtype=torch.float64, batch=1, n_heads=1)]
 
     def slope(*inputs):
