@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slay.errors import SlayError
+from slay.errors import SlayError, positive, whole
+from slay.ops.modes import without_autocast
 
 EPSILON = 1e-6
 
@@ -24,7 +23,7 @@ def yat(
     """
     _check(x, weight, epsilon)
     dtype = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         u, w = x.to(dtype), weight.to(dtype)
         dot = F.linear(u, w)  # (..., out)
         norms = u.square().sum(-1, keepdim=True) + w.square().sum(-1)
@@ -53,11 +52,9 @@ class YatLinear(nn.Module):
         epsilon: float = EPSILON,
     ):
         super().__init__()
-        for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SlayError(f"{name} = {value!r}: must be a whole number, at least 1")
-        _check_epsilon(epsilon)
-        self.in_features, self.out_features, self.epsilon = in_features, out_features, epsilon
+        self.in_features = in_features = whole("in_features", in_features, 1)
+        self.out_features = out_features = whole("out_features", out_features, 1)
+        self.epsilon = positive("epsilon", epsilon)
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.scale = nn.Parameter(torch.empty(1)) if scale else None
@@ -91,9 +88,4 @@ def _check(x: Tensor, weight: Tensor, epsilon: float) -> None:
         )
     if not x.dtype.is_floating_point:
         raise SlayError(f"x has dtype {x.dtype}; expected a floating-point dtype")
-    _check_epsilon(epsilon)
-
-
-def _check_epsilon(epsilon: float) -> None:
-    if not 0 < epsilon < math.inf:
-        raise SlayError(f"epsilon = {epsilon}: must be positive")
+    positive("epsilon", epsilon)

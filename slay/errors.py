@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from math import inf
+from numbers import Real
+from operator import index
+from typing import Any
 
 
 class SlayError(ValueError):
@@ -42,3 +46,40 @@ def unknown(kind: str, name: object, allowed: Iterable[str], where: str = "") ->
     place = f"{where}: " if where else ""
     there_are = f"(there are: {', '.join(allowed)})"
     return UnknownNameError(f"{place}unknown {kind} {shown(name)}{guess} {there_are}")
+
+
+def whole(name: str, value: Any, least: int | None = None) -> int:
+    """A whole number of at least that, Python's or NumPy's, as Python's; raises `SlayError`."""
+    try:
+        number = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least):
+        above = "" if least is None else f", at least {least}"
+        raise SlayError(f"{name} = {shown(value)}: must be a whole number{above}")
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """A finite number above 0, Python's or NumPy's, as Python's; raises `SlayError`."""
+    if not _number(value) or not 0 < value < inf:
+        raise SlayError(f"{name} = {shown(value)}: must be positive and finite")
+    return float(value)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """The same of a number that may be 0."""
+    if not _number(value) or not 0 <= value < inf:
+        raise SlayError(f"{name} = {shown(value)}: must be a number, and not negative")
+    return float(value)
+
+
+def share(name: str, value: Any) -> float:
+    """The same of a number below 1, such as a rate of dropout."""
+    if not _number(value) or not 0 <= value < 1:
+        raise SlayError(f"{name} = {shown(value)}: must be at least 0 and below 1")
+    return float(value)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

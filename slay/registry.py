@@ -70,8 +70,11 @@ class Registry:
         return self._objects[name]
 
     def add(self, name: str, obj: Any) -> None:
-        """Add an object under a new name. Raises `SlayError` if the name is taken."""
-        if name in self._objects:
+        """Add an object under a new name. Raises `SlayError` if the name is taken.
+
+        What was defined again, such as by a notebook's cell, takes its older self's place.
+        """
+        if self._objects.get(name) is obj:
             raise self._taken(name)
         self._enter(name, f"{obj.__module__}:{obj.__qualname__}")
         self._objects[name] = obj

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slay.attention.linearised import FeatureAttention
-from slay.attention.mixture import at_least_one
-from slay.errors import SlayError
+from slay.errors import SlayError, whole
 from slay.features.forms import Dense, Product
+from slay.ops.modes import readable
 from slay.ops.triton.spec import FeatureSpec
 
 
@@ -33,10 +33,11 @@ class CosformerAttention(FeatureAttention):
 
     def __init__(self, embed_dim: int, n_heads: int, *, max_len: int = 8192, **layer: Any):
         super().__init__(embed_dim, n_heads, **layer)
-        at_least_one("max_len", max_len)
-        self.max_len = max_len
-        numbers = torch.tensor((0.0, 1.0)).unsqueeze(1).repeat(1, self.head_dim)
-        self.register_buffer("numbers", numbers, persistent=False)
+        self.max_len = whole("max_len", max_len, 1)
+        self.register_drawn()
+
+    def draw(self) -> dict[str, Tensor]:
+        return {"numbers": torch.tensor((0.0, 1.0)).unsqueeze(1).repeat(1, self.head_dim)}
 
     def feature_map(self, u: Tensor, position: Tensor) -> Product:
         turn = self.turn(position, u.dtype)
@@ -48,7 +49,7 @@ class CosformerAttention(FeatureAttention):
         return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
     def check_length(self, length: int, start: Tensor | None) -> None:
-        if start is not None and length and not torch.compiler.is_compiling():
+        if start is not None and start.numel() and readable(start):
             length += int(start.max())
         if length > self.max_len:
             raise SlayError(

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slay.attention.layer import Attention, Memory, nothing
-from slay.errors import SlayError
+from slay.errors import share
 from slay.ops.exact import exact_attention
 from slay.ops.groups import fold, unfold
+from slay.ops.normalise import accumulation_dtype
 from slay.ops.select import choose
 
 
@@ -27,9 +28,7 @@ class PairwiseAttention(Attention):
 
     def __init__(self, embed_dim: int, n_heads: int, *, dropout: float = 0.0, **layer: Any):
         super().__init__(embed_dim, n_heads, **layer)
-        if not 0 <= dropout < 1:
-            raise SlayError(f"dropout = {dropout}: must be at least 0 and below 1")
-        self.dropout = dropout
+        self.dropout = share("dropout", dropout)
 
     def _attend(
         self,
@@ -51,13 +50,19 @@ class PairwiseAttention(Attention):
                 past = _no_padding(past_k) if past is None else past
                 padding = _no_padding(k) if padding is None else padding
                 padding = torch.cat((past, padding), dim=1)
-            k, v = torch.cat((past_k, k), dim=2), torch.cat((past_v, v), dim=2)
+            k = torch.cat((past_k.to(k.dtype), k), dim=2)
+            v = torch.cat((past_v.to(v.dtype), v), dim=2)
         if not q.shape[2] or not k.shape[2]:
             y = nothing(q, v)
         else:
             self.backend_used = choose(self.backend, self.kernel_limit(q, v))
             y = self._attend_all(q, k, v, padding)
-        return y, (k, v, padding) if final else ()
+        if not final:
+            return y, ()
+        if memory is None:  # a state owns what it holds
+            k, v = k.clone(), v.clone()
+            padding = None if padding is None else padding.clone()
+        return y, (k, v, padding)
 
     def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
         """Why no Triton kernel computes a call, if none does."""
@@ -111,6 +116,7 @@ class ExactAttention(PairwiseAttention):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
+        q, k = (u.to(accumulation_dtype(u.dtype)) for u in (q, k))
         return unfold(self.pairs(fold(self.prepare(q), groups), self.prepare(k)), groups)
 
 

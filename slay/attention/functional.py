@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from slay.attention.layer import Attention
 from slay.attention.packing import Boundaries
 from slay.attention.state import State
 from slay.errors import SlayError
+from slay.ops.modes import remembered
 from slay.registry import get_attention_class
 
 
@@ -42,7 +43,8 @@ def attend(
             f"q and k have shapes {tuple(q.shape)} and {tuple(k.shape)}; expected (B, H, L, d)"
         )
     shape = (q.shape[3], q.shape[1])
-    heads = _heads(cls, *shape, q.device, **{"n_kv_heads": k.shape[1], **options})
+    made = _heads if isinstance(q, FakeTensor) else _kept
+    heads = made(cls, *shape, q.device, **{"n_kv_heads": k.shape[1], **options})
     return heads.attend(
         q,
         k,
@@ -54,8 +56,10 @@ def attend(
     )
 
 
-@lru_cache(maxsize=32)
 def _heads(
     cls: type[Attention], head_dim: int, n_heads: int, device: torch.device, **options: Any
 ) -> Attention:
     return cls.heads_only(head_dim, n_heads, **options).to(device)
+
+
+_kept = remembered(_heads)

@@ -7,21 +7,21 @@ A mechanism is a class that states its facts and gives either a kernel of two to
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import accumulate
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from slay.attention.packing import Boundaries, lengths_of, positions
 from slay.attention.rotary import rotate
 from slay.attention.short_conv import ShortConvolution
 from slay.attention.state import State
-from slay.errors import SlayError, UnknownOptionError, unknown
+from slay.errors import SlayError, UnknownOptionError, positive, shown, unknown, whole
+from slay.ops.modes import in_one_dtype, undisturbed
 from slay.ops.select import Backend, check_backend
 
 DEFAULT_EPSILON = 1e-6
@@ -53,6 +53,11 @@ class Attention(nn.Module, ABC):
     nonnegative: ClassVar[bool]  # k(q, k) >= 0 for all q and k
     paper: ClassVar[str]  # citation key
 
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        sizes = dict(zip(("embed_dim", "n_heads"), args, strict=False))
+        check_kinds(cls, sizes | options)
+        return super().__new__(cls)
+
     def __init__(
         self,
         embed_dim: int,
@@ -72,27 +77,31 @@ class Attention(nn.Module, ABC):
         if unknown:
             raise unknown_option(type(self), next(iter(unknown)))
         super().__init__()
+        embed_dim, n_heads = whole("embed_dim", embed_dim), whole("n_heads", n_heads)
         if n_heads < 1 or embed_dim < 1 or embed_dim % n_heads:
             raise SlayError(
                 f"embed_dim = {embed_dim} does not divide into n_heads = {n_heads} heads; "
                 "choose a multiple"
             )
-        self.n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        if self.n_kv_heads < 1 or n_heads % self.n_kv_heads:
+        self.n_kv_heads = n_heads if n_kv_heads is None else whole("n_kv_heads", n_kv_heads, 1)
+        if n_heads % self.n_kv_heads:
             raise SlayError(
                 f"n_heads = {n_heads} does not divide into n_kv_heads = {n_kv_heads} groups"
             )
         self.embed_dim, self.n_heads, self.head_dim = embed_dim, n_heads, embed_dim // n_heads
-        self.value_dim = self.head_dim if value_dim is None else value_dim
-        if self.value_dim < 1:
-            raise SlayError(f"value_dim = {value_dim}: must be at least 1")
-        if rotary is not None and (not 1 < rotary < math.inf or self.head_dim % 2):
+        self.value_dim = self.head_dim
+        if value_dim is not None:
+            self.value_dim = whole("value_dim", value_dim, 1)
+        short_conv = whole("short_conv", short_conv, 0)
+        if rotary is not None:
+            rotary = positive("rotary", rotary)
+        if rotary is not None and (rotary <= 1 or self.head_dim % 2):
             raise SlayError(
                 f"rotary = {rotary} with heads of {self.head_dim}: the base must be a number above "
                 "1 and heads even"
             )
         check_backend(backend)
-        self.causal, self.rotary, self.seed = causal, rotary, seed
+        self.causal, self.rotary, self.seed = causal, rotary, whole("seed", seed)
         self.backend, self.backend_used = backend, "torch"
         self.short_conv: ShortConvolution | None = None
         if not project and (bias or short_conv or rotary is not None):
@@ -125,10 +134,12 @@ class Attention(nn.Module, ABC):
     ) -> Any:
         """x: (B, L, E), and for cross-attention the `context`: (B, Lk, E). Returns (B, L, E).
 
-        `key_padding_mask`: (B, Lk), True for tokens that are padding. `cu_seqlens`: boundaries
-        (N + 1,) of N sequences packed into one row. `initial_state` is what an earlier call left
-        behind; with `output_final_state` the result is (y, State). Raises ValueError for shapes
-        and combinations that do not fit.
+        `key_padding_mask`: (B, Lk), True for tokens that are padding, which may hold anything; on
+        either side, or between, they are as if they were not there: they take up no position and
+        no place in the convolution, and the state does not count them. `cu_seqlens`: boundaries
+        (N + 1,) of N sequences packed into one row, none of them empty. `initial_state` is what an
+        earlier call left behind; with `output_final_state` the result is (y, State). Raises
+        ValueError for shapes and combinations that do not fit.
         """
         self._check_layer(x, context)
         source = x if context is None else context
@@ -137,18 +148,28 @@ class Attention(nn.Module, ABC):
             lengths = lengths_of(cu_seqlens, x.shape[0], x.shape[1])
         check_padding(key_padding_mask, source.shape[0], source.shape[1])
         start = initial_state.length if initial_state is not None else None
-        q, k, v, recent = self._project(x, context, key_padding_mask, initial_state, lengths)
+        padding = key_padding_mask
+        if padding is not None:
+            source = source.masked_fill(padding.unsqueeze(-1), 0.0)  # or weights had its gradient
+            if context is None:
+                x = source
+            else:  # where it lies does not matter then
+                order = padding.byte().argsort(dim=1, stable=True)
+                context = source.gather(1, order.unsqueeze(-1).expand_as(source))
+                padding = padding.gather(1, order)
+        q, k, v, recent = self._project(x, context, padding, initial_state, lengths)
         if self.rotary is not None:
-            place = positions(x.shape[1], lengths, start, x.device)
+            own = padding if context is None else None
+            place = positions(x.shape[1], lengths, start, x.device, own)
             q = rotate(q, place, self.rotary)
             if context is not None:
-                place = positions(source.shape[1], None, None, x.device)
+                place = positions(k.shape[2], None, None, x.device)
             k = rotate(k, place, self.rotary)
         carried = self.attend(
             q,
             k,
             v,
-            key_padding_mask=key_padding_mask,
+            key_padding_mask=padding,
             cu_seqlens=None if lengths is None else list(accumulate(lengths, initial=0)),
             initial_state=initial_state,
             output_final_state=output_final_state,
@@ -178,8 +199,9 @@ class Attention(nn.Module, ABC):
         """Attention over heads: q: (B, H, L, d), k: (B, K, Lk, d), v: (B, K, Lk, e).
 
         Returns (B, H, L, e), or that and a `State` with `output_final_state`; the other arguments
-        are those of `forward`.
+        are those of `forward`. Of several dtypes autocast makes one, as for PyTorch's attention.
         """
+        q, k, v = in_one_dtype(q, k, v)
         self.check_heads(q, k, v)
         check_padding(key_padding_mask, k.shape[0], k.shape[2])
         carried = initial_state is not None or output_final_state
@@ -199,6 +221,8 @@ class Attention(nn.Module, ABC):
                     f"cu_seqlens needs as many keys as queries, not {k.shape[2]} and {q.shape[2]}"
                 )
             lengths = lengths_of(cu_seqlens, q.shape[0], q.shape[2])
+        if key_padding_mask is not None:
+            q, k, v = without_padding(q, k, v, key_padding_mask)
         batch = q.shape[0] if lengths is None else len(lengths)
         start, memory, overwrite = None, None, False
         if initial_state is not None:
@@ -224,6 +248,8 @@ class Attention(nn.Module, ABC):
         seen = torch.full((batch,), q.shape[2], device=q.device)
         if lengths is not None:
             seen = torch.tensor(lengths, device=q.device)
+        if key_padding_mask is not None:
+            seen = seen - key_padding_mask.sum(1)
         return y, State(memory, seen if start is None else start + seen)
 
     def _attend_packed(
@@ -270,7 +296,8 @@ class Attention(nn.Module, ABC):
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """k(q_i, k_j), unnormalised: (B, H, Lq, Lk) from (B, H, Lq, d), (B, H, Lk, d).
 
-        The specification of the mechanism, for tokens at positions 0, 1, 2, ...
+        The specification of the mechanism, for tokens at positions 0, 1, 2, ...; in float32 or
+        better, whose range scores may need.
         """
 
     def stack(self, memories: list[Memory]) -> Memory:
@@ -295,6 +322,28 @@ class Attention(nn.Module, ABC):
         """
         return torch.Generator().manual_seed(self.seed + (stream << 32))
 
+    def draw(self) -> dict[str, Tensor]:
+        """Tensors that follow from the options and the seed alone, by name."""
+        return {}
+
+    def drawn(self) -> dict[str, Tensor]:
+        """What `draw` returns, whatever modes are on, where the caller makes tensors."""
+        arrays = undisturbed(lambda: {name: t.numpy() for name, t in self.draw().items()})
+        with torch.inference_mode(False):  # what is made in inference can serve training later
+            return {name: torch.tensor(array) for name, array in arrays.items()}
+
+    def register_drawn(self) -> None:
+        """Keep what was drawn as buffers; the `numbers` of kernels are no part of the state."""
+        for name, tensor in self.drawn().items():
+            self.register_buffer(name, tensor, persistent=name != "numbers")
+        self.register_load_state_dict_post_hook(_draw_the_rest)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw again what the seed says, as where the layer was on the meta device."""
+        for name, tensor in self.drawn().items():
+            getattr(self, name).copy_(tensor)
+
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q: (B, H, L, d), k: (B, K, L, d), v: (B, K, L, e), as `attend` takes them; x: (B, L, E).
 
@@ -316,20 +365,15 @@ class Attention(nn.Module, ABC):
         if context is None:
             qkv = self.qkv(x)  # (B, L, H d + K d + K e)
             if self.short_conv is not None:
-                if padding is not None:
-                    qkv = qkv.masked_fill(padding.unsqueeze(-1), 0.0)
                 before = state.recent if state is not None else None
-                qkv, recent = self.short_conv(qkv, before, lengths)
+                qkv, recent = self.short_conv(qkv, before, lengths, padding)
             q, k, v = qkv.split(self.widths, dim=-1)
         else:
             if self.short_conv is not None:
                 raise SlayError("short_conv is for a sequence by itself, not for cross-attention")
-            weight = self.qkv.weight.split([self.widths[0], sum(self.widths[1:])])
-            bias = (None, None)
-            if self.qkv.bias is not None:
-                bias = self.qkv.bias.split([self.widths[0], sum(self.widths[1:])])
-            q = F.linear(x, weight[0], bias[0])
-            k, v = F.linear(context, weight[1], bias[1]).split(self.widths[1:], dim=-1)
+            # The whole layer is called for both: what is hooked or laid over it counts too.
+            q, _, _ = self.qkv(x).split(self.widths, dim=-1)
+            _, k, v = self.qkv(context).split(self.widths, dim=-1)
         return (
             split_heads(q, self.n_heads),
             split_heads(k, self.n_kv_heads),
@@ -379,9 +423,31 @@ class Attention(nn.Module, ABC):
         return heads + (", causal" if self.causal else "")
 
 
+def _draw_the_rest(layer: nn.Module, _: Any) -> None:
+    """After loading, what is no part of the state: on the meta device there was none."""
+    assert isinstance(layer, Attention)
+    there = next((t for t in layer.state_dict().values() if not t.is_meta), None)
+    for name, tensor in layer.drawn().items():
+        if name in layer._non_persistent_buffers_set and there is not None:
+            setattr(layer, name, tensor.to(there.device, layer.get_buffer(name).dtype))
+
+
 def nothing(q: Tensor, v: Tensor) -> Tensor:
     """Zeros for queries that have nothing to look at, still a function of them: (B, H, L, e)."""
-    return 0.0 * q[..., :1].expand(*q.shape[:3], v.shape[-1])
+    empty = q[..., :0].sum(-1, keepdim=True)  # zero even where q is not a number
+    return empty.expand(*q.shape[:3], v.shape[-1])
+
+
+def without_padding(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values as zeros where they are padding, whatever they hold.
+
+    Of as many queries, those of padding keep what numbers they hold: they have outputs.
+    """
+    padding = mask[:, None, :, None]  # (B, 1, Lk, 1)
+    k, v = k.masked_fill(padding, 0.0), v.masked_fill(padding, 0.0)
+    if q.shape[2] == k.shape[2]:
+        q = q.masked_fill(padding & ~q.isfinite(), 0.0)
+    return q, k, v
 
 
 def split_heads(u: Tensor, n_heads: int) -> Tensor:
@@ -418,6 +484,30 @@ def options_of(cls: type[Attention]) -> dict[str, Any]:
                 options[name] = parameter.default
     del options["project"]
     return options
+
+
+KINDS: dict[str, tuple[type, str]] = {
+    "bool": (bool, "True or False"),
+    "int": (Integral, "a whole number"),
+    "float": (Real, "a number"),
+}
+
+
+def check_kinds(cls: type[Attention], options: Mapping[str, Any]) -> None:
+    """Raise ValueError where an option that is a number or a truth value is given another thing.
+
+    Text such as "1e-3", which YAML makes of 1e-3, is no number here.
+    """
+    for parent in cls.__mro__:
+        annotations = getattr(parent.__dict__.get("__init__"), "__annotations__", {})
+        for name in annotations.keys() & options.keys():
+            kind, _, optional = str(annotations[name]).partition(" | ")
+            value = options[name]
+            if kind not in KINDS or (optional == "None" and value is None):
+                continue
+            expected, words = KINDS[kind]
+            if not isinstance(value, expected) or isinstance(value, bool) != (kind == "bool"):
+                raise SlayError(f"{name} = {shown(value)}: must be {words}")
 
 
 def unknown_option(cls: type[Attention], name: str) -> UnknownOptionError:

@@ -10,9 +10,11 @@ from torch import Tensor
 from slay.attention.layer import Attention, Memory, nothing
 from slay.attention.packing import positions
 from slay.features.forms import Dense, Features
+from slay.ops.chunked import Places
 from slay.ops.groups import fold, unfold
 from slay.ops.limits import WIDEST_DENSE, spec_limit, verification_limit
 from slay.ops.linear import linear_attention, wants_gradient
+from slay.ops.modes import without_autocast
 from slay.ops.normalise import accumulation_dtype
 from slay.ops.select import choose, tensor_limit
 from slay.ops.triton.spec import FeatureSpec, given
@@ -56,9 +58,9 @@ class FeatureAttention(Attention):
         final: bool,
         overwrite: bool = False,
     ) -> tuple[Tensor, Memory]:
-        self.check_length(max(q.shape[2], k.shape[2]), start)
+        places = self._places(q, k, padding, start)
         state = memory[0] if memory is not None else None
-        found = self._kernels(q, k, v, start, None) if q.shape[2] and k.shape[2] else None
+        found = self._kernels(q, k, v, start, None, places) if q.shape[2] and k.shape[2] else None
         if found is not None:
             if state is not None and q.shape[2] == 1 and not wants_gradient(q, k, v, state):
                 from slay.ops.triton.decode import decode_attention
@@ -71,8 +73,10 @@ class FeatureAttention(Attention):
             return y, (state,) if final else ()
         if not q.shape[2] or not k.shape[2]:
             y = nothing(q, v)
-            if final and state is None:
-                state = self.empty_state(v)
+            if state is None:
+                state = self.empty_state(v) if final else None
+            elif not overwrite:
+                state = state.clone()  # the next call may overwrite it, but not the one before
         else:
             y, state = linear_attention(
                 self.prepare(q),
@@ -84,6 +88,7 @@ class FeatureAttention(Attention):
                 chunk_size=self.chunk_size,
                 key_padding_mask=padding,
                 start=start,
+                places=places,
                 initial_state=state,
                 output_final_state=final,
                 parameters=self.map_parameters(),
@@ -109,8 +114,30 @@ class FeatureAttention(Attention):
         y, state = self._by_kernels(*found, v, None, state, lengths, final)
         return y, (state,) if final else ()
 
+    def _places(self, q: Tensor, k: Tensor, padding: Tensor | None, start: Tensor | None) -> Places:
+        """Positions of queries and keys where padding, which takes up none, lies among them.
+
+        As many queries as keys are the same tokens.
+        """
+        if padding is None:
+            self.check_length(max(q.shape[2], k.shape[2]), start)
+            return None, None
+        there = (~padding).sum(1)
+        self.check_length(0, there if start is None else start + there)
+        j = positions(k.shape[2], None, start, k.device, padding)  # (B, Lk)
+        if q.shape[2] == k.shape[2]:
+            return j, j
+        self.check_length(q.shape[2], None)
+        return None, j
+
     def _kernels(
-        self, q: Tensor, k: Tensor, v: Tensor, start: Tensor | None, lengths: list[int] | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        start: Tensor | None,
+        lengths: list[int] | None,
+        places: Places = (None, None),
     ) -> tuple[Tensor, Tensor, FeatureSpec] | None:
         """Prepared queries and keys and the spec of their features, where kernels compute the call.
 
@@ -122,7 +149,11 @@ class FeatureAttention(Attention):
             j = i
             if q.shape[2] != k.shape[2]:
                 j = torch.arange(k.shape[2], device=k.device).view(1, 1, -1)
-            with torch.autocast(q.device.type, enabled=False):
+            i, j = (
+                t if own is None else own.unsqueeze(1)
+                for t, own in zip((i, j), places, strict=True)
+            )
+            with without_autocast(q.device):
                 q, k = self.prepare(q), self.prepare(k)
                 spec, reason = self.possible_spec(q, k, v, i, j)
             if spec is not None and reason is None:
@@ -160,7 +191,7 @@ class FeatureAttention(Attention):
         """Attention and the state after it by Triton; `lengths`: of packed sequences."""
         from slay.ops.triton.launch import kernel_attention
 
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             return kernel_attention(
                 q,
                 k,
@@ -203,7 +234,7 @@ class FeatureAttention(Attention):
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]
-        q, k = self.prepare(q), self.prepare(k)
+        q, k = (self.prepare(u.to(accumulation_dtype(u.dtype))) for u in (q, k))
         i, j = (torch.arange(t.shape[2], device=t.device).view(1, 1, -1) for t in (q, k))
         phi_q = self.feature_map(fold(q, groups), i.repeat(1, 1, groups))
         return unfold(phi_q.scores(self.feature_map(k, j)), groups)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linearised import FeatureAttention
-from slay.errors import SlayError
+from slay.errors import whole
 from slay.features.elementwise import unit
 from slay.features.exponential import at_nodes, positive_random_features
 from slay.features.forms import Dense, Features, Product
@@ -52,18 +52,18 @@ class MixtureAttention(FeatureAttention):
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        at_least_one("num_prf_features", num_prf_features)
-        s, w = (
-            torch.tensor(t, dtype=torch.float32) for t in laguerre(num_quadrature_nodes, epsilon)
-        )
-        self.nodes = s  # (R,)
-        shape = (self.n_kv_heads, num_quadrature_nodes, num_prf_features, self.head_dim)
-        directions = gaussian(shape, self.generator(), orthogonal=orthogonal)
+        self.num_prf_features = whole("num_prf_features", num_prf_features, 1)
+        self.orthogonal = orthogonal
+        self.nodes, self.node_weights = laguerre(num_quadrature_nodes, epsilon)  # (R,)
+        self.register_drawn()
+
+    def draw(self) -> dict[str, Tensor]:
+        s, w = (torch.tensor(t, dtype=torch.float32) for t in (self.nodes, self.node_weights))
+        shape = (self.n_kv_heads, len(s), self.num_prf_features, self.head_dim)
+        directions = gaussian(shape, self.generator(), orthogonal=self.orthogonal)
         omega, offset = at_nodes(directions, s, w)
-        self.register_buffer("omega", omega)
-        self.register_buffer("offset", offset)
         numbers = torch.stack((offset, torch.zeros_like(offset)))
-        self.register_buffer("numbers", numbers, persistent=False)
+        return {"omega": omega, "offset": offset, "numbers": numbers}
 
     def exponentials(self, u: Tensor) -> Tensor:
         """F of unit vectors: (B, K, n, d) -> (B, K, n, R M)."""
@@ -80,14 +80,15 @@ class TensorAttention(MixtureAttention):
     """phi(u) = p(u) (x) F(u), where p: P = `poly_dim` features stands for x^2; m = P R M."""
 
     def __init__(self, embed_dim: int, n_heads: int, *, poly_dim: int = 32, **family: Any):
+        self.poly_dim = whole("poly_dim", poly_dim, 1)
         super().__init__(embed_dim, n_heads, **family)
-        at_least_one("poly_dim", poly_dim)
-        self.poly_dim = poly_dim
-        self.build(self.generator(1))
+
+    def draw(self) -> dict[str, Tensor]:
+        return {**super().draw(), **self.build(self.generator(1))}
 
     @abstractmethod
-    def build(self, draw: torch.Generator) -> None:
-        """Draw what p needs, head by head."""
+    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
+        """Draw what p needs, head by head: tensors by name."""
 
     @abstractmethod
     def polynomial(self, u: Tensor) -> Tensor:
@@ -102,9 +103,3 @@ class TensorAttention(MixtureAttention):
         p_q = unfold(self.polynomial(unit(fold(q.to(dtype), groups))), groups)
         p_k = self.polynomial(unit(k.to(dtype)))
         return self.exponential_spec(p="given", given_p=(p_q, p_k))
-
-
-def at_least_one(name: str, value: int) -> None:
-    """Raise ValueError unless a count is one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SlayError(f"{name} = {value}: must be a whole number, at least 1")

@@ -8,7 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from slay.errors import SlayError
+from slay.errors import SlayError, shown, whole
+from slay.ops.modes import stands_in
 
 Boundaries = Tensor | Sequence[int]
 
@@ -16,7 +17,8 @@ Boundaries = Tensor | Sequence[int]
 def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
     """Lengths of packed sequences from their boundaries 0 = c_0 < c_1 < ... < c_N = L.
 
-    Raises ValueError for boundaries that do not cut (1, L) into sequences.
+    Raises ValueError for boundaries that do not cut (1, L) into sequences, each of a token at
+    least: an empty one has no output, and its state is the one before.
     """
     if isinstance(cu_seqlens, Tensor):
         if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -24,25 +26,47 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
                 f"cu_seqlens has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
                 "expected (N + 1,) in int32 or int64"
             )
+        # Asked here: a function that asks would be compiled by itself where the graph breaks.
+        if torch.compiler.is_compiling() or stands_in(cu_seqlens):
+            raise SlayError(
+                "cu_seqlens is a tensor, whose numbers cannot be read while a graph is traced; "
+                "give a list of whole numbers, or call this part outside of it"
+            )
         bounds = cu_seqlens.tolist()
     else:
-        bounds = list(cu_seqlens)
-        if any(not isinstance(bound, int) for bound in bounds):
-            raise SlayError(f"cu_seqlens = {bounds}: expected whole numbers")
+        bounds = [whole("a boundary in cu_seqlens", bound, 0) for bound in cu_seqlens]
     if batch != 1:
         raise SlayError(f"cu_seqlens needs all sequences in one row, but the batch has {batch}")
     lengths = [b - a for a, b in pairwise(bounds)]
+    if 0 in lengths:
+        raise SlayError(
+            f"cu_seqlens = {shown(bounds)}: sequence {lengths.index(0)} is empty; leave such "
+            "sequences out, and their states with them"
+        )
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != length or min(lengths) < 1:
-        raise SlayError(f"cu_seqlens = {bounds}: expected to rise from 0 to the length {length}")
+        raise SlayError(
+            f"cu_seqlens = {shown(bounds)}: expected to rise from 0 to the length {length}"
+        )
     return lengths
 
 
 def positions(
-    length: int, lengths: list[int] | None, start: Tensor | None, device: torch.device
+    length: int,
+    lengths: list[int] | None,
+    start: Tensor | None,
+    device: torch.device,
+    padding: Tensor | None = None,
 ) -> Tensor:
-    """Position of every token in its own sequence: (B or 1, L); `start`: (B,) or (N,)."""
+    """Position of every token in its own sequence: (B or 1, L); `start`: (B,) or (N,).
+
+    Padding, (B, L), takes up none: the tokens after it go on where those before it ended.
+    """
     if lengths is None:
         position = torch.arange(length, device=device).unsqueeze(0)
+        if padding is not None:
+            before = padding.cumsum(1).masked_fill(padding, 0).cummax(1).values
+            first = padding.long().cumprod(1).sum(1, keepdim=True)  # on the left
+            position = position - before.maximum(first)
         return position if start is None else position + start.unsqueeze(-1)
     parts = [torch.arange(n, device=device) for n in lengths]
     if start is not None:

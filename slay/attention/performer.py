@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from slay.attention.linearised import FeatureAttention
-from slay.attention.mixture import at_least_one
-from slay.errors import SlayError
-from slay.features.exponential import softmax_exponents
+from slay.errors import SlayError, whole
+from slay.features.elementwise import LOWEST
+from slay.features.exponential import softmax_exponents, softmax_projections
 from slay.features.forms import Dense
 from slay.features.projections import gaussian
 from slay.ops.triton.spec import FeatureSpec
@@ -26,7 +26,8 @@ class PerformerAttention(FeatureAttention):
 
     M = `num_features` directions omega_i ~ N(0, I), in `orthogonal` blocks. With `kernel="softmax"`
     phi(u) = M^{-1/2} exp(omega_i·x - ‖x‖^2 / 2), x = u / d^{1/4}, unbiased for the softmax kernel
-    (Choromanski et al. 2021, section 2.3).
+    (Choromanski et al. 2021, section 2.3). Exponents of keys below -60 count as -60: a query all of
+    whose keys lie there gets their running mean.
     """
 
     kernel = r"\tfrac1M\sum_i\mathrm{relu}(\omega_i^\top q)\,\mathrm{relu}(\omega_i^\top k)"
@@ -47,29 +48,30 @@ class PerformerAttention(FeatureAttention):
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        at_least_one("num_features", num_features)
         if kernel not in get_args(Kernel):
             raise SlayError(f"kernel = {kernel!r}: must be one of {', '.join(get_args(Kernel))}")
-        self.softmax = kernel == "softmax"
-        shape = (self.n_kv_heads, num_features, self.head_dim)
-        omega = gaussian(shape, self.generator(), orthogonal=orthogonal)
-        self.register_buffer("omega", omega)
-        pair = (FLOOR, num_features**-0.5)
+        self.softmax, self.orthogonal = kernel == "softmax", orthogonal
+        self.directions = whole("num_features", num_features, 1)
+        self.register_drawn()
+
+    def draw(self) -> dict[str, Tensor]:
+        m, d = self.directions, self.head_dim
+        omega = gaussian((self.n_kv_heads, m, d), self.generator(), orthogonal=self.orthogonal)
+        pair = (FLOOR, m**-0.5)
         if self.softmax:
-            pair = (-0.5 * math.log(num_features), 0.5 / math.sqrt(self.head_dim))
-        numbers = torch.tensor(pair).unsqueeze(1).repeat(1, num_features)
-        self.register_buffer("numbers", numbers, persistent=False)
+            pair = (-0.5 * math.log(m), 0.5 / math.sqrt(d))
+        return {"omega": omega, "numbers": torch.tensor(pair).unsqueeze(1).repeat(1, m)}
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         omega = self.omega.to(u.dtype)
         if self.softmax:
-            return Dense(softmax_exponents(u, omega).exp())
+            return Dense(softmax_exponents(u, omega).clamp(min=LOWEST).exp())
         return Dense((F.relu(u @ omega.mT) + FLOOR) / omega.shape[-2] ** 0.5)
 
     def query_map(self, u: Tensor, position: Tensor) -> Dense:
         if not self.softmax:
             return self.feature_map(u, position)
-        exponents = softmax_exponents(u, self.omega.to(u.dtype))
+        exponents = softmax_projections(u, self.omega.to(u.dtype))
         # A query's own scale cancels in y; without it a long query would have no weight left.
         return Dense((exponents - exponents.detach().amax(-1, keepdim=True)).exp())
 

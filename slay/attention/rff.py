@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slay.attention.linearised import FeatureAttention
-from slay.errors import SlayError
+from slay.errors import SlayError, positive, whole
 from slay.features.elementwise import unit
 from slay.features.exponential import fourier_features
 from slay.features.forms import Dense
@@ -42,17 +42,20 @@ class FourierAttention(FeatureAttention):
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if num_features < 2 or num_features % 2:
+        num_features = whole("num_features", num_features, 2)
+        if num_features % 2:
             raise SlayError(f"num_features = {num_features}: must be even and at least 2")
-        if not 0 < bandwidth < math.inf:
-            raise SlayError(f"bandwidth = {bandwidth}: must be positive")
-        shape = (self.n_kv_heads, num_features // 2, self.head_dim)
-        omega = gaussian(shape, self.generator(), orthogonal=orthogonal)
-        self.register_buffer("omega", omega / bandwidth)
-        m = num_features // 2
-        numbers = torch.full((2, num_features), m**-0.5)
+        self.bandwidth = positive("bandwidth", bandwidth)
+        self.directions, self.orthogonal = num_features // 2, orthogonal
+        self.register_drawn()
+
+    def draw(self) -> dict[str, Tensor]:
+        m = self.directions
+        shape = (self.n_kv_heads, m, self.head_dim)
+        omega = gaussian(shape, self.generator(), orthogonal=self.orthogonal)
+        numbers = torch.full((2, 2 * m), m**-0.5)
         numbers[0, :m], numbers[0, m:] = 0.0, -0.5 * math.pi  # of cosines, and sines
-        self.register_buffer("numbers", numbers, persistent=False)
+        return {"omega": omega / self.bandwidth, "numbers": numbers}
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         return Dense(fourier_features(unit(u), self.omega.to(u.dtype)))

@@ -19,17 +19,28 @@ class ShortConvolution(nn.Module):
         if width < 2:
             raise SlayError(f"short_conv = {width}: must be 0 (off) or a width of at least 2")
         self.width = width
-        weight = torch.zeros(width, channels)
-        weight[0] = 1.0
-        self.weight = nn.Parameter(weight)  # (W, C)
+        self.weight = nn.Parameter(torch.empty(width, channels))  # (W, C)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Become the identity again."""
+        self.weight.zero_()[0] = 1.0
 
     def forward(
-        self, x: Tensor, recent: Tensor | None = None, lengths: list[int] | None = None
+        self,
+        x: Tensor,
+        recent: Tensor | None = None,
+        lengths: list[int] | None = None,
+        padding: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """x: (B, L, C); `recent`: (B or N, W - 1, C), the inputs before; `lengths` of N sequences.
 
-        Returns y: (B, L, C) and the last W - 1 inputs of every sequence.
+        Returns y: (B, L, C) and the last W - 1 inputs of every sequence. Where `padding`, (B, L),
+        is True there is no input.
         """
+        if padding is not None:
+            return self._between(x, recent, padding)
         if lengths is None:
             return self._one(x, recent)
         before = [None] * len(lengths) if recent is None else recent.split(1)
@@ -37,13 +48,26 @@ class ShortConvolution(nn.Module):
         ys, ends = zip(*parts, strict=True)
         return torch.cat(ys, dim=1), torch.cat(ends)
 
+    def _between(self, x: Tensor, recent: Tensor | None, padding: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens that are no padding are laid side by side, and go back to their places."""
+        place = padding.byte().argsort(dim=1, stable=True).unsqueeze(-1).expand_as(x)
+        if recent is None:
+            recent = x.new_zeros(x.shape[0], self.width - 1, x.shape[2])
+        x = x.gather(1, place)
+        y, _ = self._one(x, recent)
+        there = (~padding).sum(1, keepdim=True)  # (B, 1)
+        last = there + torch.arange(self.width - 1, device=x.device)  # (B, W - 1)
+        ends = torch.cat((recent.to(x.dtype), x), dim=1)
+        ends = ends.gather(1, last.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+        return torch.empty_like(y).scatter(1, place, y), ends
+
     def _one(self, x: Tensor, recent: Tensor | None) -> tuple[Tensor, Tensor]:
         if recent is None:
             recent = x.new_zeros(x.shape[0], self.width - 1, x.shape[2])
-        padded = torch.cat((recent, x), dim=1)  # (B, W - 1 + L, C)
+        padded = torch.cat((recent.to(x.dtype), x), dim=1)  # (B, W - 1 + L, C)
         length = x.shape[1]
         weight = self.weight.to(x.dtype)
         y = weight[0] * x
         for j in range(1, self.width):
             y = y + weight[j] * padded[:, self.width - 1 - j :][:, :length]
-        return y, padded[:, length:]
+        return y, padded[:, length:].clone()  # not a part of what holds the whole sequence

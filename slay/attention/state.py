@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +21,6 @@ class State(NamedTuple):
     length: Tensor
     recent: Tensor | None = None
     expendable: bool = False
+
+
+torch.serialization.add_safe_globals([State])  # `torch.load` reads it with `weights_only=True`

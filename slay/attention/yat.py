@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from slay.attention.exact import ExactAttention
 from slay.attention.layer import DEFAULT_EPSILON
-from slay.errors import SlayError
+from slay.errors import positive
 
 
 class YatAttention(ExactAttention):
@@ -27,9 +26,7 @@ class YatAttention(ExactAttention):
         self, embed_dim: int, n_heads: int, *, epsilon: float = DEFAULT_EPSILON, **layer: Any
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if not 0 < epsilon < math.inf:
-            raise SlayError(f"epsilon = {epsilon}: must be positive")
-        self.epsilon = epsilon
+        self.epsilon = positive("epsilon", epsilon)
 
     def pairs(self, q: Tensor, k: Tensor) -> Tensor:
         dot = q @ k.mT

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from slay.attention.linearised import FeatureAttention
-from slay.errors import SlayError
+from slay.errors import SlayError, not_negative, whole
 from slay.features.elementwise import unit
 from slay.features.forms import Dense, Product
 from slay.features.polynomial import shifted_square
+from slay.ops.normalise import accumulation_dtype
 from slay.ops.triton.spec import FeatureSpec
 
 
@@ -39,27 +39,32 @@ class CubicAttention(FeatureAttention):
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if not 0 <= beta < math.inf:
-            raise SlayError(
-                f"beta = {beta}: must be a number, and not negative or scores lose their sign"
-            )
-        if project_dim is not None and not 2 <= project_dim <= self.head_dim:
+        if project_dim is not None:
+            project_dim = whole("project_dim", project_dim, 2)
+        if project_dim is not None and project_dim > self.head_dim:
             raise SlayError(
                 f"project_dim = {project_dim}: must lie between 2 and the head dimension "
                 f"{self.head_dim}"
             )
-        self.beta = beta
+        self.beta = not_negative("beta", beta)
+        self.project_dim = project_dim
         self.projection: nn.Parameter | None = None
         if project_dim is not None:
-            shape = (self.n_kv_heads, self.head_dim, project_dim)
-            columns = torch.linalg.qr(torch.randn(shape, generator=self.generator())).Q
+            columns = self.drawn()["projection"].to(torch.get_default_dtype())
             self.projection = nn.Parameter(columns)  # (K, d, d')
+
+    def draw(self) -> dict[str, Tensor]:
+        if self.project_dim is None:
+            return {}
+        shape = (self.n_kv_heads, self.head_dim, self.project_dim)
+        return {"projection": torch.linalg.qr(torch.randn(shape, generator=self.generator())).Q}
 
     def prepare(self, u: Tensor) -> Tensor:
         if self.projection is None:
             return u
         weight = self.projection.repeat_interleave(u.shape[1] // self.n_kv_heads, dim=0)
-        return u @ weight.to(u.dtype)
+        u, dtype = unit(u.to(accumulation_dtype(u.dtype))), u.dtype  # whose sums float16 holds
+        return (u @ weight.to(u.dtype)).to(dtype)
 
     def feature_map(self, u: Tensor, position: Tensor) -> Product:
         u = unit(u)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
 
 from slay.attention.mixture import MixtureAttention
@@ -24,11 +23,12 @@ class HadamardAttention(MixtureAttention):
 
     spread: Tensor  # (R M,): 2 s_r
 
-    def __init__(self, embed_dim: int, n_heads: int, **family: Any):
-        super().__init__(embed_dim, n_heads, **family)
-        per_node = len(self.offset) // len(self.nodes)
-        self.register_buffer("spread", 2.0 * self.nodes.repeat_interleave(per_node))
-        self.numbers[1] = 1.0 / self.spread
+    def draw(self) -> dict[str, Tensor]:
+        drawn = super().draw()
+        nodes = torch.tensor(self.nodes, dtype=torch.float32)
+        spread = 2.0 * nodes.repeat_interleave(self.num_prf_features)
+        drawn["numbers"][1] = 1.0 / spread
+        return {**drawn, "spread": spread}
 
     def feature_map(self, u: Tensor, position: Tensor) -> Dense:
         scaled = unit(u) @ self.omega.to(u.dtype).mT  # (B, K, n, R M): sqrt(2 s_r) omega_ri·u

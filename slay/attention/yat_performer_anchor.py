@@ -22,9 +22,9 @@ class AnchorAttention(TensorAttention):
 
     anchors: Tensor  # (K, P, d), of norm P^{-1/4}
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
         anchors = torch.randn(self.n_kv_heads, self.poly_dim, self.head_dim, generator=draw)
-        self.register_buffer("anchors", unit(anchors) / self.poly_dim**0.25)
+        return {"anchors": unit(anchors) / self.poly_dim**0.25}
 
     def polynomial(self, u: Tensor) -> Tensor:
         return anchor_features(u, self.anchors.to(u.dtype))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from slay.attention.mixture import TensorAttention
-from slay.errors import SlayError
+from slay.errors import positive
 from slay.features.elementwise import unit
 from slay.features.polynomial import inverse_root, nystrom_features
 
@@ -28,15 +27,13 @@ class NystromAttention(TensorAttention):
     root: Tensor  # (K, P, P)
 
     def __init__(self, embed_dim: int, n_heads: int, *, ridge: float = 1e-4, **family: Any):
-        if not 0 < ridge < math.inf:
-            raise SlayError(f"ridge = {ridge}: must be positive")
-        self.ridge = ridge
+        self.ridge = positive("ridge", ridge)
         super().__init__(embed_dim, n_heads, **family)
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
         shape = (self.n_kv_heads, self.poly_dim, self.head_dim)
-        self.register_buffer("anchors", unit(torch.randn(shape, generator=draw)))
-        self.register_buffer("root", inverse_root(self.anchors, self.ridge))
+        anchors = unit(torch.randn(shape, generator=draw))
+        return {"anchors": anchors, "root": inverse_root(anchors, self.ridge)}
 
     def polynomial(self, u: Tensor) -> Tensor:
         return nystrom_features(u, self.anchors.to(u.dtype), self.root.to(u.dtype))

@@ -21,10 +21,10 @@ class MaclaurinAttention(TensorAttention):
 
     signs: Tensor  # (2, K, P, d), times P^{-1/4}
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
         shape = (2, self.n_kv_heads, self.poly_dim, self.head_dim)
         signs = torch.randint(2, shape, generator=draw) * 2.0 - 1.0
-        self.register_buffer("signs", signs / self.poly_dim**0.25)
+        return {"signs": signs / self.poly_dim**0.25}
 
     def polynomial(self, u: Tensor) -> Tensor:
         return maclaurin_features(u, *self.signs.to(u.dtype))

@@ -20,12 +20,12 @@ class SketchAttention(TensorAttention):
 
     spectra: Tensor  # (2, K, d, 2 (P // 2 + 1))
 
-    def build(self, draw: torch.Generator) -> None:
+    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
         shape = (2, self.n_kv_heads, self.head_dim)
         bucket = torch.randint(self.poly_dim, shape, generator=draw)
         sign = torch.randint(2, shape, generator=draw) * 2.0 - 1.0
         spectra = [sketch_spectrum(*c, self.poly_dim) for c in zip(bucket, sign, strict=True)]
-        self.register_buffer("spectra", torch.stack(spectra))
+        return {"spectra": torch.stack(spectra)}
 
     def polynomial(self, u: Tensor) -> Tensor:
         first, second = self.spectra.to(u.dtype)

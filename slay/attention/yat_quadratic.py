@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
 
 from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linearised import FeatureAttention
-from slay.errors import SlayError
+from slay.errors import not_negative, positive
 from slay.features.elementwise import unit
 from slay.features.forms import Square
 from slay.features.polynomial import shifted_square
@@ -38,12 +37,8 @@ class QuadraticAttention(FeatureAttention):
         **layer: Any,
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if beta is not None and not 0 <= beta < math.inf:
-            raise SlayError(
-                f"beta = {beta}: must be a number, and not negative or scores lose their sign"
-            )
-        best = quadratic_shift(self.head_dim, epsilon)
-        self.beta = best if beta is None else beta
+        best = quadratic_shift(self.head_dim, positive("epsilon", epsilon))
+        self.beta = best if beta is None else not_negative("beta", beta)
 
     def feature_map(self, u: Tensor, position: Tensor) -> Square:
         return shifted_square(unit(u), self.beta)

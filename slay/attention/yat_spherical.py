@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from itertools import accumulate
 from typing import Any
 
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from slay.attention.exact import ExactAttention
 from slay.attention.layer import DEFAULT_EPSILON, Memory
-from slay.errors import SlayError
+from slay.errors import positive
 from slay.features.elementwise import unit
+from slay.ops.modes import without_autocast
 from slay.ops.select import choose, tensor_limit
 from slay.ops.verification import unverified
 
@@ -31,9 +31,7 @@ class SphericalYatAttention(ExactAttention):
         self, embed_dim: int, n_heads: int, *, epsilon: float = DEFAULT_EPSILON, **layer: Any
     ):
         super().__init__(embed_dim, n_heads, **layer)
-        if not 0 < epsilon < math.inf:
-            raise SlayError(f"epsilon = {epsilon}: must be positive")
-        self.epsilon = epsilon
+        self.epsilon = positive("epsilon", epsilon)
 
     def prepare(self, u: Tensor) -> Tensor:
         return unit(u)
@@ -59,7 +57,7 @@ class SphericalYatAttention(ExactAttention):
             return super()._attend_all(q, k, v, padding)
         from slay.ops.triton.yat import exact_yat
 
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             return exact_yat(q, k, v, self.epsilon, causal=self.causal, key_padding_mask=padding)
 
     def _attend_packed(
@@ -78,5 +76,5 @@ class SphericalYatAttention(ExactAttention):
         from slay.ops.triton.yat import exact_yat
 
         bounds = [0, *accumulate(lengths)]
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             return exact_yat(q, k, v, self.epsilon, causal=self.causal, bounds=bounds), ()

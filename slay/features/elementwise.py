@@ -18,6 +18,19 @@ def unit(u: Tensor) -> Tensor:
     return u / norm.masked_fill(norm == 0.0, math.inf)
 
 
+LOWEST = -60.0
+"""Exponents of keys below this count as this: their weights are tiny and alike, but never all zero.
+
+Where all keys of a query lie below, its output is therefore their running mean.
+"""
+
+
 def elu_plus_one(u: Tensor) -> Tensor:
-    """elu(u) + 1 > 0 (Katharopoulos et al. 2020, eq. 7)."""
-    return F.relu(u) + (-F.relu(-u)).exp()  # cheaper to differentiate than elu
+    """elu(u) + 1 > 0 (Katharopoulos et al. 2020, eq. 7), of u at least `LOWEST`."""
+    return F.relu(u) + u.clamp(LOWEST, 0.0).exp()  # cheaper to differentiate than elu
+
+
+def elu_plus_one_over_top(u: Tensor) -> Tensor:
+    """elu(u) + 1, over its largest coordinate where that is below 1: so one always stays."""
+    top = u.detach().amax(-1, keepdim=True).clamp(max=0.0)
+    return F.relu(u) + (u.clamp(max=0.0) - top).exp()

@@ -35,8 +35,13 @@ def softmax_exponents(u: Tensor, omega: Tensor) -> Tensor:
     exp(q·k / sqrt d).
     """
     m, d = omega.shape[-2:]
-    projected = u @ (omega / d**0.25).mT
-    return projected - u.square().sum(-1, keepdim=True) / (2.0 * math.sqrt(d)) - 0.5 * math.log(m)
+    length = u.square().sum(-1, keepdim=True)
+    return softmax_projections(u, omega) - length / (2.0 * math.sqrt(d)) - 0.5 * math.log(m)
+
+
+def softmax_projections(u: Tensor, omega: Tensor) -> Tensor:
+    """omega_i·u / d^(1/4), the exponents but for what all features of a token have in common."""
+    return u @ (omega / omega.shape[-1] ** 0.25).mT
 
 
 def fourier_features(u: Tensor, omega: Tensor) -> Tensor:

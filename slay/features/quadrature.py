@@ -5,20 +5,16 @@ With y = C - 2x: x^2 / (C - 2x) = ∫ exp(-s C) x^2 exp(2 s x) ds ≈ sum_r w_r 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
-from slay.errors import SlayError
+from slay.errors import SlayError, positive, whole
 
 
 def laguerre(num_nodes: int, epsilon: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Nodes s_r = t_r / C and weights w_r = a_r / C, r = 1..R, with C = 2 + epsilon."""
-    if num_nodes < 1:
-        raise SlayError(f"num_quadrature_nodes = {num_nodes}: must be at least 1")
-    if not 0 < epsilon < math.inf:
-        raise SlayError(f"epsilon = {epsilon}: must be positive")
+    num_nodes = whole("num_quadrature_nodes", num_nodes, 1)
+    epsilon = positive("epsilon", epsilon)
     with np.errstate(all="ignore"):
         t, a = np.polynomial.laguerre.laggauss(num_nodes)
     if not np.isfinite(a).all():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,17 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from slay.activations import YatLinear
-from slay.attention.layer import accepted
+from slay.attention.layer import accepted, check_padding
 from slay.attention.packing import Boundaries, lengths_of, positions
 from slay.attention.state import State
-from slay.errors import SlayError, unknown
+from slay.errors import SlayError, share, unknown, whole
+from slay.ops.modes import readable, transformed
 from slay.registry import ATTENTION, get_attention_class
 
 ROTARY_BASE = 10000.0
 STD = 0.02
 IGNORE = -100  # the target where nothing is asked
+COUNTS = ["vocab_size", "block_size", "n_layers", "n_heads", "embed_dim", "mlp_ratio", "n_kv_heads"]
 States = tuple[State, ...]  # one a layer
 
 
@@ -57,14 +60,11 @@ class GPTConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "block_size", "n_layers", "n_heads", "embed_dim", "mlp_ratio"):
-            _at_least(1, name, getattr(self, name))
-        _at_least(0, "short_conv", self.short_conv)
-        _at_least(0, "seed", self.seed)
-        if self.n_kv_heads is not None:
-            _at_least(1, "n_kv_heads", self.n_kv_heads)
-        if not 0 <= self.dropout < 1:
-            raise SlayError(f"dropout = {self.dropout}: must be at least 0 and below 1")
+        least = dict.fromkeys(COUNTS, 1) | {"short_conv": 0, "seed": 0}
+        for name, number in least.items():
+            if getattr(self, name) is not None or name != "n_kv_heads":
+                object.__setattr__(self, name, whole(name, getattr(self, name), number))
+        object.__setattr__(self, "dropout", share("dropout", self.dropout))
         for name, allowed in (("positions", ("learned", "rotary")), ("mlp", ("gelu", "yat"))):
             if getattr(self, name) not in allowed:
                 raise unknown(f"kind of {name}", getattr(self, name), allowed)
@@ -158,9 +158,20 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.embed_dim, config.vocab_size, bias=False)
         if config.tie_head:
             self.head.weight = self.token.weight
-        self.initialise()
+        self.register_load_state_dict_post_hook(_tie)
+        self._draw()
 
     def initialise(self) -> None:
+        """Draw everything again: also where the model was built on the meta device.
+
+        From the same seed of PyTorch's generator come the weights of a new model.
+        """
+        for module in self.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        self._draw()
+
+    def _draw(self) -> None:
         """Draw weights as GPT-2 does: N(0, 0.02^2), less where 2 n_layers branches add up."""
         branch = STD / math.sqrt(2 * self.config.n_layers)
         for module in (self.token, self.position, self.head):
@@ -171,6 +182,11 @@ class GPT(nn.Module):
             draw(block.attention.out, branch)
             draw(block.mlp.up, STD)
             draw(block.mlp.down, branch)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        _tie(self)  # what leaves the meta device makes two weights of one
+        return self
 
     @property
     def num_parameters(self) -> int:
@@ -185,16 +201,20 @@ class GPT(nn.Module):
         cu_seqlens: Boundaries | None = None,
         state: States | None = None,
         output_final_state: bool = False,
+        only: Tensor | None = None,
     ) -> Any:
         """tokens: (B, L), int64. Returns logits: (B, L, V).
 
-        `key_padding_mask`: (B, L), True for tokens that are padding, which take up positions all
-        the same. `cu_seqlens`: boundaries (N + 1,) of N sequences packed into one row. `state` is
-        what an earlier call left behind, a `State` a layer; with `output_final_state` the result
-        is (logits, state). Raises ValueError for what does not fit, and for more than `block_size`
-        learned positions.
+        `key_padding_mask`: (B, L), True for tokens that are padding: on either side or between,
+        they are as if they were not there, and take up no position. `cu_seqlens`: boundaries
+        (N + 1,) of N sequences packed into one row. `state` is what an earlier call left behind, a
+        `State` a layer; with `output_final_state` the result is (logits, state). `only`: (B,), the
+        one place in each row whose logits are wanted: (B, 1, V). Raises ValueError for what does
+        not fit, and for more than `block_size` learned positions.
         """
         h, state = self._hidden(tokens, state, output_final_state, key_padding_mask, cu_seqlens)
+        if only is not None:
+            h = h.gather(1, only.view(-1, 1, 1).expand(-1, 1, h.shape[2]))
         logits = self.head(h)
         return (logits, state) if output_final_state else logits
 
@@ -213,9 +233,8 @@ class GPT(nn.Module):
         """The next token of each sequence: (B,). Returns logits: (B, V), and the state after it."""
         if tokens.ndim != 1:
             raise SlayError(f"tokens have shape {tuple(tokens.shape)}; expected (B,)")
-        h, after = self._hidden(tokens.unsqueeze(1), state, True)
-        assert after is not None
-        return self.head(h.squeeze(1)), after
+        logits, after = self(tokens.unsqueeze(1), state=state, output_final_state=True)
+        return logits.squeeze(1), after
 
     @torch.no_grad()
     def generate(
@@ -228,25 +247,29 @@ class GPT(nn.Module):
         top_p: float | None = None,
         generator: torch.Generator | None = None,
         stop: int | None = None,
+        key_padding_mask: Tensor | None = None,
     ) -> Tensor:
         """Continue tokens: (B, L) by n <= max_new_tokens each. Returns (B, L + n).
+
+        Prompts of different lengths are padded, on either side, and `key_padding_mask`, (B, L), is
+        True for the padding: each is continued as it would be by itself, whatever the positions.
+        The padding stays where it is, and new tokens come after column L.
 
         The prompt is read once; from then on a token costs what `step` does. See `sample` for
         `temperature`, `top_k` and `top_p`. A sequence that reached the token `stop` is filled up
         with it, and all end when the last one did.
         """
-        self._check_generation(tokens, max_new_tokens, stop)
+        last = self._check_generation(tokens, max_new_tokens, stop, key_padding_mask)
         check_sampling(temperature, top_k, top_p)
-        was_training = self.training
-        self.eval()
-        try:
-            h, state = self._hidden(tokens, None, True)
-            logits = self.head(h[:, -1])  # (B, V)
+        with evaluating(self):
+            logits, state = self(
+                tokens, key_padding_mask=key_padding_mask, output_final_state=True, only=last
+            )
+            logits = logits.squeeze(1)  # (B, V)
             done = torch.zeros_like(tokens[:, 0], dtype=torch.bool)
             parts = [tokens]
             while len(parts) <= max_new_tokens:
                 if len(parts) > 1:
-                    assert state is not None
                     spent = tuple(own._replace(expendable=True) for own in state)
                     logits, state = self.step(parts[-1].squeeze(1), spent)
                 new = sample(logits, temperature, top_k, top_p, generator)  # (B,)
@@ -256,8 +279,6 @@ class GPT(nn.Module):
                 parts.append(new.unsqueeze(1))
                 if stop is not None and done.all():
                     break
-        finally:
-            self.train(was_training)
         return torch.cat(parts, dim=1)
 
     def _hidden(
@@ -270,6 +291,7 @@ class GPT(nn.Module):
     ) -> tuple[Tensor, States | None]:
         """What the head reads: (B, L, E), and the layers' states if `final`."""
         self._check_tokens(tokens)
+        check_padding(key_padding_mask, *tokens.shape)
         batch, length = tokens.shape
         lengths = None
         if cu_seqlens is not None:
@@ -279,15 +301,20 @@ class GPT(nn.Module):
         x = self.token(tokens)  # (B, L, E)
         if self.position is not None:
             start = None if state is None else state[0].length
-            place = positions(length, lengths, start, tokens.device)  # (B or 1, L)
-            self._check_reach(place if start is not None else None, max(lengths or [length]))
+            place = positions(
+                length, lengths, start, tokens.device, key_padding_mask
+            )  # (B or 1, L)
+            if key_padding_mask is not None:
+                place = place.masked_fill(key_padding_mask, 0)  # any that there is
+            counted = start is not None or key_padding_mask is not None
+            self._check_reach(place if counted else None, max(lengths or [length]))
             x = x + self.position(place)
         x = self.dropout(x)
         states = []
         for layer, block in enumerate(self.blocks):
             before = None if state is None else state[layer]
             arguments = (x, before, final, key_padding_mask, cu_seqlens)
-            if self.config.checkpoint and torch.is_grad_enabled():
+            if self.config.checkpoint and torch.is_grad_enabled() and not transformed():
                 x, after = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x, after = block(*arguments)
@@ -300,7 +327,7 @@ class GPT(nn.Module):
                 f"tokens have shape {tuple(tokens.shape)} and dtype {tokens.dtype}; "
                 "expected (B, L) in torch.int64"
             )
-        if tokens.is_cuda or not tokens.numel() or torch.compiler.is_compiling():
+        if tokens.is_cuda or not tokens.numel() or not readable(tokens):
             return  # looking at them would wait for the device
         low, high = tokens.aminmax()
         if low < 0 or high >= self.config.vocab_size:
@@ -319,7 +346,9 @@ class GPT(nn.Module):
 
     def _check_reach(self, place: Tensor | None, reach: int) -> None:
         """Refuse positions that were not learnt; without a state they count from 0."""
-        if place is not None and place.numel() and not torch.compiler.is_compiling():
+        if place is not None and not readable(place):
+            return
+        if place is not None and place.numel():
             reach = int(place.max()) + 1
         if reach > self.config.block_size:
             raise SlayError(
@@ -327,19 +356,36 @@ class GPT(nn.Module):
                 "positions; give a larger one, or positions='rotary'"
             )
 
-    def _check_generation(self, tokens: Tensor, max_new_tokens: int, stop: int | None) -> None:
+    def _check_generation(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        stop: int | None,
+        padding: Tensor | None,
+    ) -> Tensor:
+        """The place of the last token of each prompt: (B,)."""
         self._check_tokens(tokens)
         if not tokens.numel():
             raise SlayError(
                 f"tokens have shape {tuple(tokens.shape)}; there is nothing to continue"
             )
-        _at_least(0, "max_new_tokens", max_new_tokens)
+        check_padding(padding, *tokens.shape)
+        whole("max_new_tokens", max_new_tokens, 0)
         if stop is not None and not 0 <= stop < self.config.vocab_size:
             raise SlayError(
                 f"stop = {stop}: must be a token, 0 to {self.config.vocab_size - 1}, or None"
             )
+        longest = tokens.shape[1]
+        last = torch.full(tokens.shape[:1], longest - 1, device=tokens.device)
+        if padding is not None:
+            lengths = (~padding).sum(1)
+            if not lengths.all():
+                raise SlayError("key_padding_mask leaves nothing to continue of some prompts")
+            longest = int(lengths.max())
+            last = last - padding.flip(1).byte().argmin(1)
         if self.position is not None:
-            self._check_reach(None, tokens.shape[1] + max(0, max_new_tokens - 1))
+            self._check_reach(None, longest + max(0, max_new_tokens - 1))
+        return last
 
 
 def draw(module: nn.Module | None, std: float) -> None:
@@ -363,10 +409,19 @@ def sample(
     that much (Holtzman et al. 2020).
     """
     check_sampling(temperature, top_k, top_p)
+    if logits.ndim != 2:
+        raise SlayError(f"logits have shape {tuple(logits.shape)}; expected (B, V)")
+    if logits.isnan().any() or (logits == -math.inf).all(-1).any():
+        raise SlayError(
+            "logits are NaN or all -inf: there is no likeliest token; the model's weights or its "
+            "input are no numbers"
+        )
     if temperature == 0:
         return logits.argmax(-1)
     logits, token = logits.float().sort(dim=-1, descending=True)  # (B, V)
-    logits = (logits - logits[:, :1]) / temperature
+    best = logits[:, :1]
+    # The likeliest are at 0 however small the temperature is: greedy in the limit.
+    logits = torch.where(logits < best, (logits - best) / temperature, 0.0)
     if top_k is not None:
         logits = logits[:, :top_k]
     p = logits.softmax(-1)
@@ -381,14 +436,29 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
     if not 0 <= temperature < math.inf:
         raise SlayError(f"temperature = {temperature}: must be a number, 0 (greedy) or more")
     if top_k is not None:
-        _at_least(1, "top_k", top_k)
+        whole("top_k", top_k, 1)
     if top_p is not None and not 0 < top_p <= 1:
         raise SlayError(f"top_p = {top_p}: must be above 0 and at most 1")
 
 
-def _at_least(least: int, name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SlayError(f"{name} = {value!r}: must be a whole number, at least {least}")
+def _tie(model: nn.Module, *_: Any) -> None:
+    """Make the head's weight that of the embedding where the configuration says so."""
+    assert isinstance(model, GPT)
+    head, token = model.head._parameters, model.token._parameters
+    if model.config.tie_head and "weight" in head and "weight" in token:
+        head["weight"] = token["weight"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in the mode it was in."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def save(model: GPT, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:

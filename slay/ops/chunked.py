@@ -22,10 +22,11 @@ from torch.nn import functional as F
 from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.groups import fold, tril, tril_, unfold
-from slay.ops.normalise import accumulation_dtype, normalise
+from slay.ops.normalise import accumulation_dtype, narrow, normalise
 
 FeatureMap = Callable[[Tensor, Tensor], Features]
 Span = tuple[int, int]  # the first token, and the one after the last
+Places = tuple[Tensor | None, Tensor | None]  # positions of queries and keys: (B, L) each
 BLOCK = 4  # chunks whose factors, narrow as they are, are evaluated at once
 
 
@@ -38,6 +39,7 @@ class Maps:
     chunk_size: int
     start: Tensor | None  # (B,)
     groups: int
+    places: Places = (None, None)  # where they do not follow one another from `start`
 
     def spans(self, u: Tensor) -> Iterator[Span]:
         """The chunks of u: (B, H, L, d)."""
@@ -75,15 +77,17 @@ class Maps:
 
     def query_of(self, u: Tensor, span: Span) -> Features:
         """phi of queries that are cut out and folded already."""
-        return self.query_map(u, self._position(span, u, self.groups))
+        return self.query_map(u, self._position(span, u, self.groups, self.places[0]))
 
     def key_of(self, u: Tensor, span: Span) -> Features:
         """phi of keys that are cut out already."""
-        return self.key_map(u, self._position(span, u, 1))
+        return self.key_map(u, self._position(span, u, 1, self.places[1]))
 
-    def _position(self, span: Span, u: Tensor, copies: int) -> Tensor:
+    def _position(self, span: Span, u: Tensor, copies: int, places: Tensor | None) -> Tensor:
         position = torch.arange(*span, device=u.device).view(1, 1, -1)
-        if self.start is not None:
+        if places is not None:
+            position = places[:, None, span[0] : span[1]]
+        elif self.start is not None:
             position = position + self.start.view(-1, 1, 1)
         return position if copies == 1 else position.repeat(1, 1, copies)  # (B or 1, 1, n)
 
@@ -146,29 +150,63 @@ def chunked(
 ) -> tuple[Tensor, Tensor | None]:
     """y: (B, H, L, e) and the last state (the last but one unless `final`).
 
-    Pure and differentiable, at the price of everything m wide: for `torch.compile`, and to read.
+    Pure and differentiable, at the price of everything m wide: for `torch.compile`, `torch.func`,
+    second derivatives, and to read. All chunks at once: the graph is the same at every length.
     """
-    ys = []
+    whole = (0, q.shape[2])
+    phi_q = maps.query(q, whole)
+    keys = (0, k.shape[2])
+    phi_k, v1 = maps.key(k, keys), values(v, padding, keys)  # v1: (B, K, e + 1, L)
     if not causal:
-        for span in maps.spans(k):
-            state = add(state, values(v, padding, span), maps.key(k, span).expand())
-    for span in maps.spans(q):
-        phi_q = maps.query(q, span)
-        o = None if state is None else state @ phi_q.expand().mT  # (B, K, e + 1, G c)
-        if causal:
-            phi_k, v1 = maps.key(k, span), values(v, padding, span)
-            inside = v1 @ tril(phi_q.scores(phi_k), maps.groups).mT
-            o = inside if o is None else o + inside
-            if final or span[1] < q.shape[2]:
-                state = add(state, v1, phi_k.expand())
-        assert o is not None  # there is a key
-        ys.append(unfold(output(o), maps.groups).to(v.dtype))
-    return torch.cat(ys, dim=2), state
+        state = add(state, v1, phi_k.expand())
+        return unfold(output(state @ phi_q.expand().mT, v.dtype), maps.groups), state
+    cut = Cut.of(q.shape[2], maps.chunk_size)
+    phi_q, phi_k = phi_q.at(partial(cut, maps.groups)), phi_k.at(partial(cut, 1))
+    v1 = cut(1, v1.mT).mT  # (B, K, N, e + 1, C)
+    o = v1 @ tril(phi_q.scores(phi_k), maps.groups).mT  # (B, K, N, e + 1, G C)
+    if state is not None or final or cut.several:
+        first = (torch.zeros_like(v1[:, :, 0, :, :1]) if state is None else state).unsqueeze(2)
+        updates = v1 @ phi_k.expand()  # (B, K, N, e + 1, m)
+        states = torch.cat((first.expand_as(updates[:, :, :1]), updates), dim=2).cumsum(2)
+        o = o + states[:, :, :-1] @ phi_q.expand().mT
+        state = states[:, :, -1]
+    o = o.unflatten(-1, (maps.groups, -1)).permute(0, 1, 3, 4, 2, 5).flatten(-2)
+    there = torch.arange(q.shape[2], device=o.device)  # a slice would compare lengths
+    o = o.index_select(-1, there).flatten(-2)  # (B, K, e + 1, G L)
+    return unfold(output(o, v.dtype), maps.groups), state
 
 
-def output(o: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Cut:
+    """Chunks of C tokens, as many as there are whole ones after some zeros at the end."""
+
+    size: int
+    zeros: int
+    several: bool = True
+
+    @classmethod
+    def of(cls, length: int, size: int) -> Cut:
+        """Chunks of a sequence; of one whose length a graph leaves open, two or more.
+
+        What depends on there being several would make another graph.
+        """
+        if not torch.compiler.is_compiling():
+            return cls(size, size - 1, length > size)
+        from torch.fx.experimental.symbolic_shapes import statically_known_true as known
+
+        if known(length <= size):
+            return cls(length, 0, several=False)
+        return cls(size, size if known(length >= size) else 2 * size)
+
+    def __call__(self, groups: int, factor: Tensor) -> Tensor:
+        """(B, K, G L, w) -> (B, K, N, G C, w)."""
+        tokens = F.pad(factor.unflatten(-2, (groups, -1)), (0, 0, 0, self.zeros))
+        return tokens.unfold(3, self.size, self.size).permute(0, 1, 3, 2, 5, 4).flatten(3, 4)
+
+
+def output(o: Tensor, dtype: torch.dtype) -> Tensor:
     """y = o / z: (B, K, e + 1, n) -> (B, K, n, e)."""
-    return normalise(o[..., :-1, :], o[..., -1:, :]).mT
+    return narrow(normalise(o[..., :-1, :], o[..., -1:, :]), dtype).mT
 
 
 def chunked_in_place(
@@ -210,6 +248,6 @@ def chunked_in_place(
                 state = add_(state, v1, phi_k.expand(work))
         assert o is not None  # there is a key
         block = slice(*span)
-        y[:, :, block] = unfold(output(o), maps.groups)
+        y[:, :, block] = unfold(output(o, v.dtype), maps.groups)
         z[:, :, block] = unfold(o[..., -1:, :].mT, maps.groups)
     return y, z, state

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from slay.ops.groups import fold, tril, unfold
-from slay.ops.normalise import accumulation_dtype, normalise
+from slay.ops.modes import transformed, without_autocast
+from slay.ops.normalise import accumulation_dtype, narrow, normalise
 
 
 def exact_attention(
@@ -53,15 +54,18 @@ def exact_attention(
             o = weigh(tril(scores[..., before:], groups), v1[:, :, before:])
             if before:
                 o = o + weigh(scores[..., :before], v1[:, :, :before])
-        return unfold(normalise(o[..., :-1], o[..., -1:]), groups).to(v.dtype)
+        return unfold(narrow(normalise(o[..., :-1], o[..., -1:]), v.dtype), groups)
 
-    kept = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    compiling = torch.compiler.is_compiling()
+    kept = torch.is_grad_enabled() and not compiling and not transformed()
     lq, lk = q.shape[2], k.shape[2]
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device):
         q, k = prepare(q.to(dtype)), prepare(k.to(dtype))
         v1 = F.pad(v.to(dtype), (0, 1), value=1.0)  # [v, 1]: (B, K, Lk, e + 1)
         if key_padding_mask is not None:
             v1 = v1.masked_fill(key_padding_mask[:, None, :, None], 0.0)
+        if compiling:  # one graph of all lengths
+            return block(q, k, v1, lk - lq)
         blocks = []
         for lo, rows in zip(range(0, lq, block_size), q.split(block_size, dim=2), strict=True):
             before = lk - lq + lo

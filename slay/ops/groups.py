@@ -6,6 +6,7 @@ one matrix of G c rows beside c keys, and no key is copied.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -23,6 +24,9 @@ def tril(scores: Tensor, groups: int) -> Tensor:
     """Zero where the key comes after the query: (B, K, G c, c), every group alike."""
     if groups == 1:
         return scores.tril()
+    if torch.compiler.is_compiling():  # pure comparisons leave the length open
+        j = torch.arange(scores.shape[-1], device=scores.device)
+        return scores.masked_fill(j.repeat(groups).unsqueeze(-1) < j, 0.0)
     return scores.unflatten(-2, (groups, -1)).tril().flatten(-3, -2)
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.chunked import (
     FeatureMap,
     Maps,
+    Places,
     Span,
     add,
     add_,
@@ -32,7 +32,8 @@ from slay.ops.chunked import (
     values,
 )
 from slay.ops.groups import fold, tril_, unfold
-from slay.ops.normalise import DELTA, divisor
+from slay.ops.modes import transformed, without_autocast
+from slay.ops.normalise import divisor
 
 
 def linear_attention(
@@ -46,6 +47,7 @@ def linear_attention(
     chunk_size: int = 128,
     key_padding_mask: Tensor | None = None,
     start: Tensor | None = None,
+    places: Places = (None, None),
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
     parameters: Sequence[Tensor] = (),
@@ -55,16 +57,17 @@ def linear_attention(
 
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal.
     Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
-    from `start`: (B,), else from 0. `key_padding_mask`: (B, Lk), True for keys that are not there.
+    from `start`: (B,), else from 0, or are given by `places`. `key_padding_mask`: (B, Lk), True for
+    keys that are not there.
     A state is S: (B, K, e + 1, m), what all earlier tokens leave behind; it needs `causal`.
     `parameters` are the tensors inside the maps that want gradients. With `overwrite`, a state that
     wants no gradient may be overwritten by the next. Returns y: (B, H, Lq, e) in
     v's dtype, and the state after the last token if it is asked for.
     """
-    maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1])
+    maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1], places)
     tensors = (q, k, v, key_padding_mask, initial_state)
-    with torch.autocast(q.device.type, enabled=False):
-        if torch.compiler.is_compiling():
+    with without_autocast(q.device):
+        if torch.compiler.is_compiling() or transformed():
             y, state = chunked(maps, *tensors, causal=causal, final=output_final_state)
         elif wants_gradient(*tensors, *parameters):
             y, state = _LinearAttention.apply(
@@ -116,22 +119,48 @@ class _LinearAttention(torch.autograd.Function):
         )
         ctx.maps = replace(maps, chunk_size=BACK * maps.chunk_size)
         ctx.causal, ctx.per_state, ctx.n_parameters = causal, per_state, len(parameters)
-        ctx.save_for_backward(q, k, v, padding, y, z, *parameters, *states)
+        ctx.once = maps, final
+        if initial_state is not None and not initial_state.requires_grad:
+            initial_state = None  # it is kept with the other states
+        ctx.save_for_backward(q, k, v, padding, initial_state, y, z, *parameters, *states)
         return y, state if final else None
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor, dstate: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, padding, y, z, *rest = ctx.saved_tensors
+        q, k, v, padding, initial_state, y, z, *rest = ctx.saved_tensors
         parameters, states = rest[: ctx.n_parameters], rest[ctx.n_parameters :]
+        if torch.is_grad_enabled():
+            first = initial_state if initial_state is not None or not ctx.causal else states[0]
+            inputs = (q, k, v, padding, first, *parameters)
+            return None, None, None, *_differentiable(ctx, inputs, dy, dstate)
         back = _Backward(ctx.maps, (q, k, v, padding), (y, z, dy), parameters)
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             if ctx.causal:
                 initial = ctx.needs_input_grad[7]
                 dstate = back.causal(states, ctx.per_state // BACK, dstate, initial=initial)
             else:
                 back.bidirectional(states[0])
         return None, None, None, back.dq, back.dk, back.dv, None, dstate, *back.dparameters
+
+
+def _differentiable(
+    ctx: Any, inputs: Sequence[Tensor | None], dy: Tensor, dstate: Tensor | None
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated in turn."""
+    maps, final = ctx.once
+    with without_autocast(dy.device):
+        y, state = chunked(maps, *inputs[:5], causal=ctx.causal, final=final)
+    outputs = [(y, dy), (state, dstate)] if dstate is not None else [(y, dy)]
+    wanted = {i: t for i, t in enumerate(inputs) if t is not None and t.requires_grad}
+    found = torch.autograd.grad(
+        [t for t, _ in outputs],
+        list(wanted.values()),
+        [g for _, g in outputs],
+        create_graph=True,
+        allow_unused=True,
+    )
+    by_place = dict(zip(wanted, found, strict=True))
+    return [by_place.get(i) for i in range(len(inputs))]
 
 
 class _Backward:
@@ -227,7 +256,7 @@ class _Backward:
         """g = [dy, -dy·y] / z: (B, K, G c, e + 1)."""
         z = self.z[:, :, slice(*span)]  # (B, H, c, 1)
         dy, y = rows(self.dy, span), rows(self.y, span)
-        dz = -(dy * y).sum(-1, keepdim=True).masked_fill(z.abs() < DELTA, 0.0)
+        dz = -(dy * y).sum(-1, keepdim=True)
         return fold(torch.cat((dy, dz), dim=-1) / divisor(z), self.maps.groups)
 
     def _pull_wide(self, phi: Features, g: Tensor, state: Tensor) -> list[Tensor]:

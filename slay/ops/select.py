@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from slay.errors import SlayError, unknown
+from slay.ops.modes import transformed
 
 Backend = Literal["auto", "torch", "triton"]
 WIDEST = 128  # heads and values
@@ -55,6 +56,8 @@ def tensor_limit(backend: str, q: Tensor, v: Tensor) -> str | None:
         return "Triton is not installed"
     if q.device.type != "cuda" and not (interpreter and backend == "triton"):
         return f"kernels run on a CUDA GPU, and the tensors are on {q.device.type}"
+    if transformed():
+        return "kernels have no rules for torch.func and forward mode"
     if q.dtype not in DTYPES:
         names = ", ".join(str(dtype) for dtype in DTYPES)
         return f"kernels take {names}, not {q.dtype}"

@@ -26,7 +26,6 @@ from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.read_state import read_product_bwd, read_state, read_state_bwd, read_sums
 from slay.ops.triton.scores import decayed, factors, inner_products, score, slope
 from slay.ops.triton.tiles import (
-    DELTA,
     cast,
     divisor,
     dot,
@@ -141,7 +140,7 @@ def query_bwd(
         do = load_tile(queries.w, at, T, M.E, M.EP).to(tl.float32)
         total = load_vector(z, at, H, Lq, T, 1.0)
         along = tl.sum(do * load_tile(y, at, T, M.E, M.EP).to(tl.float32), 1)
-        dz = tl.where(tl.abs(total) < DELTA, 0.0, -along / divisor(total))
+        dz = -along / divisor(total)
         g = cast(do / divisor(total)[:, None], M.dtype)
         store_tile(g_out, g, at, T, M.E, M.EP)
         store_vector(dz_out, dz, at, H, Lq, T)

@@ -22,6 +22,7 @@ from slay.ops.triton.tiles import (
     kept,
     load_tile,
     load_vector,
+    narrow,
     own_block,
     store_tile,
     store_vector,
@@ -117,7 +118,8 @@ def chunk_output(
                     o, z, f, p, queries, at, keys, kv, K, start, end, end, Lk, M, T, TK, False
                 )  # fmt: skip
         store_vector(z_out, z, at, H, Lq, T)
-        store_tile(y, o / divisor(z)[:, None], at, T, M.E, M.EP)
+        o = narrow(o / divisor(z)[:, None], y.data.dtype.element_ty)
+        store_tile(y, o, at, T, M.E, M.EP)
 
 
 def _configs(key: str) -> list[Config]:

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from slay.features.elementwise import LOWEST as LOWEST_EXPONENT
 from slay.ops.triton.configs import Config, Kernel
 from slay.ops.triton.tiles import (
     INTERPRETED,
@@ -30,6 +31,7 @@ from slay.ops.triton.tiling import PRECISIONS
 
 HALF_PI = tl.constexpr(math.pi / 2)
 LOG2E = tl.constexpr(1.4426950408889634)
+LOWEST = tl.constexpr(LOWEST_EXPONENT)
 
 
 @triton.jit
@@ -84,12 +86,16 @@ def number(numbers, which: tl.constexpr, first, N: tl.constexpr, NP: tl.constexp
 
 
 @triton.jit
-def activation(s, offset, numbers, first, KIND: tl.constexpr, B: tl.constexpr, W: tl.constexpr):
-    """Columns of F from s: (T, W); `offset`: (T,), what "softmax" leaves out of its exponents."""
+def activation(s, offset, numbers, first, KIND: tl.constexpr, QUERY: tl.constexpr,
+               B: tl.constexpr, W: tl.constexpr):  # fmt: skip
+    """Columns of F from s: (T, W); `offset`: (T,), what is left out of exponents."""
     if KIND == "exp":
         F = exponential(s + number(numbers, 0, first, B, W))
     elif KIND == "softmax":
-        F = exponential(s + number(numbers, 0, first, B, W) - offset[:, None])
+        e = s + number(numbers, 0, first, B, W) - offset[:, None]
+        if not QUERY:
+            e = tl.maximum(e, LOWEST)
+        F = exponential(e)
     elif KIND == "hadamard":
         F = s * s * exponential(s + number(numbers, 0, first, B, W))
         F *= number(numbers, 1, first, B, W)
@@ -99,17 +105,26 @@ def activation(s, offset, numbers, first, KIND: tl.constexpr, B: tl.constexpr, W
         F = tl.maximum(s, 0.0) + number(numbers, 0, first, B, W)
         F *= number(numbers, 1, first, B, W)
     elif KIND == "elu":
-        F = tl.where(s > 0.0, s + 1.0, exponential(tl.minimum(s, 0.0)))
+        e = tl.minimum(s, 0.0) - offset[:, None]
+        if not QUERY:
+            e = tl.maximum(e, LOWEST)
+        F = tl.where(s > 0.0, s + 1.0, exponential(e))
     else:
         F = s
     return F
 
 
 @triton.jit
-def slope(s, F, dF, numbers, first, KIND: tl.constexpr, B: tl.constexpr, W: tl.constexpr):
-    """ds from dF: (T, W)."""
-    if KIND == "exp" or KIND == "softmax":
+def slope(s, F, dF, offset, numbers, first, KIND: tl.constexpr, QUERY: tl.constexpr,
+          B: tl.constexpr, W: tl.constexpr):  # fmt: skip
+    """ds from dF: (T, W); `offset` as for `activation`."""
+    if KIND == "exp":
         ds = dF * F
+    elif KIND == "softmax":
+        ds = dF * F
+        if not QUERY:
+            e = s + number(numbers, 0, first, B, W) - offset[:, None]
+            ds = tl.where(e < LOWEST, 0.0, ds)
     elif KIND == "hadamard":
         ds = dF * (2.0 * s + s * s) * exponential(s + number(numbers, 0, first, B, W))
         ds *= number(numbers, 1, first, B, W)
@@ -120,6 +135,8 @@ def slope(s, F, dF, numbers, first, KIND: tl.constexpr, B: tl.constexpr, W: tl.c
         ds = tl.where(s > 0.0, dF, 0.0) * number(numbers, 1, first, B, W)
     elif KIND == "elu":
         ds = dF * tl.where(s > 0.0, 1.0, F)
+        if not QUERY:
+            ds = tl.where(s < LOWEST, 0.0, ds)
     else:
         ds = dF
     return ds
@@ -142,11 +159,16 @@ def top_exponent(u, weight, numbers, kv, D: tl.constexpr, DP: tl.constexpr, B: t
 def offset_of(u, weight, numbers, kv, KIND: tl.constexpr, QUERY: tl.constexpr, D: tl.constexpr,
               DP: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
               PRECISION: tl.constexpr):  # fmt: skip
-    """What "softmax" leaves out of a token's exponents: (T,).
+    """What "softmax" and "elu" leave out of a token's exponents: (T,).
 
     A factor a query leaves y as it is; the largest exponent keeps its features within range.
     """
     offset = tl.sum(u * u, 1)
+    if KIND == "elu":
+        offset *= 0.0
+        if QUERY:
+            there = (tl.arange(0, DP) < D)[None, :]
+            offset = tl.minimum(tl.max(tl.where(there, u, -float("inf")), 1), 0.0)
     if KIND == "softmax":
         if QUERY:
             offset = top_exponent(u, weight, numbers, kv, D, DP, B, W, PRECISION)
@@ -192,7 +214,7 @@ def features_fwd(
         offset = offset_of(u, f_weight, f_numbers, kv, F_KIND, QUERY, D, DP, B, W, PRECISION)
         for first in range(0, B, W):
             s = columns(u, f_weight, kv, first, D, DP, B, W, PRECISION)
-            f = activation(s, offset, f_numbers, first, F_KIND, B, W)
+            f = activation(s, offset, f_numbers, first, F_KIND, QUERY, B, W)
             store_tile(F, f, at, T, B, W, first)
 
 
@@ -238,9 +260,9 @@ def features_bwd(
         offset = offset_of(u, f_weight, f_numbers, kv, F_KIND, QUERY, D, DP, B, W, PRECISION)
         for first in range(0, B, W):
             s = columns(u, f_weight, kv, first, D, DP, B, W, PRECISION)
-            f = activation(s, offset, f_numbers, first, F_KIND, B, W)
+            f = activation(s, offset, f_numbers, first, F_KIND, QUERY, B, W)
             g = load_tile(dF, at, T, B, W, first).to(tl.float32)
-            ds = slope(s, f, g, f_numbers, first, F_KIND, B, W)
+            ds = slope(s, f, g, offset, f_numbers, first, F_KIND, QUERY, B, W)
             if f_weight is None:
                 du += ds
             else:
@@ -303,7 +325,7 @@ class Maps:
             "L": x.shape[2], "H": x.shape[1], "K": self.kv_heads,
             "D": d, "DP": dp, "A": a, "AP": max(16, triton.next_power_of_2(a)), "B": b,
             "W": dp if f_weight is None else min(width(dp), max(16, triton.next_power_of_2(b))),
-            "P_KIND": p, "F_KIND": f, "UNIT": unit, "QUERY": query and f == "softmax",
+            "P_KIND": p, "F_KIND": f, "UNIT": unit, "QUERY": query and f in ("softmax", "elu"),
             "PRECISION": "tf32" if half else "tf32x3",
         }  # fmt: skip
 

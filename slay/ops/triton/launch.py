@@ -8,7 +8,6 @@ are formed by `features`, or are given.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
+from slay.ops.modes import remembered
 from slay.ops.triton import chunk_backward, chunk_output, chunk_state, state_passing
 from slay.ops.triton.chunk_state import Side
 from slay.ops.triton.features import features, features_key
@@ -40,7 +40,7 @@ from slay.ops.triton.tiling import (
 SEGMENT = 32_768  # tokens whose factors are held at once where no gradient is wanted
 
 
-@lru_cache(maxsize=64)
+@remembered
 def packed_chunks(
     bounds: tuple[int, ...], chunk: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,6 @@ product, is left out of them.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from slay.ops.modes import remembered
 from slay.ops.triton.tiling import Tiling
 
 Term = tuple[int, ...]  # the coordinates that a number is a product of
@@ -109,7 +109,7 @@ def _known(terms: list[Term], M: Tiling) -> tuple[Term | None, ...]:
     return tuple(None if any(i >= M.B for i in term) else term for term in terms)
 
 
-@lru_cache(maxsize=32)
+@remembered
 def _reading(M: Tiling) -> tuple[Tensor, Tensor]:
     """What each row of S and number of s counts when it is read."""
     c = M.coefficients
@@ -137,7 +137,7 @@ def _shared(t: Tensor, terms: tuple[Term | None, ...], coefficients: tuple[float
     return total.index_select(-1, product) * share.to(t.dtype)
 
 
-@lru_cache(maxsize=32)
+@remembered
 def _shares(
     terms: tuple[Term | None, ...], coefficients: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ def _shares(
     return torch.tensor(index), torch.tensor(share)
 
 
-@lru_cache(maxsize=32)
+@remembered
 def _places(M: Tiling) -> tuple[Places, Places, Places, Places]:
     """Of rows of S and numbers of s among the m; of the m among rows and numbers."""
     if M.score == "polynomial":

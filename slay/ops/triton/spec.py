@@ -16,7 +16,8 @@ class FeatureSpec:
     Kinds of P: "none" (phi = F), "given", "square" (W u)^2, "product" (W u)(W' u).
     Kinds of F, with s = W u (s = u without weights) and numbers (c, c') a column: "given";
     "identity", s; "exp", exp(s + c); "hadamard", s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu",
-    (relu(s) + c) c'; "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1.
+    (relu(s) + c) c'; "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1. The exponents of the last
+    two are at least -60 for keys, and of queries their own largest is left out.
 
     Weights are (K, width, d), numbers (2, width), float32. "given" factors come as columns,
     (B, H, Lq, width) of queries and (B, K, Lk, width) of keys. With `degree` 2 or 3, P is "none"

@@ -9,7 +9,8 @@ import triton.language as tl
 from torch import Tensor
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-DELTA = tl.constexpr(1e-12)  # that of slay.ops.normalise
+TINY = tl.constexpr(1.1754943508222875e-38)  # the smallest number of full precision
+LARGEST_HALF = tl.constexpr(65504.0)
 
 
 class Rows(NamedTuple):
@@ -142,8 +143,16 @@ def scaled(x, p, M: tl.constexpr):
 
 @triton.jit
 def divisor(z):
-    """sign(z) max(|z|, DELTA)."""
-    return tl.where(tl.abs(z) < DELTA, tl.where(z < 0.0, -DELTA, DELTA), z)
+    """z, or inf where a row has no weight."""
+    return tl.where(tl.abs(z) < TINY, float("inf"), z)
+
+
+@triton.jit
+def narrow(y, dtype: tl.constexpr):
+    """Outputs in their dtype: what float16 cannot hold becomes the largest number that it can."""
+    if dtype == tl.float16:
+        y = tl.where(y > LARGEST_HALF, LARGEST_HALF, tl.where(y < -LARGEST_HALF, -LARGEST_HALF, y))
+    return cast(y, dtype)
 
 
 @triton.jit

@@ -28,9 +28,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from slay.ops.modes import remembered
 from slay.ops.triton.configs import Config, Kernel, widths
 from slay.ops.triton.tiles import (
-    DELTA,
     INTERPRETED,
     Rows,
     cast,
@@ -284,7 +284,6 @@ def yat_query_bwd(
         u = stored(queries.u, at, T, M.D, M.DP)
         r = load_vector(queries.r, at, H, Lq, T)
         total = load_vector(z, at, H, Lq, T)
-        delta = tl.where(tl.abs(total) < DELTA, 0.0, delta)
         weight = 1.0 / divisor(total)
         D = zeros(T, M.DP)
         keys_end = end + Lk - Lq
@@ -426,7 +425,7 @@ def pairs_of(epsilon: float, d: int, e: int, dtype: torch.dtype) -> Pairs:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
+@remembered
 def packed(bounds: tuple[int, ...], device: torch.device) -> Tensor:
     """Blocks of packed sequences: (N, 3) int32, a block's first token, and its sequence."""
     return torch.tensor(

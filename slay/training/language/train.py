@@ -15,7 +15,7 @@ import torch
 
 from slay.attention.layer import accepted
 from slay.errors import SlayError
-from slay.models.gpt import GPT, Block, GPTConfig
+from slay.models.gpt import GPT, Block, GPTConfig, evaluating
 from slay.registry import get_attention_class
 from slay.training.language import checkpoint
 from slay.training.language.data import Text, bits_per_byte, open_text
@@ -218,16 +218,15 @@ def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
     mine = chosen[engine.rank :: engine.world]
     rounds = math.ceil(math.ceil(number / engine.world) / EVALUATED)
     nats = asked = 0.0
-    engine.model.eval()
-    for turn in range(rounds):
-        part = mine[turn * EVALUATED : (turn + 1) * EVALUATED]
-        pairs = [text.sequence(index, length) for index in part or [0]]
-        tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
-        loss = engine.loss(tokens.to(engine.device), targets.to(engine.device)).item()
-        count = int((targets >= 0).sum()) if part else 0
-        nats += loss * count
-        asked += count
-    engine.model.train()
+    with evaluating(engine.model):
+        for turn in range(rounds):
+            part = mine[turn * EVALUATED : (turn + 1) * EVALUATED]
+            pairs = [text.sequence(index, length) for index in part or [0]]
+            tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
+            loss = engine.loss(tokens.to(engine.device), targets.to(engine.device)).item()
+            count = int((targets >= 0).sum()) if part else 0
+            nats += loss * count
+            asked += count
     return engine.mean(nats) / engine.mean(asked)
 
 
