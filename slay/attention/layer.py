@@ -132,9 +132,9 @@ class Attention(nn.Module, ABC):
         """x: (B, L, E), and for cross-attention the `context`: (B, Lk, E). Returns (B, L, E).
 
         `key_padding_mask`: (B, Lk), True for tokens that are padding, which may hold anything.
-        `cu_seqlens`: boundaries (N + 1,) of N sequences packed into one row, none of them empty. `initial_state` is what an earlier call left
-        behind; with `output_final_state` the result is (y, State). Raises ValueError for shapes
-        and combinations that do not fit.
+        `cu_seqlens`: boundaries (N + 1,) of N sequences packed into one row, none of them empty.
+        `initial_state` is what an earlier call left behind; with `output_final_state` the result
+        is (y, State). Raises ValueError for shapes and combinations that do not fit.
         """
         self._check_layer(x, context)
         source = x if context is None else context
@@ -397,9 +397,7 @@ def nothing(q: Tensor, v: Tensor) -> Tensor:
     return empty.expand(*q.shape[:3], v.shape[-1])
 
 
-def without_padding(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def without_padding(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Keys and values as zeros where they are padding, whatever they hold.
 
     Of as many queries, those of padding keep what numbers they hold: they have outputs.

@@ -105,7 +105,7 @@ class TensorAttention(MixtureAttention):
         return self.exponential_spec(p="given", given_p=(p_q, p_k))
 
 
-def at_least_one(name: str, value: int) -> None:
+def at_least_one(name: str, value: Any) -> None:
     """Raise ValueError unless a count is one."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise SlayError(f"{name} = {value}: must be a whole number, at least 1")

@@ -16,7 +16,7 @@ Boundaries = Tensor | Sequence[int]
 def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
     """Lengths of packed sequences from their boundaries 0 = c_0 < c_1 < ... < c_N = L.
 
-    Raises ValueError for boundaries that do not cut (1, L) into sequences, each of a token at least:
+    Raises ValueError for boundaries that do not cut (1, L) into sequences of at least one token:
     an empty one has no output, and its state is the one before.
     """
     if isinstance(cu_seqlens, Tensor):
@@ -39,7 +39,9 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
             "sequences out, and their states with them"
         )
     if len(bounds) < 2 or bounds[0] != 0 or bounds[-1] != length or min(lengths) < 1:
-        raise SlayError(f"cu_seqlens = {shown(bounds)}: expected to rise from 0 to the length {length}")
+        raise SlayError(
+            f"cu_seqlens = {shown(bounds)}: expected to rise from 0 to the length {length}"
+        )
     return lengths
 
 

@@ -1,4 +1,4 @@
-"""Options of mechanisms that are numbers: text is refused in a line, NumPy's numbers are numbers."""
+"""Options of mechanisms that are numbers: text is refused, NumPy's numbers are not."""
 
 from __future__ import annotations
 
