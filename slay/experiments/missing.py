@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from slay import files
 from slay.config import Config, read
 from slay.errors import SlayError
 from slay.jobs import Job, expand, plans
@@ -143,13 +144,10 @@ def _write_plans(config: Config, data: dict[str, Any]) -> None:
     from slay.attention.facts import facts
 
     folder = Path("results") / config.run
-    files = plans(config, data, expand(config))
-    files["mechanisms.json"] = json.dumps([facts(n, 32) for n in config.attention], indent=1) + "\n"
-    for name, text in files.items():
+    texts = plans(config, data, expand(config))
+    texts["mechanisms.json"] = json.dumps([facts(n, 32) for n in config.attention], indent=1) + "\n"
+    for name, text in texts.items():
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue  # as it is: the workflow looks at its age
-        path.parent.mkdir(parents=True, exist_ok=True)
-        own = path.with_suffix(f".{os.getpid()}")
-        own.write_text(text, encoding="utf-8")
-        own.replace(path)
+        files.write(path, text)

@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from slay import files
 from slay.errors import SlayError
 from slay.report.context import whole
 from slay.report.latex import environment, render
@@ -35,11 +36,11 @@ def build(results: Results, templates: Path, folder: Path) -> Path:
     context = whole(results, env, templates)
     folder.mkdir(parents=True, exist_ok=True)
     text = render(env, "main.tex.j2", built="..", **context)
-    (folder / "main.tex").write_text(text, encoding="utf-8")
-    shutil.copy(templates / "references.bib", folder)
+    files.write(folder / "main.tex", text)
+    files.copy(templates / "references.bib", folder / "references.bib")
     _typeset(folder, epoch=results.epoch(results.experiments))
     pdf = folder / "slay.pdf"
-    os.replace(folder / "build" / "slay.pdf", pdf)
+    files.copy(folder / "build" / "slay.pdf", pdf)
     return pdf
 
 
@@ -55,18 +56,18 @@ def pack(results: Results, templates: Path, archive: Path) -> Path:
         raise SlayError(f"{folder}: no paper yet; run: snakemake --cores all paper")
     env = environment(templates)
     text = render(env, "main.tex.j2", built=".", **whole(results, env, templates))
-    files = {"main.tex": text.encode(), "main.bbl": bibliography.read_bytes()}
-    files["references.bib"] = (folder / "references.bib").read_bytes()
+    sources = {"main.tex": text.encode(), "main.bbl": bibliography.read_bytes()}
+    sources["references.bib"] = (folder / "references.bib").read_bytes()
     for name in sorted(set(re.findall(r"\\built/([\w./-]+)", text))):
         name = name if name.endswith(".pdf") else f"{name}.tex"
-        files[name] = (results.base / name).read_bytes()
+        sources[name] = (results.base / name).read_bytes()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, data in files.items():
+        for name, data in sources.items():
             info = tarfile.TarInfo(name)
             info.size, info.mtime = len(data), results.epoch(results.experiments)
             tar.addfile(info, io.BytesIO(data))
-    archive.write_bytes(gzip.compress(packed.getvalue(), mtime=0))
+    files.write(archive, gzip.compress(packed.getvalue(), mtime=0))
     return archive
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from pydantic import BaseModel, ValidationError
 
+from slay import files
 from slay.errors import SlayError, SlayWarning
 from slay.ops.triton import assembler
 from slay.provenance import code_digest, machine
@@ -83,12 +84,7 @@ class Verification(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write it whole or not at all."""
-        own = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            own.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            own.replace(path)
-        finally:
-            own.unlink(missing_ok=True)
+        files.write(path, self.model_dump_json(indent=1) + "\n")
 
 
 def reason(device: torch.device, key: str) -> str | None:
