@@ -32,6 +32,7 @@ from slay.errors import SlayError
 PACKAGE = Path(__file__).resolve().parent
 CARRIES = (
     "config",
+    "docstrings",
     "errors",
     "files",
     "flags",

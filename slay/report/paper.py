@@ -22,6 +22,8 @@ TEX = (
     "or: sudo apt-get install latexmk texlive-latex-recommended texlive-latex-extra "
     "texlive-fonts-recommended texlive-pictures"
 )
+# What LaTeX is given of the environment: system, and where its distribution lies.
+KEPT = re.compile("PATH|HOME|USER|TMPDIR|TEMP|LD_LIBRARY_PATH|SYSTEMROOT|TEXMF[A-Z]*|TEXLIVE.*")
 
 
 def build(results: Results, templates: Path, folder: Path) -> Path:
@@ -86,12 +88,11 @@ def complaints(log: str, points: float = 2.0) -> list[str]:
 
 def _typeset(folder: Path, epoch: int) -> None:
     """Run latexmk in `folder`, with everything but the sources in folder/build."""
-    command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-file-line-error", "-halt-on-error"]
-    command += ["-jobname=slay", "-outdir=build", "main.tex"]
-    clock = {"SOURCE_DATE_EPOCH": str(epoch), "FORCE_SOURCE_DATE": "1"}
+    command = ["latexmk", "-norc", "-pdf", "-interaction=nonstopmode", "-file-line-error"]
+    command += ["-halt-on-error", "-jobname=slay", "-outdir=build", "main.tex"]
     shutil.rmtree(folder / "build", ignore_errors=True)
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **clock}, capture_output=True, text=True,
+        command, cwd=folder, env=_surroundings(epoch), capture_output=True, encoding="utf-8",
         errors="replace",
     )  # fmt: skip
     log = unwrapped(folder / "build" / "slay.log") or done.stdout + done.stderr
@@ -100,6 +101,18 @@ def _typeset(folder: Path, epoch: int) -> None:
     wrong = complaints(log, points=float("inf"))
     if wrong:
         raise SlayError(f"{folder / 'main.tex'}: {'; '.join(wrong)}")
+
+
+def _surroundings(epoch: int) -> dict[str, str]:
+    """The environment of LaTeX: where programs and fonts are, nothing set for other documents.
+
+    Of packages the distribution's come first; a user's own tree has what that lacks.
+    """
+    kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+    kinds = {"TEXINPUTS": "tex/{latex,generic}", "BSTINPUTS": "bibtex/bst"}
+    first = {name: f".:$TEXMFDIST/{kind}//:" for name, kind in kinds.items()}
+    clock = {"SOURCE_DATE_EPOCH": str(epoch), "FORCE_SOURCE_DATE": "1"}
+    return {**kept, **first, **clock, "LC_ALL": "C"}
 
 
 def unwrapped(log: Path) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+
+os.environ["MPLBACKEND"] = "Agg"  # a user's own is perhaps not there, and matplotlib would stop
 
 import matplotlib as mpl
 
@@ -105,8 +108,8 @@ def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The style, for the figures drawn inside."""
-    with mpl.rc_context(cast(Any, RC)):
+    """The style, for the figures drawn inside; nothing of a user's matplotlibrc."""
+    with plt.style.context(cast(Any, ["default", RC])):
         yield
 
 
