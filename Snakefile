@@ -13,9 +13,13 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# The default is that of the folder in which this is typed, or the project's.
+here = "config/config.yaml"
+there = f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}/{here}"
+
 if not workflow.config_settings.configfiles:
 
-    configfile: "config/config.yaml"
+    configfile: here if os.path.exists(here) else there
 
 
 report: "workflow/report/workflow.rst"

@@ -105,7 +105,6 @@ def _explained(command: click.Command | None) -> click.Command | None:
     """A command with its help, and that of those under it, where Python has left docstrings out."""
     if command is not None and sys.flags.optimize > 1:
         command.help = command.help or docstring(command.callback)
-        for name in command.list_commands(None) if isinstance(command, click.Group) else ():
-            if not isinstance(command, Group):
-                _explained(command.get_command(None, name))
+        for each in getattr(command, "commands", {}).values():
+            _explained(each)
     return command

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from slay import files
-from slay.config import Config, read
+from slay.config import Config, default_file, read
 from slay.errors import SlayError
 from slay.jobs import Job, expand, plans
 from slay.stale import Due, due
@@ -26,8 +26,8 @@ JOB_SECONDS = 180.0  # after which a measurement is given up
 @click.option(
     "--configfile",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    default="config/config.yaml",
-    show_default=True,
+    default=default_file,
+    show_default="config/config.yaml",
     help="The run's configuration.",
 )
 @click.option(
@@ -65,7 +65,7 @@ def measure(configfile: Path, seconds: float | None, threads: int | None) -> Non
             f"{len(missing) - done} measurements are missing ({len(failed)} failed, {late} were "
             "not begun); the same command goes on with them"
         )
-    click.echo(f"results/{config.run}: all {number} measurements are there")
+    click.echo(f"{Path('results', config.run).absolute()}: all {number} measurements are there")
 
 
 def _measure_all(

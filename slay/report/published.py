@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from slay import files
 from slay.config import load
@@ -27,7 +26,8 @@ from slay.provenance import commit
 from slay.record import Record, read_record, read_records
 from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
-from slay.stale import due
+from slay.stale import due, record_in
+from slay.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies
 FOLDER = ROOT / "results" / "published"
@@ -38,7 +38,7 @@ LEFT_OUT = {"analysis"}  # pictures without data or clock: any machine draws the
 
 def printed() -> dict[str, Any]:
     """The figures that the original study printed."""
-    return yaml.safe_load(PRINTED.read_text(encoding="utf-8"))
+    return read_yaml(PRINTED)
 
 
 class Published(Results):
@@ -138,7 +138,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
     """
     results = Measured(run)
     config = load(results.config, f"{run}/config.json")
-    waiting = list(due(config))
+    waiting = list(due(config, run))
     if waiting:
         raise SlayError(
             f"{run}: {len(waiting)} measurements are missing or out of date, the first is "
@@ -159,7 +159,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
     jobs = {name: jobs for name, jobs in expand(config).items() if name not in LEFT_OUT}
     for old in (folder / "records").glob("*.jsonl"):
         old.unlink()
-    made = [(job, read_record(Path(job.path))) for group in jobs.values() for job in group]
+    made = [(job, read_record(record_in(run, job))) for group in jobs.values() for job in group]
     for experiment, group in jobs.items():
         lines = (_line(job, record) for job, record in made if job.experiment == experiment)
         if group:
