@@ -27,6 +27,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
+include: "workflow/rules/tools.smk"
 include: "workflow/rules/gpus.smk"
 include: "workflow/rules/kernels.smk"
 include: "workflow/rules/resume.smk"
@@ -46,6 +47,7 @@ include: "workflow/rules/paper.smk"
 onstart:
     sign()
     look_for_gpu()
+    look_for_latex()
     keep_warm()
     show_progress()
     look_less_often()
