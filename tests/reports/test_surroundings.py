@@ -172,3 +172,30 @@ def test_the_paper_does_not_depend_on_what_is_set_for_other_documents(tmp_path, 
     _typeset(tmp_path / "paper", epoch=0)
     assert (tmp_path / "paper/build/slay.pdf").read_bytes().startswith(b"%PDF")
     assert not (tmp_path / "paper/aux").exists()
+
+
+def test_kernels_need_no_home(tmp_path):
+    """Kernels end in a traceback for a user whose home folder is not there or read-only."""
+    look = "import slay.ops.triton.launch\nfrom slay.ops.triton.verified import user_folder\n"
+    look += "from triton import knobs; import os; os.environ.pop('HOME')\n"
+    look += "import pwd; pwd.getpwuid = {}.__getitem__; print(knobs.cache.dir, user_folder())"
+    given = {"HOME": "/proc/nowhere", "TMPDIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    found = run(tmp_path, look, command=[sys.executable, "-c"], **given).decode().split()
+    assert [Path(place).name for place in found] == ["triton", "devices"]
+    assert all(place.startswith(f"{tmp_path}/slay-") for place in found)
+
+
+def test_workers_need_no_short_tmpdir(tmp_path):
+    """`slay train --num-workers 1` ends with "AF_UNIX path too long" where TMPDIR is long."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    words = "train --attention linear --embed-dim 8 --n-layers 1 --n-heads 1 --context-len 8"
+    words += " --batch-size 1 --total-steps 1 --warmup-steps 1 --num-workers 1 --threads 1"
+    run(folder, *words.split(), TMPDIR=str(folder))
+
+
+def test_a_server_without_a_place_for_its_socket_ends_quietly(tmp_path):
+    """A long TMPDIR prints a traceback about AF_UNIX among the lines of a run."""
+    serve = "from slay import warm; warm.LIBRARIES = (); warm.serve('x' * 200)"
+    run(tmp_path, serve, command=[sys.executable, "-c"])
+    assert not list(tmp_path.iterdir())

@@ -10,7 +10,10 @@ def keep_warm():
     """Start it where jobs run on this machine, with this interpreter. It ends with this process."""
     deployed = workflow.deployment_settings.deployment_method
     if workflow.local_exec and not workflow.touch and not deployed:
-        WARM.append(short_folder())
+        try:
+            WARM.append(short_folder())
+        except OSError:  # jobs do without
+            return
         path = os.path.join(WARM[0].name, "socket")
         subprocess.Popen(
             [sys.executable, os.path.join(ROOT, "slay", "warm.py"), path],

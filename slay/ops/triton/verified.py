@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import tempfile
 import warnings
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -168,7 +169,10 @@ def user_folder() -> Path:
 @lru_cache(maxsize=16)
 def _folder(named: str | None, cache: str | None) -> Path:
     folder = Path(named) if named else Path(cache or "~/.cache") / "slay"
-    return folder.expanduser() / "devices"
+    try:
+        return folder.expanduser() / "devices"
+    except RuntimeError:  # a user without a home folder
+        return Path(tempfile.gettempdir(), f"slay-{os.getuid()}", "devices")
 
 
 def file_name(device: str) -> str:
