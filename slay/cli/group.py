@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class Group(click.Group):
         """Print UTF-8 whatever the locale, so that pages which are kept are the same everywhere."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+                with suppress(OSError):  # it was a file when this process began, and is a pipe
+                    stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         _explained(self)
         return super().main(*args, **kwargs)
 
