@@ -13,9 +13,13 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+# The default is that of the folder in which this is typed, or the project's.
+here = "config/config.yaml"
+there = f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}/{here}"
+
 if not workflow.config_settings.configfiles:
 
-    configfile: "config/config.yaml"
+    configfile: here if os.path.exists(here) else there
 
 
 report: "workflow/report/workflow.rst"
@@ -23,6 +27,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/sources.smk"
+include: "workflow/rules/tools.smk"
 include: "workflow/rules/gpus.smk"
 include: "workflow/rules/kernels.smk"
 include: "workflow/rules/resume.smk"
@@ -42,6 +47,7 @@ include: "workflow/rules/paper.smk"
 onstart:
     sign()
     look_for_gpu()
+    look_for_latex()
     keep_warm()
     show_progress()
     look_less_often()

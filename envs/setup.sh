@@ -33,7 +33,9 @@ for info in .venv/lib/python*/site-packages/*.dist-info; do
     [[ -e $info/INSTALLER ]] || rm -rf "$info"
 done
 
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+# Where packages come from is pip's own setting; where and which are installed is said here alone.
+unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_CONSTRAINT
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 PIP_NO_DEPS=0 PIP_DRY_RUN=0
 echo "Setting up .venv with $(.venv/bin/python --version) and $(grep -c == envs/lock.txt) packages: a few minutes the first time"
 # DeepSpeed compiles its operators when they are first used, not here.
 DS_BUILD_OPS=0 .venv/bin/python -m pip install --progress-bar off -r envs/lock.txt |

@@ -12,7 +12,7 @@ missing() {
         command -v "$tool" >/dev/null || return 0
     done
     # kpsewhich fails when it finds not all of them.
-    ! kpsewhich "${files[@]}" >/dev/null
+    ! env -u TEXINPUTS -u TFMFONTS kpsewhich "${files[@]}" >/dev/null
 }
 
 missing || exit 0

@@ -6,7 +6,8 @@ that is a list is an axis, and the grid stands for every combination.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,11 +16,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from slay.errors import SlayError, shown, unknown
-from slay.params import PARAMS, Line, Option, Options, Params, Positive, read_option
+from slay.params import PARAMS, Line, Options, Params, Positive, read_option
+from slay.provenance import PACKAGE
 from slay.registry import ATTENTION
 from slay.task_groups import expand_tasks
 
 Grid = dict[str, Any]
+Asked = list[tuple[str, Any]]  # names and values of what a grid varies and a place does not say
 
 
 def _different(names: list[str]) -> list[str]:
@@ -29,6 +32,11 @@ def _different(names: list[str]) -> list[str]:
     if repeated is not None:
         raise SlayError(f"{repeated!r} is listed twice")
     return full
+
+
+NAMES = ("run", "title")  # of the run, which may look like numbers
+# Parameters that are text, whatever it looks like.
+TEXTS = {n for cls in PARAMS.values() for n, f in cls.model_fields.items() if f.annotation is str}
 
 
 class ConfigError(SlayError):
@@ -96,13 +104,21 @@ class Config(BaseModel):
             parts[key] = values
         return parts
 
-    def jobs(self, experiment: str) -> list[tuple[Params, dict[str, Option]]]:
-        """Every job of an experiment: its parameters, and the options its grid asked for."""
-        jobs = []
+    def jobs(self, experiment: str) -> list[tuple[Params, Asked]]:
+        """Every job of an experiment: its parameters, and what its grid asked for beside them."""
+        jobs: list[tuple[Params, Asked]] = []
         for index, grid in enumerate(self.experiments.get(experiment, [])):
             where = f"experiments.{experiment}[{index}]"
             points = _points(_with_tasks(grid, where), where)
-            jobs += [self._job(experiment, point, where) for point in points]
+            made = [(self._job(experiment, point, where), point) for point in points]
+            axes = _unnamed_axes(grid, made[0][0])
+            jobs += [
+                (
+                    params,
+                    [*point.get("options", {}).items(), *((a, getattr(params, a)) for a in axes)],
+                )
+                for params, point in made
+            ]
         return [job for job in jobs if self._wanted(job[0])]
 
     def _wanted(self, params: Params) -> bool:
@@ -126,22 +142,21 @@ class Config(BaseModel):
         if not any(self.grids().values()):
             raise ConfigError(f"only: no job of this run has all of {shown(self.only)}")
 
-    def _job(self, experiment: str, point: Grid, where: str) -> tuple[Params, dict[str, Option]]:
+    def _job(self, experiment: str, point: Grid, where: str) -> Params:
         """One combination of a grid, over what the run says for all."""
         cls = PARAMS[experiment]
         for key in point:
             if key not in cls.model_fields:
                 raise unknown("key", key, cls.model_fields, where)
         name = ATTENTION.canonical(point["attention"], f"{where}.attention")
-        asked = point.get("options", {})
         shared = {"device": self.device, "epsilon": self.epsilon}
-        options = {**self.options.get(name, {}), **asked}
+        options = {**self.options.get(name, {}), **point.get("options", {})}
         try:
-            return cls(**{**shared, **point, "options": options}), asked
+            return cls(**{**shared, **point, "options": options})
         except ValidationError as error:
             raise ConfigError(error_line(error, cls, where)) from error
 
-    def grids(self) -> dict[str, list[tuple[Params, dict[str, Option]]]]:
+    def grids(self) -> dict[str, list[tuple[Params, Asked]]]:
         """The jobs of every experiment. Raises `SlayError` at the first key that is wrong."""
         return {experiment: self.jobs(experiment) for experiment in self.experiments}
 
@@ -154,16 +169,51 @@ class Config(BaseModel):
         return self.model_copy(update={"experiments": experiments})
 
 
+def default_file() -> Path:
+    """The configuration of a command that is given none: that of this folder, or the project's."""
+    here = Path("config/config.yaml")
+    there = PACKAGE.parent / here
+    return there if there.is_file() and not here.exists() else here
+
+
 def read(path: Path) -> tuple[dict[str, Any], Config]:
     """What a file of YAML says, and the configuration that it means. Raises `SlayError`."""
-    import yaml
+    from slay.yaml_files import read_yaml
 
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes or numbers that are none
-        line = " ".join(str(error).split())
-        raise SlayError(f"{path}: is no YAML ({line})") from error
+    data = read_yaml(path, names=NAMES)
     return data, load(data, str(path))
+
+
+def as_typed(config: dict[str, Any], files: Iterable[Path], words: Iterable[str]) -> None:
+    """Put right what Snakemake makes of a configuration: names stay text, numbers are numbers.
+
+    `files` were read, then `words`, KEY=VALUE of its command line, whose nested numbers it leaves
+    as text. Raises `SlayError` for a key that stands twice.
+    """
+    from slay.yaml_files import parse, read_yaml
+
+    names: dict[str, str] = {}
+    for path in files:
+        names.update(read_yaml(path, names=NAMES) or {})
+    for word in words:
+        key, _, text = word.partition("=")
+        names[key] = text
+        if isinstance(config.get(key), dict | list):
+            parse(text, f"--config {key}")
+            config[key] = _with_numbers(config[key])
+    for key in NAMES:
+        if key in names and not isinstance(config.get(key), str):
+            config[key] = names[key]
+
+
+def _with_numbers(value: Any, key: str = "") -> Any:
+    """The same with text that is a whole number as one, but where text is meant."""
+    if isinstance(value, dict):
+        return {name: _with_numbers(inner, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(inner, key) for inner in value]
+    is_number = isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,60}", value)
+    return int(value) if is_number and key not in TEXTS else value
 
 
 def load(data: Mapping[str, Any], where: str = "config") -> Config:
@@ -225,6 +275,18 @@ def _points(grid: Grid, where: str) -> list[Grid]:
                 point.setdefault("options", {})[path[1]] = value
         points.append(point)
     return points
+
+
+def _unnamed_axes(grid: Grid, params: Params) -> list[str]:
+    """The lists of a grid whose values, and any other, a record's place does not tell apart."""
+    axes = []
+    for key, values in grid.items():
+        if not isinstance(values, list) or key in ("attention", "options"):
+            continue
+        others = [params.model_copy(update={key: v}) for v in [*values, "another"]]
+        if len({other.place() for other in others}) <= len(values):
+            axes.append(key)
+    return axes
 
 
 def error_line(error: ValidationError, model: type[BaseModel], where: str = "") -> str:

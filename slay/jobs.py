@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import Any
 
 from slay import plugins
-from slay.config import Config
+from slay.config import Asked, Config
 from slay.errors import SlayError
 from slay.flags import words
-from slay.params import Option, Params
+from slay.params import Params, word
 from slay.provenance import fingerprint
 from slay.registry import ATTENTION
 
@@ -81,17 +81,17 @@ def expand(config: Config) -> dict[str, list[Job]]:
             if table.setdefault(job.path, job).params != params:
                 raise SlayError(
                     f"experiments.{experiment}: two grids give {job.path} with different settings; "
-                    "a record's path names only what grids vary"
+                    "a record's path names only what one grid varies: give both values in one"
                 )
     return {experiment: list(table.values()) for experiment, table in jobs.items()}
 
 
-def _place(params: Params, asked: dict[str, Option]) -> str:
-    """A job's path under its experiment: mechanism, options that its grid asked for, the rest."""
+def _place(params: Params, asked: Asked) -> str:
+    """A job's path under its experiment: mechanism, what its grid asked for beside, the rest."""
     attention, _, rest = params.place().partition("/")
-    # Without the sign of 1e+30: a plus stands between options.
-    words = (f"{key}={value}".replace("+", "") for key, value in sorted(asked.items()))
-    variant = "+".join(words)
+    # Without the sign of 1e+30: a plus stands between words.
+    words = [(key, word(str(value).replace("+", ""))) for key, value in asked]
+    variant = "+".join(f"{key}={text}" for key, text in sorted(words))
     return "/".join([attention, *([variant] if variant else []), f"{rest}.json"])
 
 

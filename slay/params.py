@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
+from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -54,6 +55,14 @@ def line(text: str) -> str:
     if not text.isprintable() or len(text) > 1000:
         raise ValueError("should be one line of at most 1000 printable characters")
     return text
+
+
+def word(text: str) -> str:
+    """A text as a part of a file's name; one of other characters has a digest to tell it apart."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:100]
+    if plain == text:
+        return text
+    return f"{plain.strip('-.')}-{sha256(text.encode()).hexdigest()[:6]}"
 
 
 Whole = Annotated[int, Strict(), Field(ge=1, lt=2**31)]
@@ -276,9 +285,8 @@ class LanguageParams(Params):
         return heads_divide(self)
 
     def place(self) -> str:
-        text = re.sub(r"[^A-Za-z0-9.-]+", "-", self.data).strip("-.")[:100]
         conv = f"-conv{self.short_conv}" if self.short_conv else ""
-        return f"{self.attention}/{text}-L{self.context_len}{conv}/seed{self.seed}"
+        return f"{self.attention}/{word(self.data)}-L{self.context_len}{conv}/seed{self.seed}"
 
     def modules(self) -> list[str]:
         return [*super().modules(), "slay.training.language.__main__"]

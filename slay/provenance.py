@@ -32,7 +32,9 @@ from slay.errors import SlayError
 PACKAGE = Path(__file__).resolve().parent
 CARRIES = (
     "config",
+    "docstrings",
     "errors",
+    "files",
     "flags",
     "jobs",
     "params",
@@ -40,8 +42,10 @@ CARRIES = (
     "provenance",
     "record",
     "registry",
+    "yaml_files",
 )
 LEFT_OUT = frozenset(f"slay.{name}" for name in CARRIES)
+PROJECT = 'name = "slay-attention"'  # in pyproject.toml
 KERNELS = "slay.ops.triton"  # how the names of the kernels' modules begin
 
 
@@ -97,14 +101,15 @@ def changed_files(modules: Iterable[str], commit: str, *, kernels: bool = True) 
     """
     root = PACKAGE.parent
     _git("cat-file", "-e", f"{commit}^{{commit}}")
-    there = set(_git("ls-tree", "-r", "--name-only", commit, PACKAGE.name).splitlines())
+    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, PACKAGE.name)
+    there = set(listed.split("\0"))
     changed = []
     for name in closure(modules, kernels=kernels):
         path = _source(name)
         if path is None or not path.is_relative_to(root):
             continue
         file = path.relative_to(root).as_posix()
-        before = _digest(_git("show", f"{commit}:{file}")) if file in there else None
+        before = _digest(_git("cat-file", "blob", f"{commit}:{file}")) if file in there else None
         if before != _read(name)[0]:
             changed.append(file)
     return changed
@@ -256,17 +261,30 @@ def _sets_version(statement: ast.stmt) -> bool:
 
 @lru_cache(maxsize=1)
 def commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit, and whether tracked files differ from it; None outside a checkout."""
+    """The checkout's commit, and whether tracked files differ from it; None outside a checkout.
+
+    A repository that merely has this package in it, installed or copied, is another project's.
+    """
     try:
-        head = _git("rev-parse", "HEAD")
+        if PROJECT not in (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"):
+            return None, None
+        head, _ = _git("rev-parse", "HEAD", f"HEAD:{PACKAGE.name}/__init__.py").splitlines()
         return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None, None
 
 
 def _git(*args: str) -> str:
-    command = ["git", "-C", str(PACKAGE.parent), *args]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    """What git says of the repository beside the package, whichever the environment names."""
+    root = PACKAGE.parent
+    place = [f"--git-dir={root / '.git'}", f"--work-tree={root}"]
+    command = ["git", "--no-optional-locks", *place, *args]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(
+        command, check=True, cwd=root, env=clean, capture_output=True, encoding="utf-8",
+        errors="surrogateescape",
+    )  # fmt: skip
+    return done.stdout.strip()
 
 
 def machine() -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from slay import files
 from slay.errors import SlayError
 
 SCHEMA: Literal[1] = 1
@@ -78,7 +77,7 @@ class RecordError(SlayError):
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record under a temporary name, then rename it: a reader sees all of it or nothing."""
+    """Write a record whole or not at all (see `slay.files`)."""
     _write_whole(Path(path), _text(record, indent=1))
 
 
@@ -93,21 +92,9 @@ def _text(record: Record, indent: int | None) -> str:
 
 def _write_whole(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be written ({error.strerror})") from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
+        files.write(path, text)
+    except SlayError as error:
+        raise RecordError(str(error)) from error
 
 
 def read_record(path: Path) -> Record:

@@ -51,11 +51,14 @@ class Due:
     seconds: float | None  # that it took last time
 
 
-def due(config: Config) -> Iterator[Due]:
-    """Every measurement of a run that is missing, broken or out of date."""
+def due(config: Config, folder: Path | None = None) -> Iterator[Due]:
+    """Every measurement of a run that is missing, broken or out of date.
+
+    `folder` is the run's, by default results/<run> where the process is.
+    """
     for jobs in expand(config).values():
         for job in jobs:
-            path = Path(job.path)
+            path = record_in(folder, job)
             if not path.exists():
                 yield Due(job, "no record", None)
                 continue
@@ -67,6 +70,11 @@ def due(config: Config) -> Iterator[Due]:
             reason = why(job, record)
             if reason:
                 yield Due(job, reason, record.provenance.seconds)
+
+
+def record_in(folder: Path | None, job: Job) -> Path:
+    """Where a job's record lies in the folder of its run."""
+    return Path(job.path) if folder is None else folder / job.path.split("/", 2)[2]
 
 
 def to_be_renewed(jobs: Iterable[Job]) -> tuple[list[str], list[str]]:

@@ -59,8 +59,8 @@ def serve(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(path)
-        except FileNotFoundError:
-            return  # whoever wanted it has gone, and the folder too
+        except OSError:
+            return  # whoever wanted it has gone, or no socket can be there: jobs do without
         listener.listen(256)
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             client, _ = listener.accept()

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from slay.attention.layer import Attention, options_of
+from slay.docstrings import docstring
 from slay.registry import ATTENTION, get_attention_class
 
 
@@ -55,14 +56,14 @@ ROW = "| [`{name}`](#{name}) | $`{kernel}`$ | {mark} | $`O({complexity})`$ | {m}
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The facts of mechanisms, their definitions and their options, in Markdown."""
-    shared = inspect.cleandoc(Attention.__doc__ or "").split("\n\n")[2]
+    shared = docstring(Attention).split("\n\n")[2]
     families = dict.fromkeys(f for row in rows for f in _families(get_attention_class(row["name"])))
     return PAGE.format(
         head_dim=rows[0]["head_dim"],
         rows="\n".join(map(_row, rows)),
         shared=shared,
         sections="".join(_section(row) for row in rows),
-        families="".join(f"\n### {cls.__name__}\n\n{inspect.getdoc(cls)}\n" for cls in families),
+        families="".join(f"\n### {cls.__name__}\n\n{docstring(cls)}\n" for cls in families),
     )
 
 
@@ -91,7 +92,7 @@ def _section(row: dict[str, Any]) -> str:
         "Cited as": row["paper"] and f"[`{row['paper']}`](../paper/references.bib)",
     }
     items = "\n".join(f"- {title}: {text}" for title, text in lines.items() if text)
-    return f"\n## {row['name']}\n\n{inspect.getdoc(cls)}\n\n{items}\n"
+    return f"\n## {row['name']}\n\n{docstring(cls)}\n\n{items}\n"
 
 
 def _families(cls: type[Attention]) -> list[type[Attention]]:

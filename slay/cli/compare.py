@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from slay.cli.group import FILE, FOLDER
+from slay.config import default_file
 from slay.errors import SlayError
 
 if TYPE_CHECKING:
@@ -18,15 +19,16 @@ if TYPE_CHECKING:
 @click.option(
     "--configfile",
     type=FILE,
-    default="config/config.yaml",
-    show_default=True,
+    default=default_file,
+    show_default="config/config.yaml",
     help="The run's configuration.",
 )
 @click.option("--jobs", "each", is_flag=True, help="A line for every measurement.")
 def stale(configfile: Path, each: bool) -> None:
     """Say which measurements a run would make, and why.
 
-    To be typed where `snakemake` is: at the root of the project. The times are those that the
+    To be typed where `snakemake` is, at the root of the project: records are looked for in results/
+    of this folder. The times are those that the
     measurements took when they were made last.
 
     \b
@@ -51,7 +53,9 @@ def stale(configfile: Path, each: bool) -> None:
         click.echo(f"{name:{width}}{jobs}{_duration(seconds):>10}  {reason}")
     times = [item.seconds for item in found]
     last = f"; last time they took {_duration(times)}" if any(times) else ""
-    click.echo(f"{len(found)} of {number} measurements would be made{last}")
+    folder = Path("results", config.run).absolute()
+    where = f"{folder}{'' if folder.is_dir() else ', which is not there'}"
+    click.echo(f"{len(found)} of {number} measurements would be made in {where}{last}")
 
 
 def _duration(seconds: list[float | None]) -> str:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 import click
 
 from slay.cli.names import completed
+from slay.docstrings import docstring
 from slay.errors import SlayError
 
 # What a command needs that is not always installed, and the extra that brings it.
@@ -46,12 +50,21 @@ class Group(click.Group):
         placed = [name for names in self.sections.values() for name in names if name in there]
         return [*placed, *sorted(there.difference(placed))]
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Print UTF-8 whatever the locale, so that pages which are kept are the same everywhere."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                with suppress(OSError):  # it was a file when this process began, and is a pipe
+                    stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        _explained(self)
+        return super().main(*args, **kwargs)
+
     def get_command(self, ctx: click.Context | None, name: str) -> click.Command | None:
         if name in self.homes:
             from importlib import import_module
 
-            return completed(getattr(import_module(self.homes[name]), name))
-        return self.commands.get(name)
+            return _explained(completed(getattr(import_module(self.homes[name]), name)))
+        return _explained(self.commands.get(name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = self.list_commands(ctx)
@@ -88,3 +101,12 @@ class Group(click.Group):
             raise click.ClickException(
                 f"this command needs {top}; install it with: pip install 'slay-attention[{extra}]'"
             ) from error
+
+
+def _explained(command: click.Command | None) -> click.Command | None:
+    """A command with its help, and that of those under it, where Python has left docstrings out."""
+    if command is not None and sys.flags.optimize > 1:
+        command.help = command.help or docstring(command.callback)
+        for each in getattr(command, "commands", {}).values():
+            _explained(each)
+    return command

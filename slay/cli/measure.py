@@ -76,6 +76,7 @@ def run() -> None:
 
 
 def _command(name: str) -> click.Command:
+    from slay.docstrings import docstring
     from slay.flags import flags_of
     from slay.params import PARAMS
 
@@ -97,7 +98,7 @@ def _command(name: str) -> click.Command:
     command = click.Command(
         name,
         params=options,  # type: ignore[arg-type]
-        help=HELP.format(PARAMS[name].__doc__, name, EXAMPLES[name]),
+        help=HELP.format(docstring(PARAMS[name]), name, EXAMPLES[name]),
         callback=lambda **values: _run(name, values),
     )
     return completed(command)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 import slay
+from slay import files
 from slay.cli.group import FILE, FOLDER, PATH
 from slay.cli.names import FIGURE, TABLE
 from slay.errors import SlayError
@@ -57,10 +58,10 @@ def collect(manifest: Path, table: Path, summary: Path, curves: Path | None, dra
         rows = collect(manifest, draft=draft)
     except JSONDecodeError as error:
         raise SlayError(f"{manifest}: is no manifest of a run ({error.msg})") from error
-    rows.to_csv(table, index=False)
-    summarise(rows).to_csv(summary, index=False)
+    files.write(table, rows.to_csv(index=False))
+    files.write(summary, summarise(rows).to_csv(index=False))
     if curves is not None:
-        points(rows).to_csv(curves, index=False)
+        files.write(curves, points(rows).to_csv(index=False))
 
 
 @click.command()
@@ -79,7 +80,7 @@ def table(name: str, folder: Path, templates: Path, out: Path, draft: bool) -> N
     from slay.report.tables import render_table
 
     text = render_table(name, Results(folder, draft), templates)
-    out.write_text(text, encoding="utf-8")
+    files.write(out, text)
 
 
 @click.command()
@@ -114,7 +115,7 @@ def page(name: str, folder: Path, out: Path) -> None:
     from slay.report.page import page
     from slay.report.results import Results
 
-    out.write_text(page(name, Results(folder)), encoding="utf-8")
+    files.write(out, page(name, Results(folder)))
 
 
 @click.command()
@@ -201,7 +202,7 @@ def published(markdown: bool, write: Path | None) -> None:
         if write is None:
             click.echo(text, nl=False)
         else:
-            write.write_text(between(write, text), encoding="utf-8")
+            files.write(write, between(write, text))
     elif not runs:
         click.echo("none yet: slay publish results/<run> adds one")
     else:
@@ -209,5 +210,5 @@ def published(markdown: bool, write: Path | None) -> None:
             about = run.about
             click.echo(
                 f"{run.name:16} {about['title']}; {about['processor']}, device {about['device']}; "
-                f"{about['date']}, commit {about['commit']}, {about['records']} records"
+                f"{about['date']}, commit {about['commit'] or 'none'}, {about['records']} records"
             )

@@ -102,7 +102,12 @@ def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> N
     command += ["--module", "slay.training.language", *words(settings)]
     command += plugins.words([settings.attention])
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        errors="replace",
     ) as process:
         last = ""
         for line in process.stdout or ():

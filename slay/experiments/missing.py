@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from slay.config import Config, read
+from slay import files
+from slay.config import Config, default_file, read
 from slay.errors import SlayError
 from slay.jobs import Job, expand, plans
 from slay.stale import Due, due
@@ -25,8 +26,8 @@ JOB_SECONDS = 180.0  # after which a measurement is given up
 @click.option(
     "--configfile",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    default="config/config.yaml",
-    show_default=True,
+    default=default_file,
+    show_default="config/config.yaml",
     help="The run's configuration.",
 )
 @click.option(
@@ -64,7 +65,7 @@ def measure(configfile: Path, seconds: float | None, threads: int | None) -> Non
             f"{len(missing) - done} measurements are missing ({len(failed)} failed, {late} were "
             "not begun); the same command goes on with them"
         )
-    click.echo(f"results/{config.run}: all {number} measurements are there")
+    click.echo(f"{Path('results', config.run).absolute()}: all {number} measurements are there")
 
 
 def _measure_all(
@@ -143,13 +144,10 @@ def _write_plans(config: Config, data: dict[str, Any]) -> None:
     from slay.attention.facts import facts
 
     folder = Path("results") / config.run
-    files = plans(config, data, expand(config))
-    files["mechanisms.json"] = json.dumps([facts(n, 32) for n in config.attention], indent=1) + "\n"
-    for name, text in files.items():
+    texts = plans(config, data, expand(config))
+    texts["mechanisms.json"] = json.dumps([facts(n, 32) for n in config.attention], indent=1) + "\n"
+    for name, text in texts.items():
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue  # as it is: the workflow looks at its age
-        path.parent.mkdir(parents=True, exist_ok=True)
-        own = path.with_suffix(f".{os.getpid()}")
-        own.write_text(text, encoding="utf-8")
-        own.replace(path)
+        files.write(path, text)

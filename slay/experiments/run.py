@@ -19,7 +19,7 @@ from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result, choose_device
 from slay.jobs import code
 from slay.params import LanguageParams, Params
-from slay.provenance import commit, machine
+from slay.provenance import PACKAGE, commit, machine
 from slay.record import SCHEMA, Provenance, Record, write_record
 from slay.registry import EXPERIMENTS
 
@@ -46,6 +46,8 @@ def run_job(
                 f"{' or '.join(planned)}, now {fingerprint}); start the workflow again"
             )
         record = _measured(params, device, fingerprint, threads, progress)
+    if record.provenance.commit is None:
+        progress(f"no commit is recorded: {PACKAGE.parent} is no git clone of this project")
     write_record(out, record)
     return record
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from slay import files
 from slay.activations import YatLinear
 from slay.attention.layer import accepted, check_padding
 from slay.attention.packing import Boundaries, lengths_of, positions
@@ -463,7 +464,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def save(model: GPT, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write model.safetensors and config.json to a folder; `weights` if not the model's own."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as safetensors
 
     tensors, seen = {}, set()
     for name, tensor in (weights or model.state_dict()).items():
@@ -472,9 +473,9 @@ def save(model: GPT, folder: Path, *, weights: Mapping[str, Tensor] | None = Non
         tensor = tensor.detach().contiguous().cpu()
         tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
         seen.add(tensor.data_ptr())
-    save_file(tensors, folder / "model.safetensors")
+    files.write(folder / "model.safetensors", safetensors(tensors))  # save_file ignores the umask
     config = {**asdict(model.config), "options": dict(model.config.options)}
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    files.write(folder / "config.json", json.dumps(config, indent=1) + "\n")
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> GPT:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slay.errors import SlayError, unknown
 from slay.report.latex import Latex
 from slay.report.results import Missing, MissingError
+from slay.yaml_files import read_yaml
 
 
 class Claim(BaseModel):
@@ -43,7 +43,7 @@ class Verdict:
 def judge(path: Path, env: jinja2.Environment, context: dict[str, Any]) -> dict[str, Verdict]:
     """Verdicts on every claim of a file, by id, in its order."""
     verdicts: dict[str, Verdict] = {}
-    for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+    for entry in read_yaml(path):
         try:
             claim = Claim.model_validate(entry)
         except ValidationError as error:

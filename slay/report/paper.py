@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+from slay import files
 from slay.errors import SlayError
 from slay.report.context import whole
 from slay.report.latex import environment, render
@@ -21,6 +22,8 @@ TEX = (
     "or: sudo apt-get install latexmk texlive-latex-recommended texlive-latex-extra "
     "texlive-fonts-recommended texlive-pictures"
 )
+# What LaTeX is given of the environment: system, and where its distribution lies.
+KEPT = re.compile("PATH|HOME|USER|TMPDIR|TEMP|LD_LIBRARY_PATH|SYSTEMROOT|TEXMF[A-Z]*|TEXLIVE.*")
 
 
 def build(results: Results, templates: Path, folder: Path) -> Path:
@@ -35,11 +38,11 @@ def build(results: Results, templates: Path, folder: Path) -> Path:
     context = whole(results, env, templates)
     folder.mkdir(parents=True, exist_ok=True)
     text = render(env, "main.tex.j2", built="..", **context)
-    (folder / "main.tex").write_text(text, encoding="utf-8")
-    shutil.copy(templates / "references.bib", folder)
+    files.write(folder / "main.tex", text)
+    files.copy(templates / "references.bib", folder / "references.bib")
     _typeset(folder, epoch=results.epoch(results.experiments))
     pdf = folder / "slay.pdf"
-    os.replace(folder / "build" / "slay.pdf", pdf)
+    files.copy(folder / "build" / "slay.pdf", pdf)
     return pdf
 
 
@@ -55,18 +58,18 @@ def pack(results: Results, templates: Path, archive: Path) -> Path:
         raise SlayError(f"{folder}: no paper yet; run: snakemake --cores all paper")
     env = environment(templates)
     text = render(env, "main.tex.j2", built=".", **whole(results, env, templates))
-    files = {"main.tex": text.encode(), "main.bbl": bibliography.read_bytes()}
-    files["references.bib"] = (folder / "references.bib").read_bytes()
+    sources = {"main.tex": text.encode(), "main.bbl": bibliography.read_bytes()}
+    sources["references.bib"] = (folder / "references.bib").read_bytes()
     for name in sorted(set(re.findall(r"\\built/([\w./-]+)", text))):
         name = name if name.endswith(".pdf") else f"{name}.tex"
-        files[name] = (results.base / name).read_bytes()
+        sources[name] = (results.base / name).read_bytes()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, data in files.items():
+        for name, data in sources.items():
             info = tarfile.TarInfo(name)
             info.size, info.mtime = len(data), results.epoch(results.experiments)
             tar.addfile(info, io.BytesIO(data))
-    archive.write_bytes(gzip.compress(packed.getvalue(), mtime=0))
+    files.write(archive, gzip.compress(packed.getvalue(), mtime=0))
     return archive
 
 
@@ -85,12 +88,11 @@ def complaints(log: str, points: float = 2.0) -> list[str]:
 
 def _typeset(folder: Path, epoch: int) -> None:
     """Run latexmk in `folder`, with everything but the sources in folder/build."""
-    command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-file-line-error", "-halt-on-error"]
-    command += ["-jobname=slay", "-outdir=build", "main.tex"]
-    clock = {"SOURCE_DATE_EPOCH": str(epoch), "FORCE_SOURCE_DATE": "1"}
+    command = ["latexmk", "-norc", "-pdf", "-interaction=nonstopmode", "-file-line-error"]
+    command += ["-halt-on-error", "-jobname=slay", "-outdir=build", "main.tex"]
     shutil.rmtree(folder / "build", ignore_errors=True)
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **clock}, capture_output=True, text=True,
+        command, cwd=folder, env=_surroundings(epoch), capture_output=True, encoding="utf-8",
         errors="replace",
     )  # fmt: skip
     log = unwrapped(folder / "build" / "slay.log") or done.stdout + done.stderr
@@ -99,6 +101,18 @@ def _typeset(folder: Path, epoch: int) -> None:
     wrong = complaints(log, points=float("inf"))
     if wrong:
         raise SlayError(f"{folder / 'main.tex'}: {'; '.join(wrong)}")
+
+
+def _surroundings(epoch: int) -> dict[str, str]:
+    """The environment of LaTeX: where programs and fonts are, nothing set for other documents.
+
+    Of packages the distribution's come first; a user's own tree has what that lacks.
+    """
+    kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
+    kinds = {"TEXINPUTS": "tex/{latex,generic}", "BSTINPUTS": "bibtex/bst"}
+    first = {name: f".:$TEXMFDIST/{kind}//:" for name, kind in kinds.items()}
+    clock = {"SOURCE_DATE_EPOCH": str(epoch), "FORCE_SOURCE_DATE": "1"}
+    return {**kept, **first, **clock, "LC_ALL": "C"}
 
 
 def unwrapped(log: Path) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from collections.abc import Iterable
 from functools import cached_property
 from io import StringIO
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from slay import files
 from slay.config import load
 from slay.errors import SlayError
 from slay.jobs import Job, expand
@@ -27,7 +26,8 @@ from slay.provenance import commit
 from slay.record import Record, read_record, read_records
 from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
-from slay.stale import due
+from slay.stale import due, record_in
+from slay.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies
 FOLDER = ROOT / "results" / "published"
@@ -38,7 +38,7 @@ LEFT_OUT = {"analysis"}  # pictures without data or clock: any machine draws the
 
 def printed() -> dict[str, Any]:
     """The figures that the original study printed."""
-    return yaml.safe_load(PRINTED.read_text(encoding="utf-8"))
+    return read_yaml(PRINTED)
 
 
 class Published(Results):
@@ -138,7 +138,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
     """
     results = Measured(run)
     config = load(results.config, f"{run}/config.json")
-    waiting = list(due(config))
+    waiting = list(due(config, run))
     if waiting:
         raise SlayError(
             f"{run}: {len(waiting)} measurements are missing or out of date, the first is "
@@ -157,16 +157,16 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
     if (folder / "about.json").is_file() and Published(folder).about["run"] != config.run:
         raise SlayError(f"{folder}: holds run {Published(folder).about['run']}; give --name")
     jobs = {name: jobs for name, jobs in expand(config).items() if name not in LEFT_OUT}
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "records").mkdir(parents=True)
-    made = [(job, read_record(Path(job.path))) for group in jobs.values() for job in group]
+    for old in (folder / "records").glob("*.jsonl"):
+        old.unlink()
+    made = [(job, read_record(record_in(run, job))) for group in jobs.values() for job in group]
     for experiment, group in jobs.items():
         lines = (_line(job, record) for job, record in made if job.experiment == experiment)
         if group:
-            (folder / "records" / f"{experiment}.jsonl").write_text("".join(lines), "utf-8")
-    (folder / "log.txt").write_text("".join(_log(run, made)), encoding="utf-8")
+            files.write(folder / "records" / f"{experiment}.jsonl", "".join(lines))
+    files.write(folder / "log.txt", "".join(_log(run, made)))
     for file in ("config.json", "mechanisms.json"):
-        shutil.copy(run / file, folder)
+        files.copy(run / file, folder / file)
     about = {
         "run": config.run,
         "title": config.title,
@@ -174,7 +174,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
         **machine,
     }
     text = json.dumps(about, indent=1, sort_keys=True) + "\n"
-    (folder / "about.json").write_text(text, encoding="utf-8")
+    files.write(folder / "about.json", text)
     return folder
 
 
@@ -192,19 +192,15 @@ def publish_benchmark(file: Path, name: str | None, to: Path, *, dirty: bool = F
             "commit and measure again, or publish it as it is with --dirty"
         )
     copy = to / "kernels" / f"{name or _device_slug(records[0].provenance.device)}.jsonl"
-    copy.parent.mkdir(parents=True, exist_ok=True)
     for suffix in (".log", ".jsonl"):
         if file.with_suffix(suffix).is_file():
-            shutil.copy(file.with_suffix(suffix), copy.with_suffix(suffix))
+            files.copy(file.with_suffix(suffix), copy.with_suffix(suffix))
     return copy
 
 
 def publish_devices(folder: Path, to: Path = DEVICES) -> list[Path]:
     """Copy what `slay kernels verify` found of devices into the package; returns the copies."""
-    files = sorted(folder.glob("*.json"))
-    if files:
-        to.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copy(file, to)) for file in files]
+    return [files.copy(file, to / file.name) for file in sorted(folder.glob("*.json"))]
 
 
 def _line(job: Job, record: Record) -> str:

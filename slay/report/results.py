@@ -204,6 +204,8 @@ class Results:
         commits = [str(commit)[:7] for commit in facts["commit"].dropna().unique()]
         if len(commits) > 2:
             commits = [f"{commits[0]} to {commits[-1]} ({len(commits)} commits)"]
+        if commits and facts["commit"].isna().any():
+            commits.append("none")
         last = datetime.fromisoformat(facts["started"].max())
         return {
             **machine,

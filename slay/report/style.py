@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, cast
+
+os.environ["MPLBACKEND"] = "Agg"  # a user's own is perhaps not there, and matplotlib would stop
 
 import matplotlib as mpl
 
@@ -13,6 +17,8 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+
+from slay import files
 
 COLUMN, PAGE = 3.35, 7.0  # widths in inches: one column, the text of a page
 
@@ -102,8 +108,8 @@ def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The style, for the figures drawn inside."""
-    with mpl.rc_context(cast(Any, RC)):
+    """The style, for the figures drawn inside; nothing of a user's matplotlibrc."""
+    with plt.style.context(cast(Any, ["default", RC])):
         yield
 
 
@@ -112,7 +118,9 @@ def save(figure: Figure, path: Path, subject: str) -> None:
 
     The PDF names its subject.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"CreationDate": None, "Subject": subject})
-    figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": ""})
+    pdf, png = BytesIO(), BytesIO()
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Subject": subject})
+    figure.savefig(png, format="png", dpi=200, metadata={"Software": ""})
     plt.close(figure)
+    files.write(path, pdf.getvalue())
+    files.write(path.with_suffix(".png"), png.getvalue())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import torch
 
+from slay.docstrings import docstring
 from slay.registry import TASKS
 from slay.task_groups import ATTENTION_CRITICAL, task_groups
 from slay.tasks.base import IGNORE, Task
@@ -41,7 +41,7 @@ model that is trained has attention and nothing else; `slay run tasks --help` ha
 
 def definition(task: Task) -> str:
     """The task's docstring as one text, a line a paragraph."""
-    paragraphs = textwrap.dedent("    " + (type(task).__doc__ or "")).strip().split("\n\n")
+    paragraphs = docstring(type(task)).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 

@@ -32,12 +32,17 @@ put_first("PYTHONPATH", ROOT)
 if not workflow.deployment_settings.deployment_method:
     put_first("PATH", os.path.dirname(sys.executable))
 
-from slay.config import load
+from slay.config import as_typed, load
 from slay.errors import SlayError
 from slay import plugins
 from slay.jobs import digest, expand, plans
 
+MAIN = workflow.main_snakefile in (f"{ROOT}/Snakefile", f"{ROOT}/workflow/Snakefile")
+
 try:
+    if MAIN:
+        typed = workflow.config_settings.config_args or []
+        as_typed(config, workflow.configfiles, typed)
     CONFIG = load(config)
     JOBS = expand(CONFIG)
 except SlayError as error:
@@ -45,7 +50,6 @@ except SlayError as error:
 
 RUN = f"results/{CONFIG.run}"
 HERE = str(workflow.modifier.modify_path(RUN))  # with the prefix of a module
-MAIN = workflow.main_snakefile in (f"{ROOT}/Snakefile", f"{ROOT}/workflow/Snakefile")
 
 BY_PATH = {job.path: job for jobs in JOBS.values() for job in jobs}
 RECORDS = list(BY_PATH)

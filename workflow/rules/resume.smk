@@ -30,6 +30,7 @@ def out_of_date(experiment):
     """No input file, but word for Snakemake to make a record again that is not what is asked for."""
 
     def look(wildcards):
+        look_for_slurm()
         path = f"{HERE}/records/{experiment}/{wildcards.job}.json"
         if path in STALE:
             workflow.dag.forcefiles.add(path)
@@ -50,6 +51,7 @@ def renewed(targets):
             f for f in OTHERS if workflow.persistence.params(IOFile(f)) is None
         )
         workflow.dag.forcefiles.update(forgotten)
+        look_for_slurm()
         unlock()
         return targets
 

@@ -4,6 +4,7 @@ Snakemake remembers them, as params, in .snakemake. The run keeps a note of its 
 was deleted or the results were copied.
 """
 
+from slay import files
 from slay.provenance import file_digest, fingerprint
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, TABLES, module_of
@@ -94,6 +95,4 @@ def note_sources():
         for draft in ("", "draft/"):
             if f"{HERE}/{draft}{path}" in made:
                 noted[f"{draft}{path}"] = source
-    part = NOTE.with_suffix(".part")
-    part.write_text(json.dumps(noted, indent=1, sort_keys=True) + "\n")
-    part.replace(NOTE)
+    files.write(NOTE, json.dumps(noted, indent=1, sort_keys=True) + "\n")

@@ -10,10 +10,19 @@ def keep_warm():
     """Start it where jobs run on this machine, with this interpreter. It ends with this process."""
     deployed = workflow.deployment_settings.deployment_method
     if workflow.local_exec and not workflow.touch and not deployed:
-        WARM.append(tempfile.TemporaryDirectory(prefix="slay-"))
+        try:
+            WARM.append(short_folder())
+        except OSError:  # jobs do without
+            return
         path = os.path.join(WARM[0].name, "socket")
         subprocess.Popen(
             [sys.executable, os.path.join(ROOT, "slay", "warm.py"), path],
             stdin=subprocess.PIPE,
         )
         os.environ.update(SLAY_WARM=path)
+
+
+def short_folder():
+    """A temporary folder with a name as short as a socket's must be, 107 bytes in all."""
+    short = len(os.fsencode(tempfile.gettempdir())) < 80
+    return tempfile.TemporaryDirectory(prefix="slay-", dir=None if short else "/tmp")

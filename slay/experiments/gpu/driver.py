@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from slay import files
 from slay.errors import SlayError
 from slay.experiments.gpu.steps import ROOT, TESTS, Plan, Step, environment
 from slay.provenance import PACKAGE, file_digest
@@ -67,10 +68,7 @@ class Driver:
             "code": self.code,
             "command": shlex.join(argv),
         }
-        text = json.dumps(self.done, indent=1) + "\n"
-        own = self.notes.with_suffix(f".{os.getpid()}")
-        own.write_text(text, encoding="utf-8")
-        own.replace(self.notes)
+        files.write(self.notes, json.dumps(self.done, indent=1) + "\n")
         self.say(f"{step.name}: {'done' if status == 0 else 'NOT DONE'} in {taken:.0f} s")
 
     def _is_done(self, step: Step) -> bool:

@@ -14,9 +14,10 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -121,6 +122,17 @@ def used() -> Iterator[None]:
                 _forget(compiler)
 
 
+@cache
+def _keep_somewhere() -> None:
+    """Have Triton's cache among temporary files where it cannot be in the user's home folder."""
+    from triton import knobs
+
+    with suppress(OSError):
+        os.makedirs(knobs.cache.dir, exist_ok=True)
+    if not os.access(knobs.cache.dir, os.W_OK):
+        knobs.cache.dir = os.path.join(tempfile.gettempdir(), f"slay-{os.getuid()}", "triton")
+
+
 _ONE_AT_A_TIME = threading.RLock()  # Triton's settings are those of the whole process
 
 
@@ -132,6 +144,7 @@ def adopt(function: Any) -> Any:
     compile_and_keep = getattr(function, "_do_compile", None)
     if compile_and_keep is None:  # interpreted
         return function
+    _keep_somewhere()
 
     def compile_(*args: Any, **kwargs: Any) -> Any:
         from triton import compile

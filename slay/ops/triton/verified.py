@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import tempfile
 import warnings
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from pydantic import BaseModel, ValidationError
 
+from slay import files
 from slay.errors import SlayError, SlayWarning
 from slay.ops.triton import assembler
 from slay.provenance import code_digest, machine
@@ -83,12 +85,7 @@ class Verification(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write it whole or not at all."""
-        own = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            own.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            own.replace(path)
-        finally:
-            own.unlink(missing_ok=True)
+        files.write(path, self.model_dump_json(indent=1) + "\n")
 
 
 def reason(device: torch.device, key: str) -> str | None:
@@ -172,7 +169,10 @@ def user_folder() -> Path:
 @lru_cache(maxsize=16)
 def _folder(named: str | None, cache: str | None) -> Path:
     folder = Path(named) if named else Path(cache or "~/.cache") / "slay"
-    return folder.expanduser() / "devices"
+    try:
+        return folder.expanduser() / "devices"
+    except RuntimeError:  # a user without a home folder
+        return Path(tempfile.gettempdir(), f"slay-{os.getuid()}", "devices")
 
 
 def file_name(device: str) -> str:

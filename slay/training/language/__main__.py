@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from slay.docstrings import docstring
 from slay.errors import SlayError
 from slay.flags import flags_of, parsed
 from slay.plugins import PLUGIN
@@ -38,6 +39,6 @@ if __name__ == "__main__":
         "slay.training.language",
         params=[*flags_of(Settings), PLUGIN, local_rank],
         callback=main,
-        help=main.__doc__,
+        help=docstring(main),
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )()

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from slay import files
 from slay.errors import SlayError
 from slay.training.language.settings import Settings
 
@@ -106,11 +107,11 @@ def write(
         known = {"step": step, "settings": settings.model_dump(), **facts}
         (partial / "run.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
         _sync(partial)
-        shutil.rmtree(final, ignore_errors=True)
+        files.remove(final)
         os.replace(partial, final)
         _sync(final.parent, deep=False)
         for old in complete(final.parent)[: -settings.keep]:
-            shutil.rmtree(old)
+            files.remove(old)
     barrier()
     return final
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from slay.docstrings import docstring
 from slay.flags import flags_of, parsed
 from slay.plugins import PLUGIN
 from slay.training.language.settings import Settings
@@ -45,7 +46,7 @@ train = click.Command(
         PLUGIN,
     ],
     callback=_train,
-    help=_train.__doc__,
+    help=docstring(_train),
 )
 
 

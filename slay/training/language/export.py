@@ -23,16 +23,17 @@ def export_model(path: Path, out: Path) -> dict[str, Any]:
     """Copy the model of a checkpoint, or of a run's last one, with what its text needs."""
     path = next(reversed(checkpoint.complete(path)), path)
     facts = checkpoint.facts_of(path)
+    out = out.resolve()  # a link stays
     refuse_existing(out)
     load(path)  # or raise before anything is written
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name in ("model.safetensors", "config.json"):
-        shutil.copy2(path / name, partial / name)
+        shutil.copyfile(path / name, partial / name)
     tokenizer = facts["tokenizer"]
     if Path(tokenizer).is_file():
-        shutil.copy2(tokenizer, partial / "tokenizer.json")
+        shutil.copyfile(tokenizer, partial / "tokenizer.json")
         tokenizer = "tokenizer.json"
     known = {"attention": facts["settings"]["attention"], "step": facts["step"]}
     text = json.dumps(known | {"tokenizer": tokenizer, "settings": facts["settings"]}, indent=1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 import torch
@@ -14,6 +17,20 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from slay.errors import SlayError
 from slay.training.language.stream import SHARDS, Cursor, Shards, Source, Tokenizer
 from slay.training.language.tokens import Order, Sequence, Tokens
+
+
+def _shorten_sockets() -> None:
+    """Put the sockets of worker processes into /tmp where TMPDIR is too long for them.
+
+    The name of a socket has 107 bytes at most. Processes that this one starts inherit its folder.
+    """
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > 60:
+        tempfile.tempdir = "/tmp"
+    try:
+        get_temp_dir()  # chosen once
+    finally:
+        tempfile.tempdir = before
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,8 @@ class Batches:
             self.text, self.length, self.seed, self.rank, self.world, self.first, self.cursors
         )
         more: dict[str, Any] = {"prefetch_factor": 32} if self.workers else {}
+        if self.workers:
+            _shorten_sockets()
         loader = DataLoader(
             feed,
             batch_size=None,

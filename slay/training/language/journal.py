@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+from slay import files
 from slay.errors import SlayError
 from slay.training.language.settings import Settings
 
@@ -26,9 +27,7 @@ class Journal:
         self.path = self.folder / "metrics.jsonl"
         known = (line for line in read(self.path) if line["step"] <= after)
         self.lines = [line for line in known if "finished" not in line]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
-        partial.replace(self.path)
+        files.write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
         self.board = _tensorboard(self.folder, after)
         self.wandb = _wandb(settings, self.folder) if settings.wandb else None
@@ -56,7 +55,7 @@ class Journal:
 def read(path: Path) -> list[Line]:
     """The lines of a log; the last one may have been cut short."""
     lines = []
-    if path.exists():
+    if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
                 lines.append(json.loads(text))

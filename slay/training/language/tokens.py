@@ -110,7 +110,7 @@ class Writer:
     """Writes a file of tokens a document at a time; nothing is there before all of it is."""
 
     def __init__(self, path: Path, *, name: str, tokenizer: str, vocab_size: int, end: int):
-        self.path = path
+        self.path = path = path.resolve()  # a link stays
         self.facts = Facts(name, tokenizer, vocab_size, end, 0, 0, 0, "")
         self.kind = smallest_type(vocab_size)
         self.digest = hashlib.sha256()
@@ -160,5 +160,7 @@ class Order:
 
 def refuse_existing(out: Path) -> None:
     """Raise `SlayError` for a folder to be written in which something lies already."""
+    if out.exists() and not out.is_dir():
+        raise SlayError(f"{out}: is no folder; give another")
     if out.exists() and any(out.iterdir()):
         raise SlayError(f"{out}: is not empty; give another folder, or remove it")
