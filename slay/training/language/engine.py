@@ -33,7 +33,7 @@ class Engine(Protocol):
         """Mean cross-entropy in nats over the targets; tokens, targets: (B, L)."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add up the gradient of one of the step's pieces."""
+        """Add the gradient of one of the step's pieces; the step's is the mean of all of them."""
 
     def step(self, lr: float) -> float:
         """Update the weights; returns the norm of the gradient before clipping."""
