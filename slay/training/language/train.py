@@ -83,7 +83,11 @@ def _run(
     torch.manual_seed(settings.seed + engine.rank)  # dropout
     after, state = 0, {}
     if start is not None:
-        engine.load(start)
+        try:
+            engine.load(start)
+        except RuntimeError as error:
+            line = " ".join(str(error).split())
+            raise SlayError(f"{start}: does not fit this model and text ({line})") from error
         after, state = checkpoint.facts_of(start)["step"], checkpoint.remembered(start, engine.rank)
         _set_random(state["random"])
         progress(f"goes on after step {after} ({start})")
