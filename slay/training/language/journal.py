@@ -6,12 +6,12 @@ import json
 import math
 import os
 import secrets
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from slay.errors import SlayError
-from slay.training.language.files import writing
+from slay.training.language.files import WriteError, writing
 from slay.training.language.settings import Settings
 
 Line = dict[str, Any]
@@ -55,8 +55,9 @@ class Journal:
         if self.wandb is not None:
             self.wandb.log(numbers, step=line["step"])
 
-    def close(self) -> None:
-        with self._writing():
+    def close(self, quietly: bool = False) -> None:
+        """`quietly`: after an error, which is not to be hidden by that of a full disk."""
+        with suppress(WriteError) if quietly else nullcontext(), self._writing():
             self.file.close()
             if self.board is not None:
                 self.board.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -140,7 +141,7 @@ class Run:
             return Outcome(metrics, self.journal.lines if self.journal else [])
         finally:
             if self.journal is not None:
-                self.journal.close()
+                self.journal.close(quietly=sys.exc_info()[0] is not None)
 
     def _step(self, step: int, size: int) -> tuple[float, float]:
         """One step of the optimiser on `size` sequences of all processes: loss, gradient norm.
@@ -363,7 +364,16 @@ def command(settings: Settings, *, distributed: bool) -> Path:
         if rank == 0:
             print(line, flush=True)
 
-    train(settings, distributed=distributed, progress=say)
+    def ignore(failure: threading.ExceptHookArgs) -> None:
+        """Of TensorBoard's thread, a write that failed: the next line of the log meets it too."""
+        if not issubclass(failure.exc_type, OSError):
+            hook(failure)
+
+    hook, threading.excepthook = threading.excepthook, ignore
+    try:
+        train(settings, distributed=distributed, progress=say)
+    finally:
+        threading.excepthook = hook
     last = checkpoint.complete(checkpoint.folder_of(settings))[-1]
     say(f"{last}: done")
     return last
