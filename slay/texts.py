@@ -18,25 +18,26 @@ HUB = {  # path, configuration, split
     "fineweb": ("HuggingFaceFW/fineweb", "sample-10BT", "train"),
     "wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "validation"),
 }
-NAMES = {"", "stdlib", *HUB}
 LARGE = 2**24  # bytes; digests of larger files are kept
 KEPT = Path(".slay/digests.json")  # size, time of the last change and digest, by path
 
 
 def files_of(data: str, eval_data: str = "", tokenizer: str = "") -> list[str]:
     """Files behind the settings `data`, `eval_data` and `tokenizer`, there or not."""
-    folder = data if os.path.isdir(data) else os.path.dirname(data)
-    if not eval_data and (os.path.isdir(data) or data.endswith(".bin")):
-        eval_data = os.path.join(folder, "validation.bin")
+    files = _files(data)
+    if not eval_data and files and files[0].endswith(".bin"):
+        eval_data = os.path.join(os.path.dirname(files[0]), "validation.bin")
     codec = [tokenizer] if os.path.isfile(tokenizer) else []
-    return [*_files(data), *_files(eval_data), *codec]
+    return [*files, *_files(eval_data), *codec]
 
 
 def _files(name: str) -> list[str]:
-    if name in NAMES:
+    if name in ("", "stdlib"):
         return []
     if os.path.isdir(name):
         name = os.path.join(name, "train.bin")
+    if name in HUB:
+        return []
     if name.endswith(".bin"):
         return [name, f"{name.removesuffix('.bin')}.json"]
     return sorted(glob.glob(name)) or [name]

@@ -24,14 +24,13 @@ from slay.errors import SlayError
 from slay.flags import words
 from slay.training.language import checkpoint
 from slay.training.language.feed import Batches, Stream
-from slay.training.language.files import WriteError, alone, new_folder
+from slay.training.language.files import WriteError, new_folder
 from slay.training.language.journal import Journal
 from slay.training.language.settings import Settings
 from slay.training.language.stream import END, Tokenizer, source
 from slay.training.language.tokens import Writer, read
 from slay.training.language.train import Run, train
 
-SLAY = str(Path(sys.executable).with_name("slay"))
 TEXT = f"one two three {END} four five\n" * 300
 
 
@@ -141,20 +140,26 @@ def test_a_second_run_of_one_name_is_refused(shared):
     assert not any(name.endswith(".lock") for name in os.listdir("checkpoints"))
 
 
+HOLDS = """
+import time
+from pathlib import Path
+from slay.training.language.files import alone
+with alone(Path("checkpoints/run")):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
 def test_the_lock_of_a_dead_process_counts_for_nothing():
     """A run that was killed cannot be started again: its lock is still there."""
-    settings = asked(total_steps=10_000, run_name="run")
-    with subprocess.Popen([SLAY, "train", *words(settings)], stdout=subprocess.PIPE) as process:
-        while b"step" not in process.stdout.readline():
-            pass
-        refused = subprocess.run([SLAY, "train", *words(settings)], capture_output=True, text=True)
-        assert refused.returncode == 1
-        assert refused.stderr.startswith("Error: checkpoints/run: another process is writing")
-        assert len(refused.stderr.splitlines()) == 1
+    settings = asked(run_name="run")
+    with subprocess.Popen([sys.executable, "-c", HOLDS], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        line = failed("train", *words(settings))
+        assert line.startswith("Error: checkpoints/run: another process is writing there")
         process.send_signal(signal.SIGKILL)
     assert Path("checkpoints/.run.lock").exists()
-    with alone(Path("checkpoints/run")):
-        pass
+    quiet(settings)
 
 
 def fill_the_disk(out):
