@@ -42,7 +42,7 @@ def text_of(number):
     text = pack(
         [row(number)], name="t", tokenizer="bytes", vocab_size=257, end=256, size=number - 1
     )
-    return Text(text, text, 257, "bytes", "")
+    return Text(text, text, 257, "bytes")
 
 
 def logged(settings_, text, monkeypatch, folder):

@@ -120,6 +120,12 @@ def test_a_resumed_run_is_the_same_run_of_weights_and_biases(monkeypatch):
     assert {call["resume"] for call in calls} == {"allow"}
 
 
+def test_checkpoints_and_log_may_lie_in_one_folder():
+    """A run stands in its own way where --checkpoint-dir and --log-dir are the same."""
+    quiet(asked(checkpoint_dir="runs", log_dir="./runs"))
+    assert Path("runs/linear/metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize("shared", ["checkpoint_dir", "log_dir"])
 def test_a_second_run_of_one_name_is_refused(shared):
     """Two trainings mix their logs and checkpoints in one folder."""

@@ -25,7 +25,7 @@ class Text:
     validation: Tokens
     vocab_size: int
     tokenizer: str
-    digest: str  # of what the text is made of
+    digest: str = ""  # of what the text is made of
 
     @property
     def unigram_entropy(self) -> float | None:

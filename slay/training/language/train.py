@@ -58,9 +58,9 @@ def train(settings: Settings, *, distributed: bool = False, progress: Progress =
     kind = "DeepSpeed" if distributed else "plain"
     checkpoint.find(settings, kind, world, text.digest)  # refuses
     with ExitStack() as held:
-        for folder in (checkpoint.folder_of(settings), journal.folder_of(settings)):
-            if rank == 0:
-                held.enter_context(alone(folder))
+        folders = (checkpoint.folder_of(settings), journal.folder_of(settings))  # may be the same
+        for folder in {path.resolve(): path for path in folders}.values() if rank == 0 else ():
+            held.enter_context(alone(folder))
         start = checkpoint.find(settings, kind, world, text.digest)
         return _run(settings, text, unit, device, start, progress, distributed)
 
