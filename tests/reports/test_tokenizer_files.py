@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Codec
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from slay.errors import SlayError
 from slay.training.language.prepare import prepare_tokens
@@ -54,6 +54,8 @@ def saved(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     codec = trained(request.param)
     codec.save(str(folder / "plain.json"))
+    ends = {"single": f"{END} $A {END}", "special_tokens": [(END, codec.token_to_id(END))]}
+    codec.post_processor = processors.TemplateProcessing(**ends)
     codec.enable_truncation(8)
     codec.enable_padding(length=8)
     for name, value in (("dropout", 0.9), ("alpha", 0.1), ("nbest_size", 5)):

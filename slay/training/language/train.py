@@ -87,6 +87,8 @@ def _run(
         try:
             engine.load(start)
         except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
             line = " ".join(str(error).split())
             raise SlayError(f"{start}: does not fit this model and text ({line})") from error
         after, state = checkpoint.facts_of(start)["step"], checkpoint.remembered(start, engine.rank)
