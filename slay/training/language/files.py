@@ -67,6 +67,6 @@ def writing(what: Path, then: str = "") -> Iterator[None]:
     except SafetensorError as error:
         raise WriteError(f"{what}: cannot be written ({error}){then}") from error
     except RuntimeError as error:
-        if "inline_container" not in str(error):  # PyTorch's file writer
-            raise
+        if not any(word in str(error) for word in ("inline_container", "StreamWriter")):
+            raise  # not from PyTorch's writer of files
         raise WriteError(f"{what}: cannot be written (is the disk full?){then}") from error

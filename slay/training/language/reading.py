@@ -82,7 +82,7 @@ def _parquet(path: str, column: str) -> Iterator[str]:
         for batch in file.iter_batches(batch_size=64, columns=[column]):
             for value in batch.column(0).to_pylist():
                 number += 1
-                yield _string(value, column, f"{path}, row {number}")
+                yield text_of(value, column, f"{path}, row {number}")
     except pyarrow.ArrowException as error:
         line = str(error).partition("\n")[0]
         raise SlayError(f"{path}: is no whole Parquet file ({line})") from error
@@ -117,10 +117,11 @@ def _of_row(row: Any, column: str, where: str) -> str:
     if column not in row:
         keys = ", ".join(map(str, row)) or "none"
         raise SlayError(f"{where}: has no key {column!r}, only {shown(keys)[1:-1]}")
-    return _string(row[column], column, where)
+    return text_of(row[column], column, where)
 
 
-def _string(value: Any, column: str, where: str) -> str:
+def text_of(value: Any, column: str, where: str) -> str:
+    """A value of a column, which must be text that UTF-8 can hold."""
     if not isinstance(value, str):
         raise SlayError(f"{where}: {column!r} is {shown(value)}, which is no text")
     try:

@@ -51,7 +51,8 @@ class Source:
             if self.column not in rows:
                 columns = ", ".join(rows)
                 raise SlayError(f"{self.name}: has no column {self.column!r}, only {columns}")
-            yield from rows[self.column]
+            for text in rows[self.column]:
+                yield reading.text_of(text, self.column, self.name)
 
 
 def source(name: str) -> Source:
