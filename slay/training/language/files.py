@@ -42,17 +42,17 @@ def new_folder(out: Path) -> Iterator[Path]:
 
     What an interrupted attempt left is removed. Raises `SlayError` for an `out` that is not empty.
     """
-    out = out.resolve()
     if out.exists() and any(out.iterdir()):
         raise SlayError(f"{out}: is not empty; give another folder, or remove it")
-    partial = out.with_name(f".{out.name}.partial")
-    with alone(out):
+    final = out.resolve()  # also of "." and of a link
+    partial = final.with_name(f".{final.name}.partial")
+    with alone(final):
         shutil.rmtree(partial, ignore_errors=True)
         try:
             with writing(out):
                 partial.mkdir()
                 yield partial
-                partial.replace(out)
+                partial.replace(final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

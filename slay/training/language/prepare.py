@@ -41,7 +41,7 @@ def prepare_tokens(
         def write(pieces: Callable[[str], Pieces]) -> list[Facts]:
             writers = {
                 split: Writer(
-                    folder / f"{split}.bin", name=f"{out.name}/{split}", tokenizer=tokenizer,
+                    folder / f"{split}.bin", name=f"{out.resolve().name}/{split}", tokenizer=tokenizer,
                     vocab_size=VOCAB if codec is None else codec.vocab_size,
                     end=VOCAB - 1 if codec is None else codec.end,
                 )
@@ -59,8 +59,8 @@ def prepare_tokens(
             raise SlayError(f"{', '.join(files)}: there is no text to prepare")
         if not all(facts.documents for facts in found):
             progress(
-                f"too few documents for {' and '.join(splits)}: each is cut, and of its end "
-                f"{held_out:.2%} are for validation and as much for testing"
+                "too few documents to be shared out: each is cut, the last "
+                f"{200 * held_out:g} % of it for validation and testing"
             )
             found = write(lambda text: _cut(text, held_out))
         short = next((facts.name for facts in found if not facts.documents), None)
