@@ -41,7 +41,8 @@ def prepare_tokens(
         def write(pieces: Callable[[str], Pieces]) -> list[Facts]:
             writers = {
                 split: Writer(
-                    folder / f"{split}.bin", name=f"{out.resolve().name}/{split}", tokenizer=tokenizer,
+                    folder / f"{split}.bin", name=f"{out.resolve().name}/{split}",
+                    tokenizer=tokenizer,
                     vocab_size=VOCAB if codec is None else codec.vocab_size,
                     end=VOCAB - 1 if codec is None else codec.end,
                 )
