@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from slay import plugins
+from slay import plugins, texts
 from slay.config import Asked, Config
 from slay.errors import SlayError
 from slay.flags import words
@@ -31,7 +31,7 @@ class Job:
 
     @cached_property
     def codes(self) -> dict[str, str]:
-        """Fingerprint of the code that the result depends on, by the device that it is made on."""
+        """Fingerprint of what the result depends on, by the device that it is made on."""
         return {device: code(self.params, device) for device in self.params.devices}
 
     @property
@@ -46,8 +46,10 @@ class Job:
 
 
 def code(params: Params, device: str) -> str:
-    """Fingerprint of the import closure of a job on "cpu" or "cuda"."""
-    return fingerprint(params.modules(), kernels=params.needs_kernels(device))
+    """Fingerprint of the import closure of a job on "cpu" or "cuda", and of the files it reads."""
+    of_code = fingerprint(params.modules(), kernels=params.needs_kernels(device))
+    of_files = texts.digest(params.files())
+    return digest(f"{of_code} {of_files}") if of_files else of_code
 
 
 def flags(params: Params) -> list[str]:

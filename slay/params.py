@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from slay import texts
 from slay.registry import ATTENTION, EXPERIMENTS, INPUTS, TASKS
 
 
@@ -127,6 +128,10 @@ class Params(BaseModel):
     def modules(self) -> list[str]:
         """Modules whose import closure the job depends on, or entries of registries."""
         return [EXPERIMENTS.path(self.experiment), ATTENTION.path(self.attention)]
+
+    def files(self) -> list[str]:
+        """Files that the job reads, there or not; what they hold belongs to its fingerprint."""
+        return []
 
 
 class QualityParams(Params):
@@ -290,6 +295,9 @@ class LanguageParams(Params):
 
     def modules(self) -> list[str]:
         return [*super().modules(), "slay.training.language.__main__"]
+
+    def files(self) -> list[str]:
+        return texts.files_of(self.data, self.eval_data, self.tokenizer)
 
 
 class AnalysisParams(Params):

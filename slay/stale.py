@@ -118,15 +118,16 @@ def why(job: Job, record: Record) -> str:
     if name != CODE:
         return f"{name} was {record.params.get(name)!r}, is {asked['params'].get(name)!r}"
     commit = made.commit
+    what = "the text that it reads or the code" if job.params.files() else "the code"
     if commit is None:
-        return "the code changed (the record names no commit)"
+        return f"{what} changed (the record names no commit)"
     since = f"since {commit[:7]}" + (" and changes of its own" if made.dirty else "")
     kernels = job.params.needs_kernels(kind_of(made.device))
     files = _changed(tuple(job.params.modules()), commit, kernels)
     if files is None:
-        return f"the code changed {since}, a commit that is not here"
+        return f"{what} changed {since}, a commit that is not here"
     if not files:
-        return f"the code differs from what was measured with ({since})"
+        return f"{what} differs from what was measured with ({since})"
     return f"{', '.join(files)} changed {since}"
 
 

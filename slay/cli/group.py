@@ -18,7 +18,7 @@ from slay.errors import SlayError
 # What a command needs that is not always installed, and the extra that brings it.
 EXTRAS = {
     "pipeline": ("jinja2", "matplotlib", "pandas", "scipy", "snakemake", "yaml"),
-    "train": ("datasets", "deepspeed", "tensorboard", "tokenizers"),
+    "train": ("datasets", "deepspeed", "pyarrow", "tensorboard", "tokenizers"),
     "transformers": ("transformers",),
     "wandb": ("wandb",),
 }

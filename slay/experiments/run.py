@@ -41,8 +41,9 @@ def run_job(
         device = choose_device(params.device)
         fingerprint = codes[device.type]
         if planned and fingerprint not in planned:
+            what = "the code or the text that it reads" if params.files() else "the code"
             raise SlayError(
-                "the code changed since this job was planned (fingerprint "
+                f"{what} changed since this job was planned (fingerprint "
                 f"{' or '.join(planned)}, now {fingerprint}); start the workflow again"
             )
         record = _measured(params, device, fingerprint, threads, progress)

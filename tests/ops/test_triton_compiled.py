@@ -41,8 +41,8 @@ def test_every_configuration_for_hopper():
     assert all(row["warpgroup"] + row["matrix"] > 0 for row in half)
     old = [row for row in rows if assembler.safe(config(row["config"]), (9, 0), (12, 8))]
     assert not any(row["warpgroup"] for row in old)
-    kernels, with_old = ({(r["attention"], r["dtype"], r["kernel"]) for r in x} for x in (rows, old))
-    assert kernels == with_old
+    kernels, safe = ({(r["attention"], r["dtype"], r["kernel"]) for r in x} for x in (rows, old))
+    assert kernels == safe
     assert all(row["spilled"] == 0 and row["shared"] < 228 * 1024 for row in rows)
 
 

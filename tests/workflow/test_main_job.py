@@ -122,7 +122,8 @@ def test_published_runs_are_set_beside_and_compared(checkout):
     code, said = slay(
         "bench", "kernels", "--device", "cpu", "--dtype", "float32", "--lengths", "8,16",
         "--backward-lengths", "8", "--contexts", "2", "--batches", "", "--attention", "linear",
-        "--rounds", "10", "--n-heads", "1", "--head-dim", "4", "--out", "results/published/kernels/tiny.jsonl",
+        "--rounds", "10", "--n-heads", "1", "--head-dim", "4",
+        "--out", "results/published/kernels/tiny.jsonl",
     )  # fmt: skip
     assert code == 0, said
     code, said = slay("diff", "results/smoke", "results/published/elsewhere")

@@ -12,6 +12,7 @@ from slay.errors import SlayError
 from slay.flags import flags_of, parsed
 from slay.plugins import PLUGIN
 from slay.training.language.engine import processes
+from slay.training.language.files import WriteError
 from slay.training.language.settings import Settings
 
 
@@ -28,7 +29,7 @@ def main(**values: Any) -> None:
         deepspeed.init_distributed()
         command(settings, distributed=True)
     except SlayError as error:
-        if rank == 0:
+        if rank == 0 or isinstance(error, WriteError):  # the others may not meet it
             print(f"Error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
 

@@ -21,6 +21,7 @@ import torch
 
 from slay import files
 from slay.errors import SlayError
+from slay.training.language.files import WriteError, writing
 from slay.training.language.settings import Settings
 
 STEP = re.compile(r"step-(\d{8})")
@@ -43,11 +44,11 @@ def complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if STEP.fullmatch(path.name))
 
 
-def find(settings: Settings, kind: str, world: int) -> Path | None:
+def find(settings: Settings, kind: str, world: int, data: str | None = None) -> Path | None:
     """The checkpoint to go on from, if any: the run's own last one, or what it is to start from.
 
-    Raises `SlayError` for one that is missing, of another model, of other settings if it is the
-    run's own, or of another number or kind of processes.
+    Raises `SlayError` for one that is missing, of another model, of other settings or of text with
+    another digest than `data` if it is the run's own, or of another number or kind of processes.
     """
     own = complete(folder_of(settings))
     path = own[-1] if own else None
@@ -65,6 +66,11 @@ def find(settings: Settings, kind: str, world: int) -> Path | None:
             raise SlayError(
                 f"{path}: made with {name} = {there.get(name)}, not {here[name]}{advice}"
             )
+    if own and data is not None and facts.get("data") != data:
+        raise SlayError(
+            f"{path}: made with other text than data = {here['data']} is now; give another "
+            "--run-name, or the same text"
+        )
     if (facts["kind"], facts["world"]) != (kind, world):
         raise SlayError(
             f"{path}: made by {facts['world']} {facts['kind']} process(es), these are {world} "
@@ -98,20 +104,27 @@ def write(
     partial = final.with_name(f".{final.name}.partial")
     if rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        with writing(final):
+            partial.mkdir(parents=True)
     barrier()
-    torch.save(mine, partial / f"process-{rank}.pt")
-    save(partial)
-    barrier()
-    if rank == 0:
-        known = {"step": step, "settings": settings.model_dump(), **facts}
-        (partial / "run.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-        _sync(partial)
-        files.remove(final)
-        os.replace(partial, final)
-        _sync(final.parent, deep=False)
-        for old in complete(final.parent)[: -settings.keep]:
-            files.remove(old)
+    try:
+        with writing(final, "; the checkpoints before it are kept"):
+            torch.save(mine, partial / f"process-{rank}.pt")
+            save(partial)
+            barrier()
+            if rank == 0:
+                known = {"step": step, "settings": settings.model_dump(), **facts}
+                text = json.dumps(known, indent=1) + "\n"
+                (partial / "run.json").write_text(text, encoding="utf-8")
+                _sync(partial)
+                files.remove(final)
+                os.replace(partial, final)
+                _sync(final.parent, deep=False)
+    except WriteError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for old in complete(final.parent)[: -settings.keep] if rank == 0 else []:
+        files.remove(old)
     barrier()
     return final
 

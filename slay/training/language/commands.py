@@ -119,14 +119,15 @@ def data() -> None:
     help="bytes, a tokenizer.json, or a name on the Hugging Face hub such as gpt2.",
 )
 @click.option(
-    "--held-out", type=click.FloatRange(0, 0.5), default=0.05, show_default=True,
-    help="Share of the documents for validation, and as much again for testing.",
+    "--held-out", type=click.FloatRange(0, 0.5, max_open=True), default=0.05, show_default=True,
+    help="Share of the documents for validation, and as much again for testing; 0: none.",
 )  # fmt: skip
 def prepare(files: tuple[str, ...], out: Path, tokenizer: str, held_out: float) -> None:
     """Turn text into files of tokens for `slay train --data`.
 
     What is written: train.bin, validation.bin and test.bin. FILES are .txt (a document each),
-    .jsonl or .parquet (a document a row, in a column `text`), or fineweb.
+    .jsonl, .json or .parquet (a document a row, in a column `text`), or fineweb. Documents too few
+    to be shared out are cut, each into three.
 
     \b
     slay data prepare notes.txt --out tokens

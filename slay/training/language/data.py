@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from slay import texts
 from slay.errors import SlayError
 from slay.training.language.corpus import stdlib
 from slay.training.language.feed import Stream
 from slay.training.language.settings import Settings
 from slay.training.language.stream import Tokenizer, source, whole
-from slay.training.language.tokens import Tokens, read
+from slay.training.language.tokens import TOKENIZER, Tokens, read
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Text:
     validation: Tokens
     vocab_size: int
     tokenizer: str
+    digest: str = ""  # of what the text is made of
 
     @property
     def unigram_entropy(self) -> float | None:
@@ -44,12 +46,14 @@ class Text:
 def open_text(settings: Settings) -> Text:
     """The text that some settings name. Raises `SlayError` for what cannot be read or is short."""
     folder = Path(settings.data)
+    digest = texts.digest(texts.files_of(settings.data, settings.eval_data, settings.tokenizer))
     if settings.data == "stdlib":
         train, validation = stdlib("train"), stdlib("validation")
+        digest = train.facts.hash
     elif folder.is_dir() or folder.suffix == ".bin":
-        train = read(folder / "train.bin" if folder.is_dir() else folder)
         held_out = folder if folder.is_dir() else folder.parent
-        validation = read(Path(settings.eval_data or held_out / "validation.bin"))
+        train = _verified(folder / "train.bin" if folder.is_dir() else folder)
+        validation = _verified(Path(settings.eval_data or held_out / "validation.bin"))
     else:
         given = source(settings.data)
         default = "gpt2" if settings.data == "fineweb" else ""
@@ -61,15 +65,27 @@ def open_text(settings: Settings) -> Text:
             raise SlayError(f"data {settings.data!r}: text that is streamed needs --eval-data")
         held = whole(source(held_out_name), tokenizer)
         stream = Stream(given, tokenizer)
-        return _checked(Text(stream, held, tokenizer.vocab_size, tokenizer.name), settings)
+        text = Text(stream, held, tokenizer.vocab_size, tokenizer.name, digest)
+        return _checked(text, settings)
     if train.facts.vocab_size != validation.facts.vocab_size:
         raise SlayError(
             f"{train.facts.name} has {train.facts.vocab_size} different tokens, "
             f"{validation.facts.name} {validation.facts.vocab_size}: they are of two tokenizers"
         )
-    return _checked(
-        Text(train, validation, train.facts.vocab_size, train.facts.tokenizer), settings
-    )
+    codec = folder / TOKENIZER
+    name = str(codec) if codec.is_file() else train.facts.tokenizer
+    return _checked(Text(train, validation, train.facts.vocab_size, name, digest), settings)
+
+
+def _verified(path: Path) -> Tokens:
+    """A file of tokens, if it holds those that its facts are of."""
+    found = read(path)
+    if not texts.file_digest(str(path)).startswith(found.facts.hash):
+        raise SlayError(
+            f"{path}: holds other tokens than {path.with_suffix('.json').name} describes; make it "
+            "again with `slay data prepare`"
+        )
+    return found
 
 
 def _checked(text: Text, settings: Settings) -> Text:

@@ -33,7 +33,7 @@ class Engine(Protocol):
         """Mean cross-entropy in nats over the targets; tokens, targets: (B, L)."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add up the gradient of one of the step's pieces."""
+        """Add the gradient of one of the step's pieces; the step's is the mean of all of them."""
 
     def step(self, lr: float) -> float:
         """Update the weights; returns the norm of the gradient before clipping."""
@@ -140,17 +140,22 @@ class DeepSpeed:
             config=deepspeed_config(settings, self.world),
         )
         self.device = self.engine.device
+        self.norm = math.nan
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         return self.engine(tokens, targets)
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
+        own = self.engine.zero_optimization() or self.settings.precision != "fp32"
+        if not own and self.engine.is_gradient_accumulation_boundary():
+            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+            self.norm = nn.utils.get_total_norm(grads).item()  # DeepSpeed keeps none of these
         self.engine.step()  # does nothing before the step's last piece
 
     def step(self, lr: float) -> float:
         norm = self.engine.get_global_grad_norm()
-        return math.nan if norm is None else float(norm)
+        return self.norm if norm is None else float(norm)
 
     def set_rate(self, lr: float) -> None:
         for group in self.optimiser.param_groups:

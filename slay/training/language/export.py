@@ -13,8 +13,9 @@ import torch
 from slay.errors import SlayError
 from slay.models.gpt import check_sampling, load, sample
 from slay.training.language import checkpoint
+from slay.training.language.files import new_folder
 from slay.training.language.stream import Tokenizer
-from slay.training.language.tokens import refuse_existing
+from slay.training.language.tokens import TOKENIZER
 
 LENGTH = 200  # of a continuation
 
@@ -23,24 +24,17 @@ def export_model(path: Path, out: Path) -> dict[str, Any]:
     """Copy the model of a checkpoint, or of a run's last one, with what its text needs."""
     path = next(reversed(checkpoint.complete(path)), path)
     facts = checkpoint.facts_of(path)
-    out = out.resolve()  # a link stays
-    refuse_existing(out)
     load(path)  # or raise before anything is written
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name in ("model.safetensors", "config.json"):
-        shutil.copyfile(path / name, partial / name)
     tokenizer = facts["tokenizer"]
-    if Path(tokenizer).is_file():
-        shutil.copyfile(tokenizer, partial / "tokenizer.json")
-        tokenizer = "tokenizer.json"
     known = {"attention": facts["settings"]["attention"], "step": facts["step"]}
-    text = json.dumps(known | {"tokenizer": tokenizer, "settings": facts["settings"]}, indent=1)
-    (partial / "training.json").write_text(text + "\n", encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    partial.replace(out)
+    with new_folder(out) as folder:
+        for name in ("model.safetensors", "config.json"):
+            shutil.copyfile(path / name, folder / name)
+        if Path(tokenizer).is_file():
+            shutil.copyfile(tokenizer, folder / TOKENIZER)
+            tokenizer = TOKENIZER
+        text = json.dumps(known | {"tokenizer": tokenizer, "settings": facts["settings"]}, indent=1)
+        (folder / "training.json").write_text(text + "\n", encoding="utf-8")
     return known
 
 

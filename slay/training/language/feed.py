@@ -111,9 +111,16 @@ class Batches:
         """The next sequences of this process, tokens and successors: (number, L) each."""
         tokens, targets = [], []
         for _ in range(number):
-            (x, y), shard, cursor = next(self.samples)
+            (x, y), shard, cursor = self._next()
             tokens.append(x)
             targets.append(y)
             if shard >= 0:
                 self.cursors[int(shard)] = (int(cursor[0]), int(cursor[1]))
         return torch.stack(tokens), torch.stack(targets)
+
+    def _next(self) -> Sample:
+        try:
+            return next(self.samples)
+        except SlayError as error:  # from a worker with its traceback as text, its own line last
+            line = str(error).strip().splitlines()[-1]
+            raise SlayError(line.removeprefix(f"{SlayError.__module__}.SlayError: ")) from error

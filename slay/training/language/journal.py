@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
 from slay import files
 from slay.errors import SlayError
+from slay.training.language.files import WriteError, writing
 from slay.training.language.settings import Settings
 
 Line = dict[str, Any]
@@ -22,34 +25,48 @@ class Journal:
     """
 
     def __init__(self, settings: Settings, after: int):
-        self.folder = Path(settings.log_dir) / settings.name
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder_of(settings)
         self.path = self.folder / "metrics.jsonl"
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._open(after)
+        self.wandb = _wandb(settings, self.folder, after) if settings.wandb else None
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.path, "; the checkpoints are kept")
+
+    def _open(self, after: int) -> None:
         known = (line for line in read(self.path) if line["step"] <= after)
         self.lines = [line for line in known if "finished" not in line]
         files.write(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
         self.file = self.path.open("a", encoding="utf-8", buffering=1)
         self.board = _tensorboard(self.folder, after)
-        self.wandb = _wandb(settings, self.folder) if settings.wandb else None
 
     def write(self, line: Line) -> None:
         """A line with its `step`; numbers that are none become null."""
         clean = {k: None if _none(v) else v for k, v in line.items()}
         self.lines.append(clean)
-        self.file.write(json.dumps(clean) + "\n")
         numbers = {k: v for k, v in clean.items() if isinstance(v, int | float) and k != "step"}
-        if self.board is not None:
-            for name, value in numbers.items():
+        with self._writing():
+            self.file.write(json.dumps(clean) + "\n")
+            for name, value in numbers.items() if self.board is not None else ():
                 self.board.add_scalar(name, value, line["step"])
         if self.wandb is not None:
             self.wandb.log(numbers, step=line["step"])
 
-    def close(self) -> None:
-        self.file.close()
-        if self.board is not None:
-            self.board.close()
+    def close(self, quietly: bool = False) -> None:
+        """`quietly`: after an error, which is not to be hidden by that of a full disk."""
+        with suppress(WriteError) if quietly else nullcontext(), self._writing():
+            self.file.close()
+            if self.board is not None:
+                self.board.close()
         if self.wandb is not None:
             self.wandb.finish()
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where a run's log lies."""
+    return Path(settings.log_dir) / settings.name
 
 
 def read(path: Path) -> list[Line]:
@@ -77,14 +94,21 @@ def _tensorboard(folder: Path, after: int) -> Any:
     return SummaryWriter(str(folder), purge_step=after + 1 if after else None)
 
 
-def _wandb(settings: Settings, folder: Path) -> Any:
+def _wandb(settings: Settings, folder: Path, after: int) -> Any:
+    """A run of W&B: the one that the steps up to `after` are in, or a new one."""
     try:
         import wandb
     except ImportError as error:
         raise SlayError("--wandb: not installed; pip install wandb") from error
+    known = folder / "wandb-id"
+    if not (after and known.exists()):
+        known.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     return wandb.init(
         project="slay",
         name=settings.name,
+        id=known.read_text(),
+        resume="allow",
+        allow_val_change=True,
         dir=folder,
         config=settings.model_dump(),
         mode=cast(Any, os.environ.get("WANDB_MODE", "offline")),

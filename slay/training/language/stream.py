@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import glob
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 
 from slay.errors import SlayError
+from slay.texts import HUB
+from slay.training.language import reading
 from slay.training.language.tokens import Sequence, Tokens, pack
 
 SHARDS = 64
@@ -26,65 +28,68 @@ Cursor = tuple[int, int]  # document, and token of it, at which a shard goes on
 
 @dataclass(frozen=True)
 class Source:
-    """Documents: where they are, what opens them."""
+    """Documents: of files, or of a data set of the hub."""
 
     name: str
-    open: Callable[[], Any] = field(repr=False)  # a streaming `datasets.IterableDataset`
+    files: tuple[str, ...] = ()
     column: str = "text"
 
     def documents(self) -> Iterator[str]:
-        """Every document once; the empty ones are left out.
+        """Every document once; the empty ones are left out."""
+        yield from filter(None, self.texts())
 
-        By batches: one by one, the library would share documents out among PyTorch's workers in a
-        way of its own.
-        """
-        for rows in self.open().iter(batch_size=64):
+    def texts(self) -> Iterator[str]:
+        """Every document once, empty ones too."""
+        if not self.files:
+            yield from self._of_hub()
+        for path in self.files:
+            yield from reading.documents(path, self.column)
+
+    def _of_hub(self) -> Iterator[str]:
+        """By batches: one by one, the library would share documents out among PyTorch's workers."""
+        for rows in _load(self.name).iter(batch_size=64):
             if self.column not in rows:
                 columns = ", ".join(rows)
                 raise SlayError(f"{self.name}: has no column {self.column!r}, only {columns}")
-            yield from filter(None, rows[self.column])
-
-
-HUB = {  # path, configuration, split
-    "fineweb": ("HuggingFaceFW/fineweb", "sample-10BT", "train"),
-    "wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "validation"),
-}
-FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+            for text in rows[self.column]:
+                yield reading.text_of(text, self.column, self.name)
 
 
 def source(name: str) -> Source:
     """A data set of the hub by its short name, or local files by their path or pattern."""
     if name in HUB:
-        path, configuration, split = HUB[name]
-        return Source(name, lambda: _load(path, configuration, split=split))
-    files = sorted(glob.glob(name)) or ([name] if Path(name).exists() else [])
-    kind = FORMATS.get(Path(name).suffix)
-    if kind is None:
+        return Source(name)
+    files = sorted(glob.glob(name)) or [name]
+    unknown = next((path for path in files if reading.kind_of(path) not in reading.KINDS), None)
+    if unknown is not None:
         raise SlayError(
-            f"data {name!r}: is neither stdlib, {', '.join(HUB)}, a folder of `slay data prepare` "
-            f"nor files that end in {', '.join(FORMATS)}"
+            f"data {unknown!r}: is neither stdlib, {', '.join(HUB)}, a folder of `slay data "
+            f"prepare` nor files that end in {', '.join(reading.KINDS)}, or one of these and .gz"
         )
-    if not files:
+    if not Path(files[0]).exists():
         raise SlayError(f"data {name!r}: there is no such file")
-    extra = {"sample_by": "document"} if kind == "text" else {}
-    return Source(name, lambda: _load(kind, data_files=files, split="train", **extra))
+    return Source(name, tuple(files))
 
 
-def _load(*what: str, **how: Any) -> Any:
+def _load(name: str) -> Any:
+    """A streaming `datasets.IterableDataset`."""
     import datasets
 
+    path, configuration, split = HUB[name]
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(*what, streaming=True, **how)
+        return datasets.load_dataset(path, configuration, split=split, streaming=True)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         line = str(error).partition("\n")[0]
-        raise SlayError(f"data {'/'.join(what)}: cannot be opened ({line})") from error
+        raise SlayError(f"data {path}/{configuration}: cannot be opened ({line})") from error
 
 
 class Tokenizer:
     """Text to tokens, by a file tokenizer.json or the name of one on the hub.
 
-    Its end token is `<|endoftext|>`, added as the last one where it has none.
+    All of a document is kept: what the file says of truncation, padding and random choices of
+    tokens is switched off. Text that spells a special token is text, not that token. The end token
+    is `<|endoftext|>`, added after the others where there is none.
     """
 
     def __init__(self, name: str):
@@ -97,22 +102,57 @@ class Tokenizer:
             else:
                 self.inner = tokenizers.Tokenizer.from_pretrained(name)
         except Exception as error:  # the library raises plain ones
-            line = str(error).partition("\n")[0]
             raise SlayError(
-                f"tokenizer {name!r}: cannot be opened ({line}); give a tokenizer.json, or a name "
-                "on the Hugging Face hub where that can be reached"
+                f"tokenizer {name!r}: cannot be opened ({_first_line(error)}); give a "
+                "tokenizer.json, or a name on the Hugging Face hub where that can be reached"
             ) from error
+        self._switch_off()
         end = self.inner.token_to_id(END)
-        self.vocab_size = self.inner.get_vocab_size() + (end is None)
-        self.end = self.vocab_size - 1 if end is None else end
+        after = 1 + max(self.inner.get_vocab().values(), default=-1)  # numbers may be left out
+        self.vocab_size = after + (end is None)
+        self.end = after if end is None else end
+
+    def _switch_off(self) -> None:
+        self.inner.no_truncation()
+        self.inner.no_padding()
+        self.inner.encode_special_tokens = True
+        for choice in ("dropout", "alpha", "nbest_size"):  # of BPE, of Unigram
+            if getattr(self.inner.model, choice, None) is not None:
+                setattr(self.inner.model, choice, None)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:  # a copy in another process
+        self.__dict__.update(state)
+        self._switch_off()
 
     def encode(self, text: str) -> np.ndarray:
         """Tokens of a text, without the end token."""
-        return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        tokens = self._tokens(text)
+        if self.end in tokens:  # the model itself has a word that is spelt like it
+            first, *others = text.split(END)
+            pieces = [first, *(half for other in others for half in (END[:2], END[2:] + other))]
+            tokens = [token for piece in pieces for token in self._tokens(piece)]
+        if self.end in tokens:
+            raise SlayError(
+                f"tokenizer {self.name!r}: makes the end token of a document's own text; remove "
+                f"{END} from the text"
+            )
+        return np.array(tokens, dtype=np.int64)
+
+    def _tokens(self, text: str) -> list[int]:
+        try:
+            return self.inner.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises plain ones
+            raise SlayError(
+                f"tokenizer {self.name!r}: cannot encode a document ({_first_line(error)})"
+            ) from error
 
     def decode(self, tokens: list[int]) -> str:
         """The text of some tokens; the end token is left out."""
         return self.inner.decode([t for t in tokens if t != self.end])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def whole(given: Source, tokenizer: Tokenizer) -> Tokens:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from slay.errors import SlayError
 
 IGNORE = -100
+TOKENIZER = "tokenizer.json"  # beside files of tokens, what made them
 Sequence = tuple[Tensor, Tensor]  # tokens and their successors: (L,) each
 
 
@@ -39,6 +41,12 @@ class Tokens:
 
     facts: Facts
     row: np.ndarray  # (tokens,), an unsigned type
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, that maps a file into memory itself."""
+        if isinstance(self.row, np.memmap) and len(self.row) == self.facts.tokens:
+            return read, (self.row.filename,)
+        return Tokens, (self.facts, self.row)
 
     def sequences(self, length: int) -> int:
         """How many sequences of a length there are, the last one perhaps with padding."""
@@ -64,17 +72,14 @@ def pack(
     size: int,
 ) -> Tokens:
     """Join documents of tokens, with the end token after each. `size`: of the text, in bytes."""
-    kind = smallest_type(vocab_size)
-    parts: list[np.ndarray] = []
-    for document in documents:
-        parts += [document.astype(kind), np.array([end], dtype=kind)]
-    row = np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
+    parts = [with_end(document, end, vocab_size) for document in documents]
+    row = np.concatenate([np.zeros(0, dtype=smallest_type(vocab_size)), *parts])
     facts = Facts(
         name=name,
         tokenizer=tokenizer,
         vocab_size=vocab_size,
         end=end,
-        documents=len(parts) // 2,
+        documents=len(parts),
         tokens=len(row),
         bytes=size,
         hash=hashlib.sha256(row.tobytes()).hexdigest()[:16],
@@ -87,13 +92,23 @@ def smallest_type(vocab_size: int) -> np.dtype:
     return np.dtype(np.min_scalar_type(vocab_size - 1))
 
 
+def with_end(document: np.ndarray, end: int, vocab_size: int) -> np.ndarray:
+    """A document's tokens and the end token, in a type that holds them all."""
+    row = np.append(document, end)
+    if row.max() >= vocab_size:
+        raise SlayError(f"token {row.max()}: the tokenizer has only {vocab_size} different ones")
+    return row.astype(smallest_type(vocab_size))
+
+
 def read(path: Path) -> Tokens:
     """A file of tokens, mapped into memory: NAME.bin with its facts in NAME.json beside it."""
     path = Path(path)
     beside = path.with_suffix(".json")
     try:
         facts = Facts(**json.loads(beside.read_text(encoding="utf-8")))
-        row = np.memmap(path, dtype=smallest_type(facts.vocab_size), mode="r")
+        kind = smallest_type(facts.vocab_size)
+        empty = not path.stat().st_size  # which cannot be mapped
+        row = np.zeros(0, dtype=kind) if empty else np.memmap(path, dtype=kind, mode="r")
     except (OSError, ValueError, TypeError) as error:
         raise SlayError(
             f"{path}: cannot be read as tokens ({error}); `slay data prepare` makes such files"
@@ -107,28 +122,25 @@ def read(path: Path) -> Tokens:
 
 
 class Writer:
-    """Writes a file of tokens a document at a time; nothing is there before all of it is."""
+    """Writes a file of tokens a document at a time, and at the end its facts beside it."""
 
     def __init__(self, path: Path, *, name: str, tokenizer: str, vocab_size: int, end: int):
         self.path = path = path.resolve()  # a link stays
         self.facts = Facts(name, tokenizer, vocab_size, end, 0, 0, 0, "")
-        self.kind = smallest_type(vocab_size)
         self.digest = hashlib.sha256()
         self.counts = [0, 0, 0]  # documents, tokens, bytes
-        self.partial = path.with_name(f".{path.name}.partial")
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.partial.open("wb")
+        self.file = path.open("wb")
 
     def add(self, document: np.ndarray, size: int) -> None:
         """A document's tokens, without the end token, and its size in bytes."""
-        row = np.append(document, self.facts.end).astype(self.kind).tobytes()
+        row = with_end(document, self.facts.end, self.facts.vocab_size).tobytes()
         self.file.write(row)
         self.digest.update(row)
         for place, more in enumerate((1, len(document) + 1, size)):
             self.counts[place] += more
 
     def close(self) -> Facts:
-        """Put the file in its place, with its facts."""
+        """The facts of all that was added."""
         self.file.close()
         documents, tokens, size = self.counts
         given = asdict(self.facts)
@@ -137,7 +149,6 @@ class Writer:
             | {"hash": self.digest.hexdigest()[:16]}
         )  # fmt: skip
         beside = self.path.with_suffix(".json")
-        self.partial.replace(self.path)
         beside.write_text(json.dumps(asdict(facts), indent=1) + "\n", encoding="utf-8")
         return facts
 
@@ -156,11 +167,3 @@ class Order:
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
             self.epoch, self.shuffled = epoch, torch.randperm(self.number, generator=generator)
         return int(self.shuffled[place])
-
-
-def refuse_existing(out: Path) -> None:
-    """Raise `SlayError` for a folder to be written in which something lies already."""
-    if out.exists() and not out.is_dir():
-        raise SlayError(f"{out}: is no folder; give another")
-    if out.exists() and any(out.iterdir()):
-        raise SlayError(f"{out}: is not empty; give another folder, or remove it")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +19,15 @@ from slay.attention.layer import accepted
 from slay.errors import SlayError
 from slay.models.gpt import GPT, Block, GPTConfig, evaluating
 from slay.registry import get_attention_class
-from slay.training.language import checkpoint
+from slay.training.language import checkpoint, journal
 from slay.training.language.data import Text, bits_per_byte, open_text
 from slay.training.language.engine import DeepSpeed, Engine, Plain, processes
 from slay.training.language.feed import Batches
+from slay.training.language.files import alone
 from slay.training.language.journal import Journal, Line
 from slay.training.language.schedule import batches, learning_rate, unit_of
 from slay.training.language.settings import Settings
-from slay.training.language.tokens import Tokens
+from slay.training.language.tokens import IGNORE, Tokens
 
 Progress = Callable[[str], None]
 EVALUATED = 16  # sequences at once in an evaluation
@@ -52,18 +55,43 @@ def train(settings: Settings, *, distributed: bool = False, progress: Progress =
     rank, world = processes() if distributed else (0, 1)
     unit = unit_of(settings, world)
     text = open_text(settings)
-    start = checkpoint.find(settings, "DeepSpeed" if distributed else "plain", world)
+    kind = "DeepSpeed" if distributed else "plain"
+    checkpoint.find(settings, kind, world, text.digest)  # refuses
+    with ExitStack() as held:
+        folders = (checkpoint.folder_of(settings), journal.folder_of(settings))  # may be the same
+        for folder in {path.resolve(): path for path in folders}.values() if rank == 0 else ():
+            held.enter_context(alone(folder))
+        start = checkpoint.find(settings, kind, world, text.digest)
+        return _run(settings, text, unit, device, start, progress, distributed)
+
+
+def _run(
+    settings: Settings,
+    text: Text,
+    unit: int,
+    device: torch.device,
+    start: Path | None,
+    progress: Progress,
+    distributed: bool,
+) -> Outcome:
+    """Train from a checkpoint on, or from nothing."""
     torch.manual_seed(settings.seed)
     model = GPT(model_config(settings, text))
     if settings.use_triton:  # of this run, not of the model
         for block in model.blocks:
             cast(Block, block).attention.backend = "triton"
     engine: Engine = (DeepSpeed if distributed else Plain)(model, settings, device)
-    torch.manual_seed(settings.seed + rank)  # dropout
+    torch.manual_seed(settings.seed + engine.rank)  # dropout
     after, state = 0, {}
     if start is not None:
-        engine.load(start)
-        after, state = checkpoint.facts_of(start)["step"], checkpoint.remembered(start, rank)
+        try:
+            engine.load(start)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            line = " ".join(str(error).split())
+            raise SlayError(f"{start}: does not fit this model and text ({line})") from error
+        after, state = checkpoint.facts_of(start)["step"], checkpoint.remembered(start, engine.rank)
         _set_random(state["random"])
         progress(f"goes on after step {after} ({start})")
     return Run(settings, text, engine, unit, after, state, progress).finish()
@@ -115,19 +143,25 @@ class Run:
             return Outcome(metrics, self.journal.lines if self.journal else [])
         finally:
             if self.journal is not None:
-                self.journal.close()
+                self.journal.close(quietly=sys.exc_info()[0] is not None)
 
     def _step(self, step: int, size: int) -> tuple[float, float]:
-        """One step of the optimiser on `size` sequences of all processes: loss, gradient norm."""
+        """One step of the optimiser on `size` sequences of all processes: loss, gradient norm.
+
+        Both are of the mean over the step's tokens, however these fall on pieces and processes.
+        """
         settings, engine = self.settings, self.engine
         pieces = settings.gradient_accumulation_steps
+        parts = [self.feed.take(size // (engine.world * pieces)) for _ in range(pieces)]
+        asked = [int((targets != IGNORE).sum()) for _, targets in parts]
+        each = engine.mean(sum(asked)) / pieces  # tokens of a piece, on average
         lr = learning_rate(step, settings)
         if isinstance(engine, DeepSpeed):
             engine.set_rate(lr)
         total = 0.0
-        for _ in range(pieces):
-            tokens, targets = self.feed.take(size // (engine.world * pieces))
+        for (tokens, targets), number in zip(parts, asked, strict=True):
             loss = engine.loss(tokens.to(engine.device), targets.to(engine.device))
+            loss = loss * (number / each)
             value = engine.mean(loss.item())
             if not math.isfinite(value):
                 self._write({"step": step, "status": "diverged", "loss": value})
@@ -163,6 +197,7 @@ class Run:
             "kind": self.engine.kind,
             "world": self.engine.world,
             "tokenizer": self.text.tokenizer,
+            "data": self.text.digest,
         }
         checkpoint.write(
             self.settings,
@@ -224,7 +259,7 @@ def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
             pairs = [text.sequence(index, length) for index in part or [0]]
             tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
             loss = engine.loss(tokens.to(engine.device), targets.to(engine.device)).item()
-            count = int((targets >= 0).sum()) if part else 0
+            count = int((targets != IGNORE).sum()) if part else 0
             nats += loss * count
             asked += count
     return engine.mean(nats) / engine.mean(asked)
@@ -330,7 +365,16 @@ def command(settings: Settings, *, distributed: bool) -> Path:
         if rank == 0:
             print(line, flush=True)
 
-    train(settings, distributed=distributed, progress=say)
+    def ignore(failure: threading.ExceptHookArgs) -> None:
+        """Of TensorBoard's thread, a write that failed: the next line of the log meets it too."""
+        if not issubclass(failure.exc_type, OSError):
+            hook(failure)
+
+    hook, threading.excepthook = threading.excepthook, ignore
+    try:
+        train(settings, distributed=distributed, progress=say)
+    finally:
+        threading.excepthook = hook
     last = checkpoint.complete(checkpoint.folder_of(settings))[-1]
     say(f"{last}: done")
     return last
