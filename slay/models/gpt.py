@@ -168,8 +168,9 @@ class GPT(nn.Module):
         From the same seed of PyTorch's generator come the weights of a new model.
         """
         for module in self.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset: Any = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
         self._draw()
 
     def _draw(self) -> None:

@@ -144,13 +144,13 @@ class _LinearAttention(torch.autograd.Function):
 
 
 def _differentiable(
-    ctx: Any, inputs: Sequence[Tensor | None], dy: Tensor, dstate: Tensor | None
+    ctx: Any, inputs: Sequence[Any], dy: Tensor, dstate: Tensor | None
 ) -> list[Tensor | None]:
     """Gradients that can be differentiated in turn."""
     maps, final = ctx.once
     with without_autocast(dy.device):
         y, state = chunked(maps, *inputs[:5], causal=ctx.causal, final=final)
-    outputs = [(y, dy), (state, dstate)] if dstate is not None else [(y, dy)]
+    outputs: list[Any] = [(y, dy), (state, dstate)] if dstate is not None else [(y, dy)]
     wanted = {i: t for i, t in enumerate(inputs) if t is not None and t.requires_grad}
     found = torch.autograd.grad(
         [t for t, _ in outputs],

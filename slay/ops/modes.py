@@ -54,7 +54,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 def transformed() -> bool:
     """Whether `torch.func` or forward mode is at work: they follow nothing but pure operations."""
-    functional = torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+    functional = torch._C._are_functorch_transforms_active()
     return functional or forward_ad._current_level >= 0
 
 
