@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,6 +40,12 @@ def copy(source: Path, to: Path) -> Path:
     """Write what a file holds into another one in the same way; returns that."""
     write(to, source.read_bytes())
     return to
+
+
+def short_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder whose name leaves room for a socket's, which has 107 bytes at most."""
+    short = len(os.fsencode(tempfile.gettempdir())) < 80
+    return tempfile.TemporaryDirectory(prefix="slay-", dir=None if short else "/tmp")
 
 
 def remove(path: Path) -> None:

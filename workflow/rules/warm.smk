@@ -1,7 +1,8 @@
 """One process that has imported torch, for the jobs of this machine to fork from (slay/warm.py)."""
 
 import subprocess
-import tempfile
+
+from slay.files import short_folder
 
 WARM = []  # the folder of its socket, which goes when this process ends
 
@@ -21,8 +22,3 @@ def keep_warm():
         )
         os.environ.update(SLAY_WARM=path)
 
-
-def short_folder():
-    """A temporary folder with a name as short as a socket's must be, 107 bytes in all."""
-    short = len(os.fsencode(tempfile.gettempdir())) < 80
-    return tempfile.TemporaryDirectory(prefix="slay-", dir=None if short else "/tmp")
