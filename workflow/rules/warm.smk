@@ -21,4 +21,3 @@ def keep_warm():
             stdin=subprocess.PIPE,
         )
         os.environ.update(SLAY_WARM=path)
-
