@@ -93,7 +93,7 @@ class Kernel:
         if self.name in _forced:
             return dict(_forced[self.name].tiles)
         tiles = dict(self.candidates(key)[0].tiles)
-        return {name: 64 if name.startswith("T") else n for name, n in tiles.items()}
+        return {name: 128 if name.startswith("T") else n for name, n in tiles.items()}
 
 
 @lru_cache(maxsize=1024)
