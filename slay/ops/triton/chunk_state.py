@@ -108,13 +108,18 @@ def pair_product(side, at, g, M: tl.constexpr, T: tl.constexpr):
 
 @triton.jit
 def group_sums(
-    side, S, b, kv, H, K, start, end, L, first,
+    side, S, s, b, kv, H, K, start, end, L, first,
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """Rows of S of groups `first`, ..., R of them, which have their block of F in common."""
+    """Rows of S of groups `first`, ..., R of them, which have their block of F in common.
+
+    The sums of the groups u_i u_j u of a cubic, too.
+    """
     acc = ()
+    sums = ()
     for _ in tl.static_range(R):
         acc = acc + (zeros(M.W, M.EP),)
+        sums = sums + (zeros(1, M.W),)
     J = tl.full((), 0, tl.int32)
     if M.score == "polynomial" and M.blocks > 1:
         J = block_of(first, M)
@@ -122,8 +127,9 @@ def group_sums(
         for t0 in range(start, end, T):
             at = (b, kv * G + g, t0, end)
             x = load_tile(side.f, at, T, M.B, M.W, J * M.W)
-            w = weighed(side, at, kv, H, K, L, M, QUERY, T)[0]
+            w, one = weighed(side, at, kv, H, K, L, M, QUERY, T)
             new = ()
+            more = ()
             for r in tl.static_range(R):
                 if M.score == "dense":
                     x = load_tile(side.f, at, T, M.B, M.W, (first + r) * M.W)
@@ -131,13 +137,23 @@ def group_sums(
                 else:
                     p = multiplier(side, at, first + r, M, T)
                     new = new + (dot(tl.trans(scaled(x, p, M)), w, acc[r], M),)
+                    if M.degree == 3:
+                        weight = p.to(tl.float32) * one
+                        part = tl.sum(x.to(tl.float32) * weight[:, None], 0)
+                        more = more + (sums[r] + part[None, :],)
             acc = new
+            if M.degree == 3:
+                sums = more
     c, e = tl.arange(0, M.W), tl.arange(0, M.EP)
     for r in tl.static_range(R):
         row = (first + r) * M.W + c
         value = cast(acc[r], S.dtype.element_ty)
         there = (row < M.groups * M.W)[:, None]
         tl.store(S + row[:, None] * M.EP + e[None, :], value, mask=there)
+        if M.degree == 3:
+            place = row - M.square_groups * M.W
+            there = (place >= 0) & (place < M.pairs * M.W)
+            tl.store(s + M.BP * M.BP + M.BP + 1 + place, tl.sum(sums[r], 0), mask=there)
 
 
 @triton.jit
@@ -223,27 +239,6 @@ def linear_sums(
         tl.store(S + M.BP * M.EP + e, cast(tl.max(constant, 0), S.dtype.element_ty))
 
 
-@triton.jit
-def cubic_sums(
-    side, s, b, kv, H, K, start, end, L, first,
-    M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
-):  # fmt: skip
-    """Numbers of s for the groups u_i u_j u of a cubic."""
-    for r in range(R):
-        acc = zeros(T, M.W)
-        for g in range(G):
-            for t0 in range(start, end, T):
-                at = (b, kv * G + g, t0, end)
-                x = load_tile(side.f, at, T, M.B, M.W).to(tl.float32)
-                one = weighed(side, at, kv, H, K, L, M, QUERY, T)[1]
-                p = multiplier(side, at, first + r, M, T)
-                acc += x * (p.to(tl.float32) * one)[:, None]
-        place = (first + r - M.square_groups) * M.W + tl.arange(0, M.W)
-        tl.store(
-            s + M.BP * M.BP + M.BP + 1 + place, tl.sum(acc, 0), mask=place < M.pairs * M.W
-        )  # fmt: skip
-
-
 @triton.jit(do_not_specialize=["L", "chunks", "H", "K"])
 def chunk_state(
     # pointers
@@ -267,10 +262,7 @@ def chunk_state(
     S += chunk.to(tl.int64) * (M.rows * M.EP)
     s += chunk.to(tl.int64) * M.sums
     if part < slices:
-        group_sums(side, S, b, kv, H, K, start, end, L, part * R, M, QUERY, G, T, R)
-        if M.degree == 3:
-            if part * R >= M.square_groups:
-                cubic_sums(side, s, b, kv, H, K, start, end, L, part * R, M, QUERY, G, T, R)
+        group_sums(side, S, s, b, kv, H, K, start, end, L, part * R, M, QUERY, G, T, R)
     elif M.score == "polynomial":
         J = part - slices
         if M.blocks > J:
