@@ -14,12 +14,20 @@ from pathlib import Path
 from slay.errors import SlayError
 
 
+class WriteError(SlayError):
+    """A file that cannot be written, such as on a full disk."""
+
+    def __init__(self, what: Path, why: str | None, then: str = ""):
+        super().__init__(f"{what}: cannot be written ({why}){then}")
+        self.why = why
+
+
 def write(path: Path, data: str | bytes) -> None:
     """Write a file under another name, then rename it: a reader sees all of it or nothing.
 
     A symbolic link is followed and stays. What is there and is no regular file, such as a pipe, or
     is what this process prints to, is written into. A new file's permissions follow the umask, an
-    older one's stay. Raises `SlayError`: one line with the file and why it cannot be written.
+    older one's stay. Raises `WriteError`: one line with the file and why it cannot be written.
     """
     raw = data.encode() if isinstance(data, str) else data
     try:
@@ -33,7 +41,7 @@ def write(path: Path, data: str | bytes) -> None:
             _write_into(os.open(path, os.O_WRONLY | os.O_NONBLOCK), raw)
     except OSError as error:
         why = "nobody reads from this pipe" if _unread(error, path) else error.strerror
-        raise SlayError(f"{path}: cannot be written ({why})") from error
+        raise WriteError(path, why) from error
 
 
 def copy(source: Path, to: Path) -> Path:

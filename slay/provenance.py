@@ -42,6 +42,7 @@ CARRIES = (
     "provenance",
     "record",
     "registry",
+    "texts",
     "yaml_files",
 )
 LEFT_OUT = frozenset(f"slay.{name}" for name in CARRIES)

@@ -252,10 +252,9 @@ def test_an_option_that_the_experiment_sets_is_refused(tmp_path, name):
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "config.json").write_text('{"experiments": {}}')
     (tmp_path / "mechanisms.json").write_text("[]")
-    where = tmp_path / "none" / "tasks.tex"
+    (tmp_path / "file").touch()
+    where = tmp_path / "file" / "tasks.tex"
     templates = Path(__file__).parents[1] / "paper"
     done = call("table", "tasks", "--run", tmp_path, "--templates", templates, "--out", where)
     assert done.exit_code == 1
-    assert done.output.splitlines() == [
-        f"Error: {where}: cannot be read or written (No such file or directory)"
-    ]
+    assert done.output.splitlines() == [f"Error: {where}: cannot be written (Not a directory)"]

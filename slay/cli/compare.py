@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING
 import click
 
 from slay.cli.group import FILE, FOLDER
-from slay.config import default_file
 from slay.errors import SlayError
 
 if TYPE_CHECKING:
     from slay.report.results import Results
 
 
+def _default_file() -> Path:
+    from slay.config import default_file
+
+    return default_file()
+
+
 @click.command()
 @click.option(
     "--configfile",
     type=FILE,
-    default=default_file,
+    default=_default_file,
     show_default="config/config.yaml",
     help="The run's configuration.",
 )

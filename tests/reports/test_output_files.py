@@ -18,6 +18,7 @@ from slay.models.gpt import GPT, GPTConfig, load
 from slay.models.gpt import save as save_model
 from slay.report.published import publish_devices
 from slay.report.style import save as save_figure
+from slay.training.language.files import new_folder
 from slay.training.language.tokens import Writer
 
 WRITERS = {
@@ -153,10 +154,8 @@ def test_a_model_is_written_through_links(tmp_path):
 def test_tokens_are_written_through_a_link_to_a_folder(tmp_path):
     """`slay data prepare --out` replaces a link to a folder that is not there yet."""
     (tmp_path / "tokens").symlink_to("disk")
-    writer = Writer(
-        tmp_path / "tokens/train.bin", name="t", tokenizer="bytes", vocab_size=257, end=256
-    )
-    writer.close()
+    with new_folder(tmp_path / "tokens") as folder:
+        Writer(folder / "train.bin", name="t", tokenizer="bytes", vocab_size=257, end=256).close()
     assert (tmp_path / "tokens").is_symlink()
     assert {p.name for p in (tmp_path / "disk").iterdir()} == {"train.bin", "train.json"}
 

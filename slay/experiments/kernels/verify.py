@@ -201,7 +201,8 @@ class Verifier:
         for subject in subjects:
             subject.search.finish()
             for slot in subject.new:
-                self.right.setdefault(slot, subject.search.right[slot[1]])
+                found = subject.search.right[slot[1]]
+                self.right.setdefault(slot, [t for t in subject.slots[slot] if t in found])
         return True
 
     def _time(self, subjects: list[Subject]) -> None:

@@ -11,10 +11,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from slay.errors import SlayError
-
-
-class WriteError(SlayError):
-    """A file that cannot be written, such as on a full disk."""
+from slay.files import WriteError
 
 
 @contextmanager
@@ -64,11 +61,13 @@ def writing(what: Path, then: str = "") -> Iterator[None]:
     """Raise one line, a `WriteError`, where a file cannot be written. `then`: how it goes on."""
     try:
         yield
+    except WriteError as error:  # of a file in a folder
+        raise WriteError(what, error.why, then) from error
     except OSError as error:
-        raise WriteError(f"{what}: cannot be written ({error.strerror}){then}") from error
+        raise WriteError(what, error.strerror, then) from error
     except SafetensorError as error:
-        raise WriteError(f"{what}: cannot be written ({error}){then}") from error
+        raise WriteError(what, str(error), then) from error
     except RuntimeError as error:
         if not any(word in str(error) for word in ("inline_container", "StreamWriter")):
             raise  # not from PyTorch's writer of files
-        raise WriteError(f"{what}: cannot be written (is the disk full?){then}") from error
+        raise WriteError(what, "is the disk full?", then) from error
