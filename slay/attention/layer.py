@@ -487,7 +487,7 @@ def options_of(cls: type[Attention]) -> dict[str, Any]:
 
 
 KINDS: dict[str, tuple[type, str]] = {
-    "bool": (bool, "True or False"),
+    "bool": (Integral, "True or False"),
     "int": (Integral, "a whole number"),
     "float": (Real, "a number"),
 }
@@ -506,7 +506,8 @@ def check_kinds(cls: type[Attention], options: Mapping[str, Any]) -> None:
             if kind not in KINDS or (optional == "None" and value is None):
                 continue
             expected, words = KINDS[kind]
-            if not isinstance(value, expected) or isinstance(value, bool) != (kind == "bool"):
+            fits = value in (0, 1) if kind == "bool" else not isinstance(value, bool)
+            if not isinstance(value, expected) or not fits:
                 raise SlayError(f"{name} = {shown(value)}: must be {words}")
 
 

@@ -19,6 +19,7 @@ DATA = """my $(touch hacked) `touch hacked`; touch hacked & {threads} 'a' "b" 10
 
 
 def test_they_stay_text(checkout):
+    (checkout.path / DATA).mkdir()
     for split in ("train", "validation"):
         file = checkout.path / DATA / f"{split}.bin"
         writer = Writer(file, name=split, tokenizer="bytes", vocab_size=257, end=256)
