@@ -244,7 +244,7 @@ def _configs(
         width = min(128, max(32, *widths(key)))
         some = sizes[width]
         if key.endswith("fp32"):
-            some = [(4, 1, 16, 16), (2, 1, 16, 16)] if width < 128 else [(8, 1, 16, 16)]
+            some = [(8 if width == 128 else 4, 1, 16, 16)]
         return [Config(warps, stages, (("T", T), (other, TO))) for warps, stages, T, TO in some]
 
     return candidates
@@ -257,7 +257,7 @@ _QUERY = {
 }
 _KEY = {
     32: [(2, 1, 64, 16), (2, 2, 32, 32), (4, 2, 64, 32)],
-    64: [(2, 2, 32, 16), (4, 2, 64, 32), (8, 2, 128, 32)],
+    64: [(2, 2, 16, 32), (4, 2, 64, 32), (8, 2, 128, 32)],
     128: [(2, 1, 16, 16), (4, 1, 32, 16)],
 }
 query_kernel = Kernel(query_bwd, _configs("TK", _QUERY))

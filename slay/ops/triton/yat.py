@@ -392,9 +392,7 @@ def _configs(
         wide = max(64, *widths(key))
         some = sizes[wide]
         if key.endswith("fp32"):
-            some = [(4, 2, 64, 32), (4, 2, 32, 32)]
-            if wide > 64:
-                some = [(8, 1, 16, 16), (4, 1, 16, 16)]
+            some = [(4, 2, 64, 32), (4, 1, 16, 16)] if wide == 64 else [(8, 1, 16, 16)]
         return [Config(w, stages, (("T", T), (other, TO))) for w, stages, T, TO in some]
 
     return candidates
