@@ -21,7 +21,7 @@ from slay.ops.naive import naive_attention
 
 pytest.importorskip("triton", reason="the kernels need Triton")
 
-from slay.ops.triton import configs
+from slay.ops.triton import configs, launch
 
 NAMES = [
     name
@@ -338,8 +338,6 @@ def test_the_same_bits_every_time():
 
 def test_operators_are_sound():
     """Schemas, fake implementations and gradients, as torch.compile needs them."""
-    from slay.ops.triton import launch
-
     mechanism = heads("yat-performer-anchor", n_heads=1)
     spec = mechanism.exponential_spec(p="square", p_weight=mechanism.anchors)
     q, _, v = tokens(mechanism, 20)
