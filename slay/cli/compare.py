@@ -33,8 +33,7 @@ def stale(configfile: Path, each: bool) -> None:
     """Say which measurements a run would make, and why.
 
     To be typed where `snakemake` is, at the root of the project: records are looked for in results/
-    of this folder. The times are those that the
-    measurements took when they were made last.
+    of this folder. The times are those that the measurements took when they were made last.
 
     \b
     slay stale

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="the kernels need Triton")
 
 from slay.attention import get_attention_class
 from slay.ops.naive import naive_attention

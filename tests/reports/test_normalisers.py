@@ -115,7 +115,7 @@ KERNELS = [
 @pytest.mark.parametrize("sizes", [(-16, -16), (-1e4, -1e4), (1e4, -70), (1e-8, 1e-8)], ids=str)
 def test_kernels_weigh_as_pytorch_does_at_any_size(name, options, sizes):
     """Kernels and PyTorch differ where queries and keys are very small or large."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="the kernels need Triton")
     draw = torch.Generator().manual_seed(0)
     q, k = (s * (1 + 0.1 * torch.rand(1, 1, 5, 4, generator=draw)) for s in sizes)
     inputs = [t.requires_grad_() for t in (k, torch.randn(1, 1, 5, 3, generator=draw))]
@@ -130,7 +130,7 @@ def test_kernels_weigh_as_pytorch_does_at_any_size(name, options, sizes):
 
 def test_a_state_read_by_the_decoding_kernel():
     """Decoding by kernels weighs very negative tokens otherwise than a whole call."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="the kernels need Triton")
     u = torch.full((1, 1, 3, 2), -300.0)
     v = torch.tensor([1.0, 2.0, 6.0]).view(1, 1, 3, 1)
     mechanism = heads("linear", 2, 1, backend="triton")

@@ -63,7 +63,7 @@ def test_cross_attention(name, junk):
 @either_order
 def test_kernels(name, causal):
     """NaN in padding makes outputs and gradients of kernels NaN."""
-    pytest.importorskip("triton")
+    pytest.importorskip("triton", reason="the kernels need Triton")
     options = {"poly_dim": 3, "num_prf_features": 3} if "anchor" in name else {}
     mechanism = heads(name, 4, backend="triton", causal=causal, **options)
     check(mechanism, *qkv(6, head_dim=4), float("nan"))
