@@ -23,7 +23,7 @@ EXTRAS = {
     "wandb": ("wandb",),
 }
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, or none for this user
-PATH = click.Path(path_type=Path)
+OUT_FILE = click.Path(path_type=Path, dir_okay=False)
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 

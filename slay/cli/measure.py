@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from slay.cli.group import PATH
+from slay.cli.group import OUT_FILE
 from slay.cli.names import completed
 from slay.plugins import PLUGIN
 
@@ -82,7 +82,7 @@ def _command(name: str) -> click.Command:
 
     options = [
         *flags_of(PARAMS[name]),
-        click.Option(["--out"], type=PATH, required=True, help="The record to write."),
+        click.Option(["--out"], type=OUT_FILE, required=True, help="The record to write."),
         click.Option(
             ["--threads"],
             type=click.IntRange(min=1),

@@ -8,7 +8,7 @@ import click
 
 import slay
 from slay import files
-from slay.cli.group import FILE, FOLDER, PATH
+from slay.cli.group import FILE, FOLDER, OUT_FILE
 from slay.cli.names import FIGURE, TABLE
 from slay.errors import SlayError
 
@@ -19,7 +19,7 @@ def _of_a_run(ctx: click.Context, option: click.Parameter, folder: Path) -> Path
     return folder
 
 
-OUT = click.option("--out", type=PATH, required=True, help="File to write.")
+OUT = click.option("--out", type=OUT_FILE, required=True, help="File to write.")
 RUN = click.option(
     "--run",
     "folder",
@@ -40,9 +40,9 @@ TEMPLATES = click.option(
 
 @click.command()
 @click.argument("manifest", type=FILE)
-@click.option("--table", type=PATH, required=True, help="A row a record.")
-@click.option("--summary", type=PATH, required=True, help="A row a setting.")
-@click.option("--curves", type=PATH, help="A row a point of a curve.")
+@click.option("--table", type=OUT_FILE, required=True, help="A row a record.")
+@click.option("--summary", type=OUT_FILE, required=True, help="A row a setting.")
+@click.option("--curves", type=OUT_FILE, help="A row a point of a curve.")
 @DRAFT
 def collect(manifest: Path, table: Path, summary: Path, curves: Path | None, draft: bool) -> None:
     """Read the records that a manifest lists into CSV files.

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import slay
 from slay.attention.functional import _kept
+from slay.errors import SlayError
 from slay.models.gpt import GPT, GPTConfig
 
 
@@ -151,3 +152,31 @@ def test_shapes_without_numbers(name):
     with torch.autocast("cpu", torch.bfloat16):
         y, state = layer(x, key_padding_mask=mask, output_final_state=True)
         assert layer(x, initial_state=state).shape == y.shape == x.shape
+
+
+def test_modes_of_modules_outlive_generation():
+    """A frozen block is in training mode after generate."""
+    model = GPT(GPTConfig(11, 8, 2, 2, 8, "linear")).train()
+    model.blocks[0].eval()
+    model.blocks[1].dropout.eval()
+    before = [m.training for m in model.modules()]
+    model.generate(torch.tensor([[1, 2]]), 2)
+    with pytest.raises(SlayError):
+        model.generate(torch.tensor([[1, 2]]), 99)
+    assert [m.training for m in model.modules()] == before
+
+
+@every_mechanism
+def test_dtypes_that_meet_in_autocast(name):
+    """float32 queries and keys beside bfloat16 values are refused under autocast."""
+    q, k, v = qkv(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = slay.attend(*(t.bfloat16() for t in (q, k, v)), name)
+        for mixed in ((q, k, v.bfloat16()), (q.bfloat16(), k, v)):
+            found, state = slay.attend(*mixed, name, output_final_state=True)
+            assert torch.equal(found, expected)
+        assert slay.attend(*mixed, name, initial_state=state).dtype == torch.bfloat16
+        with pytest.raises(SlayError, match="dtypes"):
+            slay.attend(q.double(), k, v, name)
+    with pytest.raises(SlayError, match="dtypes"):
+        slay.attend(q, k, v.bfloat16(), name)

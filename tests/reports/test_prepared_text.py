@@ -27,6 +27,7 @@ from slay.training.language.train import train
 
 SPLITS = ("train", "validation", "test")
 WORDS = "one two three four five six seven eight nine ten\n" * 40
+ZIPPED = gzip.compress(WORDS.encode(), mtime=0)
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +107,7 @@ def test_a_broken_line_is_named_and_after_it_is_mended_the_same_command_works(ra
         ("a.jsonl", b"\n", "there is no text"),
         ("a.txt", b"ab", "there is too little text"),
         ("a.txt.gz", b"no gzip", "a.txt.gz: is no whole gzip file"),
-        ("a.txt.gz", gzip.compress(WORDS.encode(), mtime=0)[:-9], "a.txt.gz: is no whole gzip file"),
+        ("a.txt.gz", ZIPPED[:-9], "a.txt.gz: is no whole gzip file"),
         ("a.parquet", b"PAR1", "a.parquet: is no whole Parquet file"),
         ("a.json", b'[{"text": "a"}, {}]', "a.json, entry 2: has no key 'text'"),
         ("a.pdf", b"%PDF", "a.pdf"),

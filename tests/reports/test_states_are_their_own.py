@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import pickle
+
 import pytest
 import torch
 from contract import either_order, every_mechanism, heads, qkv
@@ -118,3 +122,25 @@ def test_every_grid_has_one_axis():
             mechanism.attend(*qkv(1, head_dim=4), initial_state=state)
     assert len(grids) > len(configs.KERNELS) // 2
     assert all(len(grid) == 1 or set(grid[1:]) == {1} for grid in grids)
+
+
+@every_mechanism
+def test_a_state_is_read_without_trust(name):
+    """torch.load of a saved state needs weights_only=False."""
+    q, k, v = qkv(5)
+    _, state = slay.attend(q, k, v, name, output_final_state=True)
+    file = io.BytesIO()
+    torch.save((state,), file)
+    file.seek(0)
+    (read,) = torch.load(file, weights_only=True)
+    found = slay.attend(q, k, v, name, initial_state=read)
+    assert torch.equal(found, slay.attend(q, k, v, name, initial_state=state))
+
+
+@every_mechanism
+def test_copies(name):
+    """A mechanism cannot be copied or sent to another process."""
+    q, k, v = qkv(3)
+    mechanism = heads(name)
+    for other in (copy.deepcopy(mechanism), pickle.loads(pickle.dumps(mechanism))):
+        assert torch.equal(other.attend(q, k, v), mechanism.attend(q, k, v))

@@ -71,6 +71,16 @@ CHANGES = [
 NAMES = ["folder", "file", "stream", "another file", "held out", "tokenizer"]
 
 
+def configured(text=WORDS, *, stage=2):
+    prepared(text)
+    Path("ds.json").write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+
+
+CONFIGURED = (
+    {"data": "tokens", "deepspeed_config": "ds.json"}, configured, lambda: configured(stage=3)
+)  # fmt: skip
+
+
 def stopped(settings):
     """A run of two steps that stops after the first."""
 
@@ -82,8 +92,10 @@ def stopped(settings):
         train(settings, progress=stop)
 
 
-@pytest.mark.parametrize(("data", "make", "change"), CHANGES, ids=NAMES)
-def test_a_run_does_not_go_on_with_other_text(data, make, change):
+@pytest.mark.parametrize(
+    ("data", "make", "change"), [*CHANGES, CONFIGURED], ids=[*NAMES, "DeepSpeed's configuration"]
+)
+def test_a_run_does_not_go_on_with_other_files(data, make, change):
     """ "goes on after step 2" although the folder of tokens holds other text."""
     make()
     settings = asked(**data, log_every=1)
@@ -91,7 +103,7 @@ def test_a_run_does_not_go_on_with_other_text(data, make, change):
     said = []
     make()  # the same once more
     change()
-    with pytest.raises(SlayError, match="made with other text than data"):
+    with pytest.raises(SlayError, match="holds other content now"):
         train(settings, progress=said.append)
     assert not said
     make()

@@ -44,11 +44,13 @@ def complete(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if STEP.fullmatch(path.name))
 
 
-def find(settings: Settings, kind: str, world: int, data: str | None = None) -> Path | None:
+def find(
+    settings: Settings, kind: str, world: int, digests: dict[str, str] | None = None
+) -> Path | None:
     """The checkpoint to go on from, if any: the run's own last one, or what it is to start from.
 
-    Raises `SlayError` for one that is missing, of another model, of other settings or of text with
-    another digest than `data` if it is the run's own, or of another number or kind of processes.
+    Raises `SlayError` for one that is missing, of another model, of other settings or of files
+    with other `digests` if it is the run's own, or of another number or kind of processes.
     """
     own = complete(folder_of(settings))
     path = own[-1] if own else None
@@ -66,11 +68,12 @@ def find(settings: Settings, kind: str, world: int, data: str | None = None) -> 
             raise SlayError(
                 f"{path}: made with {name} = {there.get(name)}, not {here[name]}{advice}"
             )
-    if own and data is not None and facts.get("data") != data:
-        raise SlayError(
-            f"{path}: made with other text than data = {here['data']} is now; give another "
-            "--run-name, or the same text"
-        )
+    for name, digest in (digests or {}).items() if own else ():
+        if facts.get(name, "") != digest:
+            raise SlayError(
+                f"{path}: {name} = {here[name]} holds other content now than when this was made; "
+                "give another --run-name, or the same content"
+            )
     if (facts["kind"], facts["world"]) != (kind, world):
         raise SlayError(
             f"{path}: made by {facts['world']} {facts['kind']} process(es), these are {world} "

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import torch
 
+from slay import texts
 from slay.attention.layer import accepted
 from slay.errors import SlayError
 from slay.models.gpt import GPT, Block, GPTConfig, evaluating
@@ -56,13 +57,20 @@ def train(settings: Settings, *, distributed: bool = False, progress: Progress =
     unit = unit_of(settings, world)
     text = open_text(settings)
     kind = "DeepSpeed" if distributed else "plain"
-    checkpoint.find(settings, kind, world, text.digest)  # refuses
+    digests = digests_of(settings, text)
+    checkpoint.find(settings, kind, world, digests)  # refuses
     with ExitStack() as held:
         folders = (checkpoint.folder_of(settings), journal.folder_of(settings))  # may be the same
         for folder in {path.resolve(): path for path in folders}.values() if rank == 0 else ():
             held.enter_context(alone(folder))
-        start = checkpoint.find(settings, kind, world, text.digest)
+        start = checkpoint.find(settings, kind, world, digests)
         return _run(settings, text, unit, device, start, progress, distributed)
+
+
+def digests_of(settings: Settings, text: Text) -> dict[str, str]:
+    """Digests of the files that a run is made from, by the setting that names them."""
+    given = [settings.deepspeed_config] if settings.deepspeed_config else []
+    return {"data": text.digest, "deepspeed_config": texts.digest(given)}
 
 
 def _run(
@@ -197,7 +205,7 @@ class Run:
             "kind": self.engine.kind,
             "world": self.engine.world,
             "tokenizer": self.text.tokenizer,
-            "data": self.text.digest,
+            **digests_of(self.settings, self.text),
         }
         checkpoint.write(
             self.settings,
