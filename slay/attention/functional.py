@@ -37,14 +37,13 @@ def attend(
     and kept. Raises `UnknownNameError` for the name, TypeError for an option, ValueError for
     shapes.
     """
-    cls = get_attention_class(attention)
     if q.ndim != 4 or k.ndim != 4:
         raise SlayError(
             f"q and k have shapes {tuple(q.shape)} and {tuple(k.shape)}; expected (B, H, L, d)"
         )
-    shape = (q.shape[3], q.shape[1])
-    made = _heads if isinstance(q, FakeTensor) else _kept
-    heads = made(cls, *shape, q.device, **{"n_kv_heads": k.shape[1], **options})
+    head_dim, n_heads, n_kv_heads = map(_number, (q.shape[3], q.shape[1], k.shape[1]))
+    options = {"n_kv_heads": n_kv_heads, **options}
+    heads = _heads(attention, q, head_dim=head_dim, n_heads=n_heads, **options)
     return heads.attend(
         q,
         k,
@@ -56,10 +55,34 @@ def attend(
     )
 
 
-def _heads(
-    cls: type[Attention], head_dim: int, n_heads: int, device: torch.device, **options: Any
-) -> Attention:
-    return cls.heads_only(head_dim, n_heads, **options).to(device)
+def _number(size: int) -> int:
+    """A size for good, where torch.compile may have a symbol that stands for many."""
+    return len(range(size))
 
 
-_kept = remembered(_heads)
+class _Compiled:
+    """Mechanisms of compiled functions, an attribute each: torch.compile can read those."""
+
+
+def _heads(name: str, q: Tensor, **options: Any) -> Attention:
+    if torch.compiler.is_compiling():
+        return getattr(_Compiled, _compiled(name, q.device, tuple(options.items())))
+    if isinstance(q, FakeTensor):
+        return _made(get_attention_class(name), q.device, **options)
+    return _kept(get_attention_class(name), q.device, **options)
+
+
+@torch.compiler.assume_constant_result
+def _compiled(name: str, device: torch.device, options: tuple[tuple[str, Any], ...]) -> str:
+    """The attribute of `_Compiled` that is this mechanism; while a function is being compiled."""
+    heads = _kept(get_attention_class(name), device, **dict(options))
+    key = f"{name} {id(heads)}"
+    setattr(_Compiled, key, heads)
+    return key
+
+
+def _made(cls: type[Attention], device: torch.device, **options: Any) -> Attention:
+    return cls.heads_only(**options).to(device)
+
+
+_kept = remembered(_made)

@@ -40,7 +40,7 @@ class StandardAttention(PairwiseAttention):
                 attn_mask=mask,
                 dropout_p=self.dropout if self.training else 0.0,
                 is_causal=self.causal and square and mask is None,
-                enable_gqa=q.shape[1] != k.shape[1],
+                enable_gqa=self.n_heads != self.n_kv_heads,
             )
         if mask is None:
             return y

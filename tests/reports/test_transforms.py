@@ -103,15 +103,29 @@ def test_gradients_of_every_sample_of_a_model(attention, positions, again):
 def test_one_graph_of_every_length(attention):
     """torch.compile of a model stops at the recompile limit: a graph for every length."""
     torch._dynamo.reset()
-    model, count = (
-        gpt(attention, short_conv=2, n_kv_heads=1),
-        CompileCounter(),
-    )
+    model, count = gpt(attention, short_conv=2, n_kv_heads=1), CompileCounter()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
     for length in (5, 300, 128, 256, 3, 127, 129, 64, 7, 9, 11, 2, 200, 255, 257, 383, 384, 385):
         tokens = torch.randint(11, (1, length))
         with torch.no_grad():
             torch.testing.assert_close(compiled(tokens), model(tokens), rtol=1e-3, atol=1e-4)
+    assert count.frame_count <= 3
+
+
+@every_mechanism
+def test_one_graph_of_a_call_by_name(name):
+    """slay.attend in a compiled function: import_module should not be traced."""
+    torch._dynamo.reset()
+    count = CompileCounter()
+
+    @torch.compile(fullgraph=True, dynamic=True, backend=count)
+    def compiled(q, k, v):
+        return slay.attend(q, k, v, name, causal=False)
+
+    for length in (5, 300, 3, 129, 64, 257):
+        inputs = qkv(length, n_heads=2, kv=1)
+        expected = slay.attend(*inputs, name, causal=False)
+        torch.testing.assert_close(compiled(*inputs), expected, rtol=1e-3, atol=1e-3)
     assert count.frame_count <= 3
 
 
@@ -123,14 +137,14 @@ def test_an_exported_program_takes_any_length(attention):
 
     class Heads(torch.nn.Module):
         def forward(self, q, k):
-            return heads.attend(q, k, k)
+            return heads.attend(q, k, k) + slay.attend(q, k, k, attention)
 
     example = torch.randn(1, 2, 150, 4), torch.randn(1, 1, 150, 4)
     shapes = {"q": {2: length}, "k": {2: length}}
     program = torch.export.export(Heads(), example, dynamic_shapes=shapes).module()
     for n in (2, 128, 300):
         q, k = torch.randn(1, 2, n, 4), torch.randn(1, 1, n, 4)
-        torch.testing.assert_close(program(q, k), heads.attend(q, k, k), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(program(q, k), Heads()(q, k), rtol=1e-3, atol=1e-4)
 
 
 def test_boundaries_in_a_compiled_model():
