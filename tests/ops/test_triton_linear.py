@@ -143,6 +143,15 @@ def test_half_precision(name, dtype):
     compare(name, mechanism, inputs, dtype)
 
 
+@pytest.mark.parametrize("name", ["linear", "yat-performer-anchor", "yat-quadratic"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_weights_sum_to_one_in_half_precision(name, dtype):
+    mechanism = heads(name, head_dim=32, n_heads=1)
+    q, k, v = tokens(mechanism, 70, dtype=dtype)
+    y = mechanism.attend(q, k, torch.ones_like(v)).float()
+    torch.testing.assert_close(y, torch.ones_like(y), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["linear", "performer", "yat-performer-anchor", "yat-quadratic"])
 @pytest.mark.parametrize(
     ("length", "chunk"), [(1, 0), (1, 128), (129, 128), (300, 128), (300, 256)]

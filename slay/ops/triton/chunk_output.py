@@ -53,7 +53,10 @@ def add_keys(
     o, z, f, p, queries, at, keys, kv, K, lo, hi, end, L,
     M: tl.constexpr, T: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """o and z with keys lo, ..., hi - 1 of the same chunk; `MASK`: some come too late."""
+    """o and z with keys lo, ..., hi - 1 of the same chunk; `MASK`: some come too late.
+
+    z sums the scores as rounded for the product with v, so that their weights sum to 1.
+    """
     b, _, t0, _ = at
     for j0 in range(lo, hi, TK):
         ato = (b, kv, j0, end)
@@ -63,8 +66,8 @@ def add_keys(
         there = kept(keys.padding, ato, L, TK)[None, :]
         if MASK:
             there &= (j0 + tl.arange(0, TK))[None, :] <= (t0 + tl.arange(0, T))[:, None]
-        A = tl.where(there, A, 0.0)
-        z += tl.sum(A, 1)
+        A = cast(tl.where(there, A, 0.0), M.dtype)
+        z += tl.sum(A.to(tl.float32), 1)
         v = cast(load_tile(keys.w, ato, TK, M.E, M.EP), M.dtype)
         if keys.padding is not None:
             v = tl.where(kept(keys.padding, ato, L, TK)[:, None], v, 0.0)
