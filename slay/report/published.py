@@ -1,16 +1,13 @@
-"""Runs that are kept in git: measured on real devices, with their records, commands and logs.
+"""Runs that are kept in git: measured on real devices, with their records and commands.
 
 results/published/<name>/ holds about.json (the run, its machine, the command), config.json and
-mechanisms.json as the workflow wrote them, records/<experiment>.jsonl (a record a line) and log.txt
-(for each record the command that made it and what it printed).
+mechanisms.json as the workflow wrote them, and records/<experiment>.jsonl (one record per line).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
-from collections.abc import Iterable
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
@@ -164,7 +161,6 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
         lines = (_line(job, record) for job, record in made if job.experiment == experiment)
         if group:
             files.write(folder / "records" / f"{experiment}.jsonl", "".join(lines))
-    files.write(folder / "log.txt", "".join(_log(run, made)))
     for file in ("config.json", "mechanisms.json"):
         files.copy(run / file, folder / file)
     about = {
@@ -206,18 +202,6 @@ def publish_devices(folder: Path, to: Path = DEVICES) -> list[Path]:
 def _line(job: Job, record: Record) -> str:
     data = {"path": job.path, "record": record.model_dump(by_alias=True)}
     return json.dumps(data, allow_nan=False) + "\n"
-
-
-def _log(run: Path, made: Iterable[tuple[Job, Record]]) -> Iterable[str]:
-    """For each record, in the order of their beginnings: its command and what it printed."""
-    for job, record in sorted(made, key=lambda item: item[1].provenance.started):
-        where = record.provenance
-        yield f"# {where.started}, {where.seconds:.1f} s, {where.host}\n"
-        yield f"$ slay run {shlex.join(job.argv)} --out {job.path}\n"
-        log = run / "logs" / Path(job.path.split("/", 3)[3]).with_suffix(".log")
-        if log.is_file():
-            yield log.read_text(encoding="utf-8", errors="replace").rstrip() + "\n"
-        yield "\n"
 
 
 def _slug(results: Results) -> str:
