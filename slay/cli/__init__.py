@@ -6,7 +6,7 @@ import click
 
 import slay
 from slay.cli import compare, look, measure, publish, verify
-from slay.cli.group import Group
+from slay.cli.group import LazyGroup
 
 SECTIONS = {
     "Look": ("mechanisms", "tasks"),
@@ -31,7 +31,7 @@ HOMES = {  # of commands that live with what they run
 
 
 @click.group(
-    cls=Group,
+    cls=LazyGroup,
     sections=SECTIONS,
     homes=HOMES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -28,7 +28,7 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
-class Group(click.Group):
+class LazyGroup(click.Group):
     """A command group that shows a mistake of the user's as one line, without a traceback.
 
     `sections` are names of commands by the heading that they are listed under. Commands of `homes`

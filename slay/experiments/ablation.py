@@ -12,7 +12,7 @@ from slay.experiments.quality import run as quality
 from slay.experiments.result import Progress, Result, choose_device, heads_only
 from slay.params import AblationParams
 
-OPPONENT = "standard"
+BASELINE = "standard"
 
 
 def run(params: AblationParams, progress: Progress) -> Result:
@@ -27,7 +27,7 @@ def run(params: AblationParams, progress: Progress) -> Result:
     shared = {"epsilon": params.epsilon, "seed": params.seed}
     options = {params.attention: params.options}
     calls = {}
-    for name in dict.fromkeys((params.attention, TARGET, OPPONENT)):
+    for name in dict.fromkeys((params.attention, TARGET, BASELINE)):
         mechanism = heads_only(
             name, params.head_dim, params.n_heads, shared, options.get(name, {})
         ).to(device)
@@ -40,7 +40,7 @@ def run(params: AblationParams, progress: Progress) -> Result:
     latency = {"latency_ms": middle, "latency_ms_q1": first, "latency_ms_q3": third}
     ratios = {
         "ratio": _median([a / b for a, b in zip(own, times[TARGET], strict=True)]),
-        "ratio_standard": _median([a / b for a, b in zip(own, times[OPPONENT], strict=True)]),
+        "ratio_standard": _median([a / b for a, b in zip(own, times[BASELINE], strict=True)]),
     }
     metrics = result.metrics | {name: 1e3 * value for name, value in latency.items()} | ratios
     return Result(metrics, result.curve)

@@ -23,7 +23,7 @@ from slay.flags import words
 from slay.jobs import code
 from slay.params import LanguageParams
 from slay.record import Number
-from slay.training.language import journal
+from slay.training.language import metrics_logger
 from slay.training.language.data import open_text
 from slay.training.language.settings import Settings
 from slay.training.language.tokens import Tokens
@@ -54,7 +54,7 @@ def run(params: LanguageParams, progress: Progress) -> Result:
         status = {"status": "diverged", "message": str(error)}
     except OutOfMemory as error:
         return Result({}, status="oom", message=str(error))
-    lines = journal.read(folder / "logs" / "run" / "metrics.jsonl")
+    lines = metrics_logger.read(folder / "logs" / "run" / "metrics.jsonl")
     if params.processes > 1 and lines[-1].get("status") == "diverged":
         message = f"the loss at step {lines[-1]['step']} is no number"
         status = {"status": "diverged", "message": message}
@@ -113,7 +113,7 @@ def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> N
         for line in process.stdout or ():
             progress(line.rstrip())
             last = line.strip() if line.startswith("Error:") else last
-    lines = journal.read(Path(settings.log_dir) / settings.name / "metrics.jsonl")
+    lines = metrics_logger.read(Path(settings.log_dir) / settings.name / "metrics.jsonl")
     diverged = bool(lines) and lines[-1].get("status") == "diverged"
     if process.returncode and not diverged:
         raise SlayError(

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+Call = Callable[[], object]
+
 SHORT = 0.02  # seconds; what a shorter call finds in the caches depends on what came before
 NEW_PAGES = 16  # page faults a call from which on its memory counts as new
 REPEATS = 12  # of a call, in all, where it got new memory
 
 
-def seconds(call: Callable[[], object], device: torch.device) -> float:
+def seconds(call: Call, device: torch.device) -> float:
     """Duration of one call: by CUDA events on a GPU, by the monotonic clock on a CPU."""
     if device.type == "cuda":
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -31,7 +33,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[str, Call],
     device: torch.device,
     *,
     rounds: int,
@@ -94,7 +96,7 @@ def _page_faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def _settle(call: Callable[[], object], device: torch.device, for_seconds: float = 0.01) -> None:
+def _settle(call: Call, device: torch.device, for_seconds: float = 0.01) -> None:
     """Make a call for a while, once at least, until caches and cores are as it leaves them."""
     until = time.perf_counter() + for_seconds
     seconds(call, device)
@@ -102,7 +104,7 @@ def _settle(call: Callable[[], object], device: torch.device, for_seconds: float
         seconds(call, device)
 
 
-def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+def peak_memory(call: Call, device: torch.device) -> int:
     """Most bytes that a call holds at once, above what was allocated before it; its result counts.
 
     On a CPU by following the allocator's own events, on a GPU by its counter.

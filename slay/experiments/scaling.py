@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from statistics import median, quantiles
 
 import torch
@@ -10,25 +9,24 @@ from torch import Tensor
 
 from slay.attention.layer import Attention
 from slay.experiments.guard import OutOfMemory, memory_guard
-from slay.experiments.measure import interleaved, peak_memory, seconds
+from slay.experiments.measure import Call, interleaved, peak_memory, seconds
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.params import ScalingParams
 from slay.record import Number
 
-OPPONENT = "standard"
+BASELINE = "standard"
 MATRIX = 1024  # rows and columns of the product that gives the rate
-Call = Callable[[], object]
 
 
 def run(params: ScalingParams, progress: Progress) -> Result:
-    """Metrics: latency quartiles, ratio to the opponent, floor, peak bytes, tokens a second.
+    """Metrics: latency quartiles, ratio to the baseline, floor, peak bytes, tokens a second.
 
     Only attention over heads is timed: the four projections cost the same under every mechanism.
     Memory is what a call holds at its peak above q, k and v, its results included. The floor is the
     time of the mechanism's matrix products at the rate of one large product, timed in the same
     rounds. In decoding, a call is one token after `seq_len` others, always from the same state.
 
-    A mechanism that runs out of memory, or out of time, is a result; an opponent that does is left
+    A mechanism that runs out of memory, or out of time, is a result; a baseline that does is left
     out, and with it the ratio.
     """
     device = choose_device(params.device)
@@ -45,12 +43,12 @@ def run(params: ScalingParams, progress: Progress) -> Result:
         except OutOfMemory as error:
             return Result({}, status="oom", message=f"{params.attention}: {error}")
         try:
-            opponent = _mechanism(params, OPPONENT, device)
-            calls["opponent"] = _call(params, opponent, device)
-            if _too_long(_first(calls["opponent"], device), params):
-                del calls["opponent"]
+            baseline = _mechanism(params, BASELINE, device)
+            calls["baseline"] = _call(params, baseline, device)
+            if _too_long(_first(calls["baseline"], device), params):
+                del calls["baseline"]
         except OutOfMemory:
-            calls.pop("opponent", None)
+            calls.pop("baseline", None)
         square = _draw((MATRIX, MATRIX), params, device)
         calls["matmul"] = lambda: square @ square
         progress(f"timing {' and '.join(calls)} in {params.repeats} rounds")
@@ -128,9 +126,9 @@ def _metrics(
     if params.mode != "decode":
         operations = own.operations(params.seq_len, backward=params.mode == "forward_backward")
         metrics["floor_ms"] = 1e3 * params.batch_size * params.n_heads * operations / rate
-    if "opponent" in times:
-        ratios = [a / b for a, b in zip(times["own"], times["opponent"], strict=True)]
+    if "baseline" in times:
+        ratios = [a / b for a, b in zip(times["own"], times["baseline"], strict=True)]
         low, ratio, high = quantiles(ratios, n=4, method="inclusive")
-        metrics["opponent_latency_ms"] = median(times["opponent"]) * 1e3
+        metrics["baseline_latency_ms"] = median(times["baseline"]) * 1e3
         metrics |= {"ratio": ratio, "ratio_q1": low, "ratio_q3": high}
     return metrics

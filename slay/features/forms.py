@@ -21,7 +21,7 @@ class Features(Protocol):
     """phi of a block of tokens, given by some factors."""
 
     by_column: ClassVar[bool]
-    """Whether `pull` likes a gradient whose tokens lie next to each other in memory."""
+    """Whether `vjp` likes a gradient whose tokens lie next to each other in memory."""
 
     def factors(self) -> list[Tensor]:
         """What phi is made of, each (..., L, its width)."""
@@ -33,9 +33,9 @@ class Features(Protocol):
         """<phi(q_i), phi(k_j)>: (..., Lq, Lk). What lies in a workspace has no gradient."""
 
     def expand(self, work: Workspace | None = None) -> Tensor:
-        """phi itself: (..., L, m). What lies in a workspace has no gradient but `pull`."""
+        """phi itself: (..., L, m). What lies in a workspace has no gradient but `vjp`."""
 
-    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+    def vjp(self, g: Tensor, work: Workspace) -> list[Tensor]:
         """The factors' gradients from phi's: (..., L, m)."""
 
     def pull_scores(
@@ -63,7 +63,7 @@ class Dense:
     def expand(self, work: Workspace | None = None) -> Tensor:
         return self.phi
 
-    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+    def vjp(self, g: Tensor, work: Workspace) -> list[Tensor]:
         return [g]
 
     def pull_scores(
@@ -92,7 +92,7 @@ class Square:
     def expand(self, work: Workspace | None = None) -> Tensor:
         return monomials(self.u, work)  # (..., L, n (n + 1) / 2)
 
-    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+    def vjp(self, g: Tensor, work: Workspace) -> list[Tensor]:
         return [monomials_gradient(self.u, g, work)]
 
     def pull_scores(
@@ -130,12 +130,12 @@ class Product:
         shape = (*a.shape[:-1], b.shape[-1])
         return torch.mul(a, b, out=work("outer", shape, a)).flatten(-2)
 
-    def pull(self, g: Tensor, work: Workspace) -> list[Tensor]:
+    def vjp(self, g: Tensor, work: Workspace) -> list[Tensor]:
         a, b = self.a.expand(), self.b.expand()
         g = g.unflatten(-1, (a.shape[-1], b.shape[-1]))
         da = (b.unsqueeze(-2) @ g.mT).squeeze(-2)
         db = (a.unsqueeze(-2) @ g).squeeze(-2)
-        return [*self.a.pull(da, work), *self.b.pull(db, work)]
+        return [*self.a.vjp(da, work), *self.b.vjp(db, work)]
 
     def pull_scores(
         self, keys: Self, g: Tensor, work: Workspace

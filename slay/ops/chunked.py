@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.groups import fold, tril, tril_, unfold
-from slay.ops.normalise import accumulation_dtype, narrow, normalise
+from slay.ops.normalise import accumulation_dtype, normalise, saturating_cast
 
 FeatureMap = Callable[[Tensor, Tensor], Features]
 Span = tuple[int, int]  # the first token, and the one after the last
@@ -206,7 +206,7 @@ class Cut:
 
 def output(o: Tensor, dtype: torch.dtype) -> Tensor:
     """y = o / z: (B, K, e + 1, n) -> (B, K, n, e)."""
-    return narrow(normalise(o[..., :-1, :], o[..., -1:, :]), dtype).mT
+    return saturating_cast(normalise(o[..., :-1, :], o[..., -1:, :]), dtype).mT
 
 
 def chunked_in_place(

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from slay.ops.groups import fold, tril, unfold
 from slay.ops.modes import transformed, without_autocast
-from slay.ops.normalise import accumulation_dtype, narrow, normalise
+from slay.ops.normalise import accumulation_dtype, normalise, saturating_cast
 
 
 def exact_attention(
@@ -54,7 +54,7 @@ def exact_attention(
             o = weigh(tril(scores[..., before:], groups), v1[:, :, before:])
             if before:
                 o = o + weigh(scores[..., :before], v1[:, :, :before])
-        return unfold(narrow(normalise(o[..., :-1], o[..., -1:]), v.dtype), groups)
+        return unfold(saturating_cast(normalise(o[..., :-1], o[..., -1:]), v.dtype), groups)
 
     compiling = torch.compiler.is_compiling()
     kept = torch.is_grad_enabled() and not compiling and not transformed()

@@ -265,7 +265,7 @@ class _Backward:
             dphi = product(state.mT, g.mT, self.work, "dphi").mT
         else:
             dphi = product(g, state, self.work, "dphi")
-        return phi.pull(dphi, self.work)
+        return phi.vjp(dphi, self.work)
 
     def _pull(self, known: Iterable[tuple[Tensor, Tensor]], *leaves: Tensor) -> Sequence[Tensor]:
         """Gradients of the leaves from those of some features; the parameters' are added up."""

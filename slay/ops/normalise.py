@@ -29,7 +29,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def narrow(y: Tensor, dtype: torch.dtype) -> Tensor:
+def saturating_cast(y: Tensor, dtype: torch.dtype) -> Tensor:
     """y as outputs of a dtype: what float16 cannot hold becomes the largest number that it can.
 
     Where scores have both signs, outputs may be far larger than the values.

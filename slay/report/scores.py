@@ -8,7 +8,7 @@ import pandas as pd
 from slay.report.results import Estimate, Missing, Results
 from slay.report.stats import corrected, growth_exponent, interval, paired
 
-OPPONENT = "standard"
+BASELINE = "standard"
 LEVEL = 0.05
 
 
@@ -43,7 +43,7 @@ def mean_score(results: Results, attention: str, tasks: list[str]) -> Estimate |
     return Estimate(found["mean"], found["sd"], int(found["n"]), found["low"], found["high"])
 
 
-def like_opponent(results: Results) -> set[tuple[str, str, int]]:
+def like_baseline(results: Results) -> set[tuple[str, str, int]]:
     """(attention, task, seq_len) whose accuracy does not differ from softmax's significantly.
 
     Paired t tests across seeds, all of them corrected together (Benjamini and Yekutieli 2001).
@@ -54,9 +54,9 @@ def like_opponent(results: Results) -> set[tuple[str, str, int]]:
     for task, length in lengths(results):
         group = frame[(frame["task"] == task) & (frame["seq_len"] == length)]
         table = group.pivot_table(index="seed", columns="attention", values="accuracy")
-        for name in table.columns.difference([OPPONENT]):
-            if OPPONENT in table:
-                both = table[[name, OPPONENT]].dropna().to_numpy(float)
+        for name in table.columns.difference([BASELINE]):
+            if BASELINE in table:
+                both = table[[name, BASELINE]].dropna().to_numpy(float)
                 cells.append((str(name), task, length))
                 p.append(paired(both[:, 0], both[:, 1]))
     alike = ~(corrected(np.array(p)) < LEVEL)
@@ -68,7 +68,7 @@ def timed_lengths(results: Results) -> list[int]:
     frame = results.select("scaling", "ratio", mode="forward")
     if frame.empty:
         return []
-    return [int(n) for n in frame.loc[frame["attention"] != OPPONENT, "seq_len"].unique()]
+    return [int(n) for n in frame.loc[frame["attention"] != BASELINE, "seq_len"].unique()]
 
 
 def reach(results: Results, attention: str) -> int | Missing:

@@ -18,8 +18,8 @@ import slay
 from slay.cli import main
 from slay.errors import SlayError
 from slay.experiments.kernels import bench, check, tables, training, work
-from slay.experiments.kernels.contestants import Tokens
-from slay.experiments.kernels.settings import LONGEST, MAIN, Bench, KernelParams, ModelParams
+from slay.experiments.kernels.inputs import Inputs
+from slay.experiments.kernels.settings import LONGEST, MAIN, BenchConfig, KernelParams, ModelParams
 from slay.experiments.kernels.training import TrainingStep
 from slay.experiments.measure import interleaved
 from slay.experiments.run import provenance
@@ -118,7 +118,7 @@ def test_show_wants_its_own_records(tmp_path):
 
 
 def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch):
-    whole, groups = bench.Session._group, []
+    whole, groups = bench.BenchRunner._group, []
 
     def interrupted(self, group):
         groups.append(group)
@@ -126,7 +126,7 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return whole(self, group)
 
-    monkeypatch.setattr(bench.Session, "_group", interrupted)
+    monkeypatch.setattr(bench.BenchRunner, "_group", interrupted)
     out = tmp_path / "kernels.json"
     done = call("kernels", "--out", out, *TINY)
     assert done.exit_code == 1
@@ -146,7 +146,7 @@ def test_what_time_did_not_allow_is_named_and_done_by_the_next_start(tmp_path, m
     assert done.exit_code == 0, done.output
     records = read_records(out)
     assert {r.params["seq_len"] for r in records} == {8, 16}
-    monkeypatch.setattr(bench.Session, "_group", lambda self, group: 1 / 0)
+    monkeypatch.setattr(bench.BenchRunner, "_group", lambda self, group: 1 / 0)
     assert call("kernels", "--out", out, *some, "--resume").exit_code == 0
     assert read_records(out) == records
 
@@ -156,7 +156,7 @@ def _tiny(**changes):
         attention="linear", device="cpu", dtype="float32", n_heads=1, head_dim=4, repeats=10
     )
     lengths = {"lengths": (8, 16), "backward_lengths": (8,), "contexts": (2, 4), "batches": ()}
-    return Bench(base=base, mechanisms=("linear",), **{**lengths, **changes})
+    return BenchConfig(base=base, mechanisms=("linear",), **{**lengths, **changes})
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_a_contestant_that_fails_is_a_result(tmp_path, monkeypatch, error, statu
     monkeypatch.setattr(slay.get_attention_class("linear"), "attend", attend)
     said = []
     setting = _tiny(lengths=(8,), backward_lengths=(), contexts=())
-    records = bench.Session(setting, tmp_path / "k.json", said.append).run()
+    records = bench.BenchRunner(setting, tmp_path / "k.json", said.append).run()
     by = {r.params["backend"]: r for r in records if r.params["attention"] != "yat-spherical"}
     assert by["torch"].status == status
     assert "\n" not in by["torch"].message
@@ -193,7 +193,7 @@ def test_a_contestant_that_kills_its_process_costs_its_own_record(tmp_path, monk
     monkeypatch.setattr(slay.get_attention_class("linear"), "attend", dies)
     said = []
     setting = _tiny(lengths=(8, 16), backward_lengths=(), contexts=())
-    records = bench.Session(setting, tmp_path / "k.json", said.append).run()
+    records = bench.BenchRunner(setting, tmp_path / "k.json", said.append).run()
     for r in records:
         if r.params["backend"] == "flash":
             assert r.metrics["latency_ms"] > 0
@@ -216,7 +216,7 @@ def test_kernels_are_refused_where_their_check_dies_hangs_or_finds_an_error(tmp_
     setting = _tiny(seconds=2)
     cuda = setting.base.model_copy(update={"device": "cuda"})
     setting = dataclasses.replace(setting, base=cuda)
-    session = bench.Session(setting, tmp_path / "k.json", lambda text: None)
+    session = bench.BenchRunner(setting, tmp_path / "k.json", lambda text: None)
     session._check(setting.groups)
     why = {key.partition(", ")[2].partition(" ")[0]: text for key, text in session.refused.items()}
     assert why["forward"] == "its check died: the process was ended by SIGKILL"
@@ -228,7 +228,7 @@ def test_kernels_are_refused_where_their_check_dies_hangs_or_finds_an_error(tmp_
 
 def tokens_of(length, dtype=torch.float32):
     draw = torch.Generator().manual_seed(0)
-    return Tokens(*(torch.randn(1, 2, length, 8, generator=draw).to(dtype) for _ in range(4)))
+    return Inputs(*(torch.randn(1, 2, length, 8, generator=draw).to(dtype) for _ in range(4)))
 
 
 def test_kernels_that_agree_are_timed_and_others_are_not():

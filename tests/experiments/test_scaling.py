@@ -33,7 +33,7 @@ def test_decoding_gives_the_token_after_the_context_every_time(attention):
 
 
 @pytest.mark.parametrize("mode", ["forward", "forward_backward", "decode"])
-def test_every_mode_measures_mechanism_and_opponent(mode):
+def test_every_mode_measures_mechanism_and_baseline(mode):
     result = measured(mode=mode)
     assert result.status == "ok"
     assert result.metrics["latency_ms_q1"] <= result.metrics["latency_ms"]
@@ -68,7 +68,7 @@ def test_a_mechanism_out_of_memory_is_a_result(monkeypatch, error):
 
 
 @pytest.mark.parametrize("error", OUT)
-def test_an_opponent_out_of_memory_leaves_the_mechanism_its_numbers(monkeypatch, error):
+def test_a_baseline_out_of_memory_leaves_the_mechanism_its_numbers(monkeypatch, error):
     failing(monkeypatch, "standard", error)
     result = measured()
     assert result.status == "ok"

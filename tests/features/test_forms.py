@@ -63,7 +63,7 @@ def test_pulled_gradients_are_those_of_autograd(form, n, lq, lk, seed):
     g, work = next(gradients).detach(), Workspace()
     expected = torch.autograd.grad(q.expand(), q.factors(), g)
     with torch.no_grad():
-        assert_same(q.pull(g, work), list(expected))
+        assert_same(q.vjp(g, work), list(expected))
     g = torch.randn(2, 3, lq, lk, dtype=torch.float64)
     expected = torch.autograd.grad(q.scores(k), [*q.factors(), *k.factors()], g)
     with torch.no_grad():

@@ -165,7 +165,7 @@ def test_any_number_of_heads():
     B, heads, length = 2**15, 8, 300
     q, k, v = (torch.empty(B, heads, length, n, device="meta") for n in (32, 32, 16))
     with configs.recording() as recorded:
-        made = launch.Call(
+        made = launch.LinearCall(
             None, q, None, k, v, None, None, None, None, None, "dense", 0, (0.0,) * 4, True, 128,
             True,
         )  # fmt: skip

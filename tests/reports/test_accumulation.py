@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from slay.flags import words
 from slay.models.gpt import GPT, load
-from slay.training.language import journal, train
+from slay.training.language import metrics_logger, train
 from slay.training.language.checkpoint import complete
 from slay.training.language.data import Text
-from slay.training.language.engine import Plain
+from slay.training.language.engine import SingleProcess
 from slay.training.language.settings import Settings
 from slay.training.language.tokens import IGNORE, Tokens, Writer, pack
 
@@ -89,7 +89,7 @@ def test_an_evaluation_is_the_mean_over_its_tokens(number):
     text = text_of(number)
     how = asked(batch_size=1, total_steps=1)
     torch.manual_seed(0)
-    engine = Plain(GPT(train.model_config(how, text)), how, torch.device("cpu"))
+    engine = SingleProcess(GPT(train.model_config(how, text)), how, torch.device("cpu"))
     nats = train.evaluate(engine, text.validation, how)
     model = engine.model.eval()
     total = 0.0
@@ -121,7 +121,7 @@ def test_processes_with_unequal_numbers_of_tokens_compute_what_one_does(tmp_path
             train.train(how, progress=lambda line: None)
         else:
             launch(how)
-        lines = journal.read(tmp_path / "l" / name / "metrics.jsonl")
+        lines = metrics_logger.read(tmp_path / "l" / name / "metrics.jsonl")
         found[name] = [
             line[key] for line in lines for key in ("loss", "gradient_norm") if key in line
         ]

@@ -25,7 +25,7 @@ from slay.flags import words
 from slay.training.language import checkpoint
 from slay.training.language.feed import Batches, Stream
 from slay.training.language.files import WriteError, new_folder
-from slay.training.language.journal import Journal
+from slay.training.language.metrics_logger import MetricsLogger
 from slay.training.language.settings import Settings
 from slay.training.language.stream import END, Tokenizer, source
 from slay.training.language.tokens import Writer, read
@@ -234,7 +234,7 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_last_whole_one(size, monkeypatch
 @pytest.mark.parametrize(("name", "turn"), [("_open", 1), ("write", 4)])
 def test_a_full_disk_at_a_log_is_one_line(name, turn, monkeypatch):
     """A traceback, or a line without a file's name, where a log cannot grow."""
-    full_at(Journal, name, turn, 0, monkeypatch)
+    full_at(MetricsLogger, name, turn, 0, monkeypatch)
     line = failed("train", *words(asked(run_name="run")))
     assert line.startswith("Error: logs/run/metrics.jsonl: cannot be written (File too large)")
     assert len(checkpoint.complete(Path("checkpoints/run"))) == (name == "write")

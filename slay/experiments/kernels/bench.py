@@ -18,7 +18,7 @@ from slay.experiments import isolated
 from slay.experiments.isolated import Died, Parent
 from slay.experiments.kernels import check
 from slay.experiments.kernels.group import Timing
-from slay.experiments.kernels.settings import Bench, Group, KernelParams, params_of
+from slay.experiments.kernels.settings import BenchConfig, KernelParams, TimingGroup, params_of
 from slay.experiments.kernels.tables import line
 from slay.experiments.result import Progress, choose_device
 from slay.jobs import code
@@ -28,10 +28,12 @@ CHECKS = 8  # processes that check side by side, each of which compiles what it 
 CHECK_SECONDS, GROUP_SECONDS = 120.0, 90.0  # after which a process is ended
 
 
-class Session:
+class BenchRunner:
     """One run of the benchmark; `before` are records of an earlier one, which it completes."""
 
-    def __init__(self, bench: Bench, out: Path, progress: Progress, before: Sequence[Record] = ()):
+    def __init__(
+        self, bench: BenchConfig, out: Path, progress: Progress, before: Sequence[Record] = ()
+    ):
         self.bench, self.out, self.progress = bench, out, progress
         calls = [call for group in bench.groups for call in self._calls(group)]
         wanted = [(call.model_dump(), code(call, call.device)) for call in calls] if before else []
@@ -60,19 +62,19 @@ class Session:
             write_records(self.out, self.records)
         return self.records
 
-    def _calls(self, group: Group) -> list[KernelParams]:
+    def _calls(self, group: TimingGroup) -> list[KernelParams]:
         """The calls that a group times."""
         contestants = self.bench.contestants(group)
         return [self.bench.params(group, n, who) for n in group.lengths for who in contestants]
 
-    def _done(self, group: Group) -> bool:
+    def _done(self, group: TimingGroup) -> bool:
         there = [record.params for record in self.records]
         calls = self._calls(group)
         return all(
             call.model_dump() in there for call in calls if not group.fla or call.backend == "fla"
         )
 
-    def _check(self, groups: Sequence[Group]) -> None:
+    def _check(self, groups: Sequence[TimingGroup]) -> None:
         """Compare all kernels with PyTorch; note which are not to be timed."""
         wanted = {call.key for group in groups for call in self._calls(group)}
         subjects = {
@@ -107,7 +109,7 @@ class Session:
         if why:
             self.refused |= {call.key: why for call in calls}
 
-    def _group(self, group: Group) -> list[Record]:
+    def _group(self, group: TimingGroup) -> list[Record]:
         """Records of a group's contestants; those that kill the process are left out."""
         dead: dict[str, str] = {}
         keys = {call.key for call in self._calls(group)}
@@ -149,5 +151,7 @@ def _passed(calls: Sequence[KernelParams], parent: Parent) -> dict[str, float]:
     return check.passed(calls, choose_device(calls[0].device))
 
 
-def _timed(bench: Bench, group: Group, refused: dict[str, str], parent: Parent) -> list[Record]:
+def _timed(
+    bench: BenchConfig, group: TimingGroup, refused: dict[str, str], parent: Parent
+) -> list[Record]:
     return Timing(bench, group, parent).records(refused)

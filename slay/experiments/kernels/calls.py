@@ -16,6 +16,7 @@ from torch import Tensor
 from slay.attention.layer import Attention
 from slay.attention.linearised import FeatureAttention
 from slay.experiments.kernels.cases import Case
+from slay.experiments.kernels.inputs import Inputs
 from slay.experiments.result import stream
 from slay.registry import get_attention_class
 
@@ -26,23 +27,11 @@ CHUNK = 256  # tokens between states, of calls that might be too short to have a
 Outputs = dict[str, Tensor]
 
 
-class Tokens(NamedTuple):
-    """q: (B, H, L, d), k: (B, K, L, d), v: (B, K, L, e), and the gradient of y: (B, H, L, e)."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    g: Tensor
-
-    def cut(self, start: int, stop: int) -> Tokens:
-        return Tokens(*(t[:, :, start:stop] for t in self))
-
-
-class Call(NamedTuple):
+class CheckedCall(NamedTuple):
     """One call: how it is made, of how many tokens, and who sees whom."""
 
     name: str
-    make: Callable[[Attention, Tokens], Outputs]
+    make: Callable[[Attention, Inputs], Outputs]
     length: int
     batch: int = 1
     groups: int = 1  # heads of queries a head of keys
@@ -74,7 +63,7 @@ class Call(NamedTuple):
         return seen.tril() if self.causal else seen
 
 
-def calls_of(case: Case) -> list[Call]:
+def calls_of(case: Case) -> list[CheckedCall]:
     """All calls of a case; those that carry a state where kernels do."""
     one, short, odd, long, even = case.lengths
     bounds = [0, one, one + short, odd]
@@ -86,20 +75,20 @@ def calls_of(case: Case) -> list[Call]:
     carries = issubclass(get_attention_class(case.mechanism), FeatureAttention)
     plain = partial(_plain, state=carries)
     calls = [
-        Call("long", partial(_plain, state=False), long, timed=True),
-        *(Call(f"{n} tokens", plain, n) for n in (one, short, odd)),
-        Call("packed", partial(plain, bounds=bounds), odd, groups=2, bounds=bounds),
-        Call("padded", masked, short, batch=2, groups=2, padding=padding),
-        Call("bidirectional", masked, short, batch=2, causal=False, padding=padding),
+        CheckedCall("long", partial(_plain, state=False), long, timed=True),
+        *(CheckedCall(f"{n} tokens", plain, n) for n in (one, short, odd)),
+        CheckedCall("packed", partial(plain, bounds=bounds), odd, groups=2, bounds=bounds),
+        CheckedCall("padded", masked, short, batch=2, groups=2, padding=padding),
+        CheckedCall("bidirectional", masked, short, batch=2, causal=False, padding=padding),
     ]
     if carries:
         calls += [
-            Call("carried", partial(_carried, at=even // 2), even, batch=2),
-            Call("by states", plain, odd, groups=2, chunk=CHUNK),
-            Call(
+            CheckedCall("carried", partial(_carried, at=even // 2), even, batch=2),
+            CheckedCall("by states", plain, odd, groups=2, chunk=CHUNK),
+            CheckedCall(
                 "packed, by states", partial(plain, bounds=bounds), odd, bounds=bounds, chunk=CHUNK
             ),
-            Call(
+            CheckedCall(
                 "bidirectional, by states",
                 partial(_plain, state=False, padding=absent),
                 odd,
@@ -107,12 +96,12 @@ def calls_of(case: Case) -> list[Call]:
                 padding=absent,
                 chunk=CHUNK,
             ),
-            Call("decoded", _decoded, short + TOKENS, batch=2, groups=2, timed=True),
+            CheckedCall("decoded", _decoded, short + TOKENS, batch=2, groups=2, timed=True),
         ]
     return calls
 
 
-def tokens_of(call: Call, case: Case, mechanism: Attention) -> Tokens:
+def inputs_of(call: CheckedCall, case: Case, mechanism: Attention) -> Inputs:
     """The same tokens for a call every time, in the case's precision."""
     draw = stream(0, f"{case.mechanism} {call.name}")
     kv, heads = mechanism.n_kv_heads, mechanism.n_heads
@@ -122,12 +111,12 @@ def tokens_of(call: Call, case: Case, mechanism: Attention) -> Tokens:
     if not mechanism.nonnegative:
         common = ALIKE * torch.randn(d, generator=draw)
         q, k = q + common, k + common
-    return Tokens(*(t.to(getattr(torch, case.dtype)) for t in (q, k, v, g)))
+    return Inputs(*(t.to(getattr(torch, case.dtype)) for t in (q, k, v, g)))
 
 
 def _plain(
     mechanism: Attention,
-    tokens: Tokens,
+    tokens: Inputs,
     *,
     state: bool,
     padding: Tensor | None = None,
@@ -147,7 +136,7 @@ def _plain(
     return found
 
 
-def _carried(mechanism: Attention, tokens: Tokens, *, at: int) -> Outputs:
+def _carried(mechanism: Attention, tokens: Inputs, *, at: int) -> Outputs:
     """A sequence in two parts, the second from the state of the first, there and back."""
     leaves = _leaves(tokens)
     first, second = ([t[:, :, part] for t in leaves] for part in (slice(at), slice(at, None)))
@@ -158,7 +147,7 @@ def _carried(mechanism: Attention, tokens: Tokens, *, at: int) -> Outputs:
 
 
 @torch.no_grad()
-def _decoded(mechanism: Attention, tokens: Tokens) -> Outputs:
+def _decoded(mechanism: Attention, tokens: Inputs) -> Outputs:
     """Some tokens one by one, the state overwritten where it may be and where it may not."""
     length = tokens.q.shape[2]
     before = tokens.cut(0, length - TOKENS)
@@ -174,7 +163,7 @@ def _decoded(mechanism: Attention, tokens: Tokens) -> Outputs:
     return {"token": torch.cat(outputs, dim=2), "state": state.memory[0]}
 
 
-def _leaves(tokens: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+def _leaves(tokens: Inputs) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = (t.detach().requires_grad_() for t in tokens[:3])
     return q, k, v
 

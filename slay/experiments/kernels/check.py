@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention
-from slay.experiments.kernels.contestants import Tokens, by_kernels, call_of, mechanism_of
+from slay.experiments.kernels.contestants import by_kernels, call_of, mechanism_of
 from slay.experiments.kernels.graphs import Graph
-from slay.experiments.kernels.settings import Bench, KernelParams, Mode, ModelParams
+from slay.experiments.kernels.inputs import Inputs
+from slay.experiments.kernels.settings import BenchConfig, KernelParams, Mode, ModelParams
 
 LENGTH = 2200  # more than a chunk of states, and no multiple of one
 BOUNDS = {torch.bfloat16: 2e-2, torch.float16: 2e-2, torch.float32: 1e-4}
@@ -36,7 +37,7 @@ def subject(params: KernelParams) -> Subject:
     return Subject(params.attention, mode, params.n_heads, params.head_dim)
 
 
-def subjects(bench: Bench) -> dict[Subject, list[KernelParams]]:
+def subjects(bench: BenchConfig) -> dict[Subject, list[KernelParams]]:
     """All kernels of a benchmark, each with the calls of it that will be timed."""
     found: dict[Subject, list[KernelParams]] = {}
     for group in bench.groups:
@@ -57,7 +58,7 @@ def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, flo
     first = calls[0]
     mode, dtype = subject(first).mode, getattr(torch, first.dtype)
     with torch.set_grad_enabled(mode == "forward_backward"):
-        tokens = Tokens.drawn(first.shape._replace(batch_size=1), LENGTH, dtype, device)
+        tokens = Inputs.drawn(first.shape._replace(batch_size=1), LENGTH, dtype, device)
         reference = mechanism_of(first, "torch").to(device)
         found = errors(by_kernels(first, tokens), reference, tokens, mode)
         del tokens, reference
@@ -69,7 +70,7 @@ def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, flo
 
 def _live_through(params: KernelParams, device: torch.device) -> None:
     dtype = getattr(torch, params.dtype)
-    call = call_of(params, Tokens.drawn(params.shape, params.seq_len, dtype, device))
+    call = call_of(params, Inputs.drawn(params.shape, params.seq_len, dtype, device))
     call()
     torch.cuda.synchronize(device)
     graph = Graph(call, device)
@@ -78,12 +79,12 @@ def _live_through(params: KernelParams, device: torch.device) -> None:
     torch.cuda.synchronize(device)
 
 
-def errors(own: Attention, reference: Attention, tokens: Tokens, mode: Mode) -> dict[str, float]:
+def errors(own: Attention, reference: Attention, tokens: Inputs, mode: Mode) -> dict[str, float]:
     """Relative root mean square of the output, of its gradients too, or of one token's output.
 
     `reference` computes in float32 from the same numbers.
     """
-    exact = Tokens(*(t.float() for t in tokens))
+    exact = Inputs(*(t.float() for t in tokens))
     parts = _PARTS[mode]
     found, wanted = parts(own, tokens), parts(reference, exact)
     return {name: error(found[name], wanted[name]) for name in found}
@@ -107,12 +108,12 @@ def refusal(found: dict[str, float], dtype: torch.dtype) -> str:
     return f"differs from PyTorch in float32: {', '.join(wrong)} (allowed {BOUNDS[dtype]:g})"
 
 
-def _output(mechanism: Attention, tokens: Tokens) -> dict[str, Tensor]:
+def _output(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
     with torch.no_grad():
         return {"y": mechanism.attend(*tokens.qkv)}
 
 
-def _gradients(mechanism: Attention, tokens: Tokens) -> dict[str, Tensor]:
+def _gradients(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
     leaves = [t.detach().requires_grad_() for t in tokens.qkv]
     with torch.enable_grad():
         y = mechanism.attend(*leaves)
@@ -120,7 +121,7 @@ def _gradients(mechanism: Attention, tokens: Tokens) -> dict[str, Tensor]:
     return {"y": y.detach(), "dq": dq, "dk": dk, "dv": dv}
 
 
-def _token(mechanism: Attention, tokens: Tokens) -> dict[str, Tensor]:
+def _token(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
     """The output of the last token, after a state of all others."""
     context = [t[:, :, :-1].contiguous() for t in tokens.qkv]
     last = [t[:, :, -1:].contiguous() for t in tokens.qkv]

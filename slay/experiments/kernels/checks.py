@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from slay.attention.layer import Attention
-from slay.experiments.kernels.calls import Call, Tokens, calls_of, tokens_of
+from slay.experiments.kernels.calls import CheckedCall, calls_of, inputs_of
 from slay.experiments.kernels.cases import Case
+from slay.experiments.kernels.inputs import Inputs
 
 BOUNDS = {"bfloat16": 1e-2, "float16": 1e-2, "float32": 1e-4}  # relative root mean square
 GRADIENT = 2  # times that: gradients are made of a y that was rounded
@@ -44,7 +45,7 @@ def launched(case: Case, device: torch.device) -> dict[tuple[str, str], list[str
     with recording() as launches:
         for call in calls_of(case):
             mechanism = call.mechanism(case, backend="triton").to(device)
-            call.make(mechanism, _on(device, tokens_of(call, case, mechanism)))
+            call.make(mechanism, _on(device, inputs_of(call, case, mechanism)))
     return {
         (launch.key, launch.kernel.name): list(map(str, launch.kernel.candidates(launch.key)))
         for launch in launches
@@ -65,14 +66,14 @@ def poisoned() -> Iterator[None]:
         deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
-def _wrong(call: Call, case: Case, device: torch.device) -> str | None:
+def _wrong(call: CheckedCall, case: Case, device: torch.device) -> str | None:
     mechanism = call.mechanism(case, backend="triton").to(device)
-    tokens = _on(device, tokens_of(call, case, mechanism))
+    tokens = _on(device, inputs_of(call, case, mechanism))
     found = call.make(mechanism, tokens)
     if mechanism.backend_used != "triton":
         return f"computed by {mechanism.backend_used}"
     exact = call.mechanism(case, backend="torch").double().to(device)
-    doubles = Tokens(*(t.double() for t in tokens))
+    doubles = Inputs(*(t.double() for t in tokens))
     wanted = call.make(exact, doubles)
     least = BOUNDS[case.dtype] * cancellation(exact, doubles, call)
     moved = call.make(exact, rounded(doubles, tokens.q.dtype))
@@ -99,7 +100,7 @@ def error(found: Tensor, expected: Tensor) -> float:
     return max(whole, worst / ONE_TOKEN)
 
 
-def cancellation(exact: Attention, tokens: Tokens, call: Call) -> float:
+def cancellation(exact: Attention, tokens: Inputs, call: CheckedCall) -> float:
     """How many times larger scores of both signs are than their sum: digits that are lost."""
     if exact.nonnegative:
         return 1.0
@@ -109,13 +110,13 @@ def cancellation(exact: Attention, tokens: Tokens, call: Call) -> float:
     return max(1.0, 3 * float((size[z > 0] / z[z > 0]).max()))
 
 
-def rounded(tokens: Tokens, dtype: torch.dtype) -> Tokens:
+def rounded(tokens: Inputs, dtype: torch.dtype) -> Inputs:
     """Tokens off by as much as rounding to that precision may be."""
     draw = torch.Generator().manual_seed(0)
     size = torch.finfo(dtype).eps / 2
     noise = (2 * size * (torch.rand(t.shape, generator=draw) - 0.5) for t in tokens)
-    return Tokens(*(t * (1 + n.to(t)) for t, n in zip(tokens, noise, strict=True)))
+    return Inputs(*(t * (1 + n.to(t)) for t, n in zip(tokens, noise, strict=True)))
 
 
-def _on(device: torch.device, tokens: Tokens) -> Tokens:
-    return Tokens(*(t.to(device) for t in tokens))
+def _on(device: torch.device, tokens: Inputs) -> Inputs:
+    return Inputs(*(t.to(device) for t in tokens))

@@ -19,7 +19,7 @@ from slay.experiments.kernels.settings import (
     LENGTHS,
     MECHANISMS,
     Batch,
-    Bench,
+    BenchConfig,
     Dtype,
     KernelParams,
 )
@@ -154,7 +154,7 @@ def kernels(
     if log == out:
         raise SlayError(f"{out}: the log is called so; name another --out")
     base = parsed(KernelParams, {"attention": names[0], "options": options, **asked})
-    setting = Bench(
+    setting = BenchConfig(
         base=base,
         mechanisms=names,
         command=shlex.join(["slay", *sys.argv[1:]]),
@@ -190,7 +190,7 @@ def _sees_a_gpu() -> bool:
         return False
 
 
-def _check(setting: Bench) -> None:
+def _check(setting: BenchConfig) -> None:
     """Raise `SlayError` for options that a mechanism refuses, or that none has."""
     from slay.attention.layer import options_of, unknown_option
     from slay.experiments.kernels.contestants import mechanism_of
@@ -204,8 +204,8 @@ def _check(setting: Bench) -> None:
         mechanism_of(setting.base.model_copy(update={"attention": name}), "torch")
 
 
-def _measure(setting: Bench, out: Path, log: Path, before: list[Record]) -> None:
-    from slay.experiments.kernels.bench import Session
+def _measure(setting: BenchConfig, out: Path, log: Path, before: list[Record]) -> None:
+    from slay.experiments.kernels.bench import BenchRunner
     from slay.experiments.kernels.tables import report
 
     try:
@@ -220,7 +220,7 @@ def _measure(setting: Bench, out: Path, log: Path, before: list[Record]) -> None
             print(text, file=file)
 
         say(f"$ {setting.command}")
-        session = Session(setting, out, say, before)
+        session = BenchRunner(setting, out, say, before)
         try:
             session.run()
         except KeyboardInterrupt:

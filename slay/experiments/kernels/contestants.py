@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,35 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from slay.attention.layer import Attention
 from slay.attention.linearised import FeatureAttention
 from slay.errors import SlayError
-from slay.experiments.kernels.settings import KernelParams, Shape
+from slay.experiments.kernels.inputs import Inputs
+from slay.experiments.kernels.settings import KernelParams
+from slay.experiments.measure import Call
 from slay.experiments.result import heads_only
 
-Call = Callable[[], Any]
 FUSED = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
-
-
-class Tokens(NamedTuple):
-    """q, k, v and the gradient of the output: (B, H, L, d) each."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    g: Tensor
-
-    @classmethod
-    def drawn(cls, shape: Shape, length: int, dtype: torch.dtype, device: torch.device) -> Tokens:
-        """Standard normal ones, the same every time on a device of that kind."""
-        size = (shape.batch_size, shape.n_heads, length, shape.head_dim)
-        draw = torch.Generator(device).manual_seed(0)
-        return cls(*(torch.randn(size, generator=draw, device=device).to(dtype) for _ in range(4)))
-
-    def first(self, length: int) -> Tokens:
-        """The first tokens only."""
-        return Tokens(*(t[:, :, :length].contiguous() for t in self))
-
-    @property
-    def qkv(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.q, self.k, self.v
 
 
 def mechanism_of(params: KernelParams, backend: str) -> Attention:
@@ -51,7 +28,7 @@ def mechanism_of(params: KernelParams, backend: str) -> Attention:
     return heads_only(params.attention, params.head_dim, params.n_heads, shared, asked)
 
 
-def by_kernels(params: KernelParams, tokens: Tokens) -> Attention:
+def by_kernels(params: KernelParams, tokens: Inputs) -> Attention:
     """The mechanism by our kernels, which have computed a few tokens.
 
     Raises `SlayError` where there are none, or where they cannot take such tokens.
@@ -63,7 +40,7 @@ def by_kernels(params: KernelParams, tokens: Tokens) -> Attention:
     return mechanism
 
 
-def call_of(params: KernelParams, tokens: Tokens) -> Call:
+def call_of(params: KernelParams, tokens: Inputs) -> Call:
     """What is timed. Raises `SlayError` for what this contestant cannot do."""
     if params.backend in FUSED:
         return _fused(params, tokens)
@@ -85,7 +62,7 @@ def _timed(
     return lambda: torch.autograd.grad(attend(*leaves), leaves, g)
 
 
-def _decoding(mechanism: Attention, context: Tokens) -> Call:
+def _decoding(mechanism: Attention, context: Inputs) -> Call:
     """One token after a context, whose state is overwritten in place where it can be."""
     _, state = mechanism.attend(*context.qkv, output_final_state=True)
     state = state._replace(expendable=True)
@@ -93,7 +70,7 @@ def _decoding(mechanism: Attention, context: Tokens) -> Call:
     return lambda: mechanism.attend(*token, initial_state=state, output_final_state=True)
 
 
-def _fused(params: KernelParams, tokens: Tokens) -> Call:
+def _fused(params: KernelParams, tokens: Inputs) -> Call:
     """PyTorch's softmax attention by one of its fused kernels; decoding reads a cache as it is."""
     backend, decode = FUSED[params.backend], params.mode == "decode"
 
@@ -112,7 +89,7 @@ def _fused(params: KernelParams, tokens: Tokens) -> Call:
     return _timed(params, attend, tokens.qkv, tokens.g)
 
 
-def _flash_linear(params: KernelParams, tokens: Tokens) -> Call:
+def _flash_linear(params: KernelParams, tokens: Inputs) -> Call:
     """flash-linear-attention on features formed before the clock starts: (B, L, H, m)."""
     try:
         from fla.ops.linear_attn import chunk_linear_attn

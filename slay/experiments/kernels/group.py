@@ -15,20 +15,21 @@ import torch
 from slay.errors import SlayError
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.isolated import Parent
-from slay.experiments.kernels.contestants import Call, Tokens, call_of, mechanism_of
+from slay.experiments.kernels.contestants import call_of, mechanism_of
 from slay.experiments.kernels.graphs import Graph
+from slay.experiments.kernels.inputs import Inputs
 from slay.experiments.kernels.settings import (
-    OPPONENT,
-    Bench,
+    BASELINE,
+    BenchConfig,
     Contestant,
-    Group,
     KernelParams,
     ModelParams,
     Shape,
+    TimingGroup,
 )
 from slay.experiments.kernels.training import TrainingStep
 from slay.experiments.kernels.work import Work, copy_of, product_of, work_of
-from slay.experiments.measure import interleaved, peak_memory, seconds
+from slay.experiments.measure import Call, interleaved, peak_memory, seconds
 from slay.experiments.result import choose_device
 from slay.experiments.run import provenance
 from slay.jobs import code
@@ -55,7 +56,7 @@ class Entry:
 class Timing:
     """The measurement of one group; `parent` hears what is done."""
 
-    def __init__(self, bench: Bench, group: Group, parent: Parent):
+    def __init__(self, bench: BenchConfig, group: TimingGroup, parent: Parent):
         self.bench, self.group, self.parent = bench, group, parent
         self.device = choose_device(bench.base.device)
         self.dtype = getattr(torch, bench.base.dtype)
@@ -89,14 +90,14 @@ class Timing:
                     entries.append(self._prepare(params, tokens))
         return entries
 
-    def _tokens(self, length: int) -> Tokens:
+    def _tokens(self, length: int) -> Inputs:
         """q, k, v and a gradient; none for a model, which has its own."""
         shape = self.group.shape
         if self.group.mode == "training_step":
             shape, length = Shape(1, 1, 1), 1
-        return Tokens.drawn(shape, length, self.dtype, self.device)
+        return Inputs.drawn(shape, length, self.dtype, self.device)
 
-    def _prepare(self, params: KernelParams, tokens: Tokens) -> Entry:
+    def _prepare(self, params: KernelParams, tokens: Inputs) -> Entry:
         """A contestant ready to be timed, or why it is not."""
         try:
             with memory_guard():
@@ -110,7 +111,7 @@ class Timing:
                 torch.cuda.synchronize(self.device)  # raises if the GPU is lost to this process
             return Entry(params, "unsupported", self._said(error))
 
-    def _prepare_call(self, params: KernelParams, tokens: Tokens) -> Entry:
+    def _prepare_call(self, params: KernelParams, tokens: Inputs) -> Entry:
         call = call_of(params, tokens)
         call()  # what is compiled or allocated once
         once = seconds(call, self.device)
@@ -218,7 +219,7 @@ def _product(work: Work) -> str:
     return f"product of {work.operations} operations"
 
 
-def _memory(tokens: Tokens, peak: int, mode: str) -> dict[str, Number]:
+def _memory(tokens: Inputs, peak: int, mode: str) -> dict[str, Number]:
     """Bytes that a call holds above its inputs, and with these over those of q, k, v and y."""
     metrics: dict[str, Number] = {"peak_memory_bytes": peak}
     if mode == "forward":
@@ -247,11 +248,11 @@ def _metrics(entry: Entry, times: dict[str, list[float]]) -> dict[str, Number]:
             ratios = [a / b for a, b in zip(kernels, own, strict=True)]
             metrics["kernels_latency_ms"] = 1e3 * median(kernels)
             metrics["kernels_ratio"] = median(ratios)
-    opponent = times.get(_of_other(params, (OPPONENT, "flash")))
-    if opponent is not None:
-        ratios = [a / b for a, b in zip(own, opponent, strict=True)]
+    baseline = times.get(_of_other(params, (BASELINE, "flash")))
+    if baseline is not None:
+        ratios = [a / b for a, b in zip(own, baseline, strict=True)]
         low, ratio, high = quantiles(ratios, n=4, method="inclusive")
-        metrics["opponent_latency_ms"] = 1e3 * median(opponent)
+        metrics["baseline_latency_ms"] = 1e3 * median(baseline)
         metrics |= {"ratio": ratio, "ratio_q1": low, "ratio_q3": high}
     return metrics
 

@@ -11,18 +11,18 @@ from pydantic import Field
 from slay.params import HeadDim, Params, Rounds, Whole
 from slay.registry import ATTENTION
 
-Backend = Literal["triton", "torch", "flash", "cudnn", "fla"]
+Implementation = Literal["triton", "torch", "flash", "cudnn", "fla"]
 Mode = Literal["forward", "forward_backward", "decode", "training_step"]
 Dtype = Literal["bfloat16", "float16", "float32"]
-Contestant = tuple[str, Backend]  # a mechanism, and what computes it
+Contestant = tuple[str, Implementation]  # a mechanism, and what computes it
 
 MAIN = "yat-performer-anchor"  # whose speed most targets are about
 SHORT = "yat-quadratic"  # at the sizes at which models are trained
 EXACT = "yat-spherical"
-OPPONENT = "standard"
+BASELINE = "standard"
 LONGEST = 131_072
 MECHANISMS = (MAIN, SHORT, "yat-performer", "linear")
-TRAINED = (SHORT, MAIN, "linear")  # in models, beside the opponent
+TRAINED = (SHORT, MAIN, "linear")  # in models, beside the baseline
 LENGTHS = tuple(2**n for n in range(9, 18))  # 512, ..., 131072
 BACKWARD_LENGTHS = (2048, 16_384, LONGEST)
 CONTEXTS = (128, LONGEST)
@@ -55,7 +55,7 @@ class KernelParams(Params):
 
     experiment = "kernels"
 
-    backend: Backend = Field(
+    backend: Implementation = Field(
         "triton",
         description="Our kernels, our PyTorch code, PyTorch's fused kernels or fla's.",
     )
@@ -105,7 +105,7 @@ def params_of(data: dict[str, Any]) -> KernelParams:
     return (ModelParams if data.get("mode") == "training_step" else KernelParams)(**data)
 
 
-class Group(NamedTuple):
+class TimingGroup(NamedTuple):
     """What is timed in the same rounds."""
 
     mode: Mode
@@ -121,7 +121,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bench:
+class BenchConfig:
     """Everything that one run of the benchmark measures."""
 
     base: KernelParams  # shapes, precision, options, device
@@ -136,26 +136,28 @@ class Bench:
     command: str = ""
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[TimingGroup]:
         """What is timed in the same rounds; what matters most first."""
         shape = self.base.shape
-        forward = [Group("forward", (n,), shape) for n in _falling(self.lengths)]
-        backward = [Group("forward_backward", (n,), shape) for n in _falling(self.backward_lengths)]
-        decode = [Group("decode", self.contexts, shape)] if self.contexts else []
+        forward = [TimingGroup("forward", (n,), shape) for n in _falling(self.lengths)]
+        backward = [
+            TimingGroup("forward_backward", (n,), shape) for n in _falling(self.backward_lengths)
+        ]
+        decode = [TimingGroup("decode", self.contexts, shape)] if self.contexts else []
         steps = [_of_model("training_step", batch) for batch in self.batches]
         inside = [_of_model("forward_backward", batch) for batch in self.batches]
         fla = [g._replace(fla=True) for g in (*forward[:1], *backward[:1], *inside[:2])]
         first = [*forward[:1], *backward[:1], *steps[:1], *inside[:1], *decode]
         return [*first, *forward[1:], *backward[1:], *steps[1:], *inside[1:], *fla]
 
-    def contestants(self, group: Group) -> list[Contestant]:
+    def contestants(self, group: TimingGroup) -> list[Contestant]:
         """Mechanisms and what computes them, in the order of every table."""
-        fused: list[Contestant] = [(OPPONENT, "flash"), (OPPONENT, "cudnn")]
+        fused: list[Contestant] = [(BASELINE, "flash"), (BASELINE, "cudnn")]
         if group.mode == "training_step":
-            ours: Backend = "triton" if self.base.device == "cuda" else "torch"
+            ours: Implementation = "triton" if self.base.device == "cuda" else "torch"
             return [*((name, ours) for name in self._known(TRAINED)), *fused[:1]]
         if group.fla:
-            own_too: tuple[Backend, ...] = ("triton", "fla")
+            own_too: tuple[Implementation, ...] = ("triton", "fla")
             return [(name, by) for name in self._known((MAIN, "linear")) for by in own_too]
         if group.shape != self.base.shape:  # a model's
             return [*((name, "triton") for name in self._known(TRAINED)), *fused]
@@ -168,7 +170,7 @@ class Bench:
     def _known(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.mechanisms]
 
-    def params(self, group: Group, length: int, contestant: Contestant) -> KernelParams:
+    def params(self, group: TimingGroup, length: int, contestant: Contestant) -> KernelParams:
         """The parameters of a contestant's record."""
         attention, backend = contestant
         asked = {"mode": group.mode, "seq_len": length, "attention": attention, "backend": backend}
@@ -178,8 +180,8 @@ class Bench:
         return KernelParams(**data)
 
 
-def _of_model(mode: Mode, batch: Batch) -> Group:
-    return Group(mode, (batch.tokens,), Shape(batch.sequences, MODEL_HEADS, MODEL_HEAD_DIM))
+def _of_model(mode: Mode, batch: Batch) -> TimingGroup:
+    return TimingGroup(mode, (batch.tokens,), Shape(batch.sequences, MODEL_HEADS, MODEL_HEAD_DIM))
 
 
 def _falling(lengths: tuple[int, ...]) -> list[int]:

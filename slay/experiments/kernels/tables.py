@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from slay.experiments.kernels.settings import (
+    BASELINE,
     CONTEXTS,
     LONGEST,
     MAIN,
     MODEL_HEAD_DIM,
-    OPPONENT,
     SHORT,
     KernelParams,
     Shape,
@@ -230,7 +230,7 @@ def report(records: Iterable[Record]) -> str:
     """Everything that there is to read."""
     rows = list(records)
     held = "\n".join(map(str, verdicts(rows)))
-    head = f"{MAIN} by triton against {OPPONENT} by flash, unless said otherwise"
+    head = f"{MAIN} by triton against {BASELINE} by flash, unless said otherwise"
     parts = [table(rows), comparisons(rows), conditions(rows), f"{head}\n{held}"]
     return "\n\n".join(part for part in parts if part)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
-from slay.experiments.kernels.calls import Tokens, calls_of
+from slay.experiments.kernels.calls import calls_of
 from slay.experiments.kernels.cases import Case
+from slay.experiments.kernels.inputs import Inputs
 from slay.registry import get_attention_class
 
 LENGTHS = (1024, 8192, 65_536)
@@ -52,7 +53,7 @@ def _launches(case: Case, length: int, device: torch.device) -> list[Any]:
     mechanism = cls.heads_only(case.head_dim, HEADS, backend="triton", **case.options).to(device)
     widths = case.head_dim, case.head_dim, case.value_dim, case.value_dim
     dtype = getattr(torch, case.dtype)
-    tokens = Tokens(*(torch.zeros(1, HEADS, length, n, dtype=dtype, device=device) for n in widths))
+    tokens = Inputs(*(torch.zeros(1, HEADS, length, n, dtype=dtype, device=device) for n in widths))
     with recording() as launches:
         for call in calls_of(case):
             if call.timed:

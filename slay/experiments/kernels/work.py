@@ -8,15 +8,14 @@ chip. Operations are those of `Attention.operations`. A model adds its weights' 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from slay.attention.layer import Attention
 from slay.experiments.kernels.settings import KernelParams, ModelParams
+from slay.experiments.measure import Call
 
-Call = Callable[[], Any]
 SIDE, ROWS = 4096, 65_536  # of the largest product, which is made several times
 # A weight and its gradient in float32, and AdamW's two averages: read on the way there and back,
 # the gradient written; then all four are read, and three written.

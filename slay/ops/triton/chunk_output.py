@@ -22,8 +22,8 @@ from slay.ops.triton.tiles import (
     kept,
     load_tile,
     load_vector,
-    narrow,
     own_block,
+    saturating_cast,
     store_tile,
     store_vector,
     zeros,
@@ -121,7 +121,7 @@ def chunk_output(
                     o, z, f, p, queries, at, keys, kv, K, start, end, end, Lk, M, T, TK, False
                 )  # fmt: skip
         store_vector(z_out, z, at, H, Lq, T)
-        o = narrow(o / divisor(z)[:, None], y.data.dtype.element_ty)
+        o = saturating_cast(o / divisor(z)[:, None], y.data.dtype.element_ty)
         store_tile(y, o, at, T, M.E, M.EP)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from slay.ops.triton.configs import Config, Kernel
 from slay.ops.triton.launch import factors
 from slay.ops.triton.spec import FeatureSpec
-from slay.ops.triton.tiles import Rows, divisor, load_tile, narrow, pointer, rows
+from slay.ops.triton.tiles import Rows, divisor, load_tile, pointer, rows, saturating_cast
 from slay.ops.triton.tiling import Tiling, tiling_of
 
 
@@ -69,7 +69,7 @@ def finish(partial, y, bh, M: tl.constexpr, N: tl.constexpr, NP: tl.constexpr):
     mask = (part < N)[:, None] & (e < M.E)[None, :]
     o = tl.sum(tl.load(p[:, None] + e[None, :], mask=mask, other=0.0, volatile=True), 0)
     z = tl.sum(tl.load(p + M.E, mask=part < N, other=0.0, volatile=True), 0)
-    tl.store(y + bh * M.E + e, narrow(o / divisor(z), y.dtype.element_ty), mask=e < M.E)
+    tl.store(y + bh * M.E + e, saturating_cast(o / divisor(z), y.dtype.element_ty), mask=e < M.E)
 
 
 @triton.jit(do_not_specialize=["H", "K"])

@@ -66,7 +66,7 @@ def cumulative(log_decay: Tensor, starts: Tensor) -> Tensor:
     return (G - before.index_select(-1, starts)).float()
 
 
-class Call:
+class LinearCall:
     """One call of the operators: its factors and values, how it is cut, and its launches."""
 
     def __init__(
@@ -233,7 +233,7 @@ def _rows(t: Tensor | None) -> Rows | None:
     return None if t is None else rows(t)
 
 
-# The arguments of both operators, in the order of `Call`. A polynomial needs no P.
+# The arguments of both operators, in the order of `LinearCall`. A polynomial needs no P.
 _SHARED = """
     Tensor? p_q, Tensor f_q, Tensor? p_k, Tensor f_k, Tensor v, Tensor? padding, Tensor? log_decay,
     Tensor? initial_S, Tensor? initial_s, SymInt[]? bounds,
@@ -251,14 +251,14 @@ def linear_attention(*arguments: Any) -> tuple[Tensor, ...]:
 
     Empty tensors stand for states that there are none of.
     """
-    call = Call(*arguments)
+    call = LinearCall(*arguments)
     y, z, seen, last = call.forward()
     return y, z, *(seen or (call.new(0), call.new(0))), *(last or (call.new(0), call.new(0)))
 
 
 @linear_attention.register_fake
 def _(p_q, f_q, p_k, f_k, v, padding, log_decay, initial_S, initial_s, bounds, *settings):
-    call = Call(p_q, f_q, p_k, f_k, v, padding, None, initial_S, initial_s, None, *settings)
+    call = LinearCall(p_q, f_q, p_k, f_k, v, padding, None, initial_S, initial_s, None, *settings)
     chunks, sequences = call.chunks(call.Lk), 1
     if bounds is not None:
         lengths = [last - first for first, last in pairwise(bounds)]
@@ -293,7 +293,7 @@ _GRADIENTS = ("p_q", "f_q", "p_k", "f_k", "v", "log_decay", "initial_S", "initia
 )
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     *shared, y, z, seen_S, seen_s, last_S, last_s, dy, dlast_S, dlast_s = arguments
-    call = Call(*shared)
+    call = LinearCall(*shared)
     last = State(last_S, last_s) if last_S.numel() else None
     seen = State(seen_S, seen_s) if seen_S.numel() else call.initial
     if not call.causal and not call.inside:
@@ -310,7 +310,9 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     return tuple(call.new(0) if t is None else t for t in found)
 
 
-def _decay_gradient(call: Call, dG: Tensor, last: State | None, dlast: State | None) -> Tensor:
+def _decay_gradient(
+    call: LinearCall, dG: Tensor, last: State | None, dlast: State | None
+) -> Tensor:
     """What a token's decay gives is what all later tokens of its sequence get: (B, K, L)."""
     bounds = [0, call.Lk]
     if call.spans is not None and call.runs is not None:

@@ -148,7 +148,7 @@ def divisor(z):
 
 
 @triton.jit
-def narrow(y, dtype: tl.constexpr):
+def saturating_cast(y, dtype: tl.constexpr):
     """Outputs in their dtype: what float16 cannot hold becomes the largest number that it can."""
     if dtype == tl.float16:
         y = tl.where(y > LARGEST_HALF, LARGEST_HALF, tl.where(y < -LARGEST_HALF, -LARGEST_HALF, y))

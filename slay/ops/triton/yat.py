@@ -68,7 +68,7 @@ class Pairs:
         return f"yat {self.DP} values {self.EP} {self.tokens}"
 
 
-class Tokens(NamedTuple):
+class YatSide(NamedTuple):
     """Queries with the gradients of their outputs, or keys with their values."""
 
     u: Rows
@@ -105,7 +105,7 @@ def product(x, y, M: tl.constexpr):
 
 @triton.jit
 def stored(x, at, T: tl.constexpr, W: tl.constexpr, WP: tl.constexpr):
-    """Tokens as `product` takes them: (T, WP); the interpreter multiplies no bf16."""
+    """YatSide as `product` takes them: (T, WP); the interpreter multiplies no bf16."""
     u = load_tile(x, at, T, W, WP)
     if INTERPRETED:
         u = u.to(tl.float32)
@@ -437,7 +437,7 @@ def packed(bounds: tuple[int, ...], device: torch.device) -> Tensor:
     )
 
 
-class Call:
+class ExactCall:
     """The arguments of one call of the operators, and its launches."""
 
     def __init__(
@@ -486,8 +486,8 @@ class Call:
         z = self.new(self.q)
         fwd_kernel(
             self.grid(self.Lq, self.H), self.M.key, self.Lq,
-            queries=Tokens(rows(self.q), rows(self.q), r_q),
-            keys=Tokens(rows(self.k), rows(self.v), r_k),
+            queries=YatSide(rows(self.q), rows(self.q), r_q),
+            keys=YatSide(rows(self.k), rows(self.v), r_k),
             y=rows(y), rest=rows(rest) if rest.numel() else None, z_out=z, **self.shared(self.Lq),
         )  # fmt: skip
         return y, rest, z, r_q, r_k
@@ -500,8 +500,8 @@ class Call:
             torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in (self.q, self.k, self.v)
         )
         weights, deltas = self.new(self.q), self.new(self.q)
-        queries = Tokens(rows(self.q), rows(dy), r_q)
-        keys = Tokens(rows(self.k), rows(self.v), r_k)
+        queries = YatSide(rows(self.q), rows(dy), r_q)
+        keys = YatSide(rows(self.k), rows(self.v), r_k)
         query_kernel(
             self.grid(self.Lq, self.H), self.M.key, self.Lq,
             queries=queries, keys=keys, y=rows(y), rest=rows(rest) if rest.numel() else None, z=z,
@@ -520,7 +520,7 @@ def _forward(
     q: Tensor, k: Tensor, v: Tensor, epsilon: float, causal: bool,
     padding: Tensor | None, bounds: Sequence[int] | None, keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return Call(q, k, v, epsilon, causal, padding, bounds).forward(keep)
+    return ExactCall(q, k, v, epsilon, causal, padding, bounds).forward(keep)
 
 
 @_forward.register_fake
@@ -539,7 +539,7 @@ def _backward(
     padding: Tensor | None, bounds: Sequence[int] | None,
     y: Tensor, rest: Tensor, z: Tensor, r_q: Tensor, r_k: Tensor, dy: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return Call(q, k, v, epsilon, causal, padding, bounds).backward(y, rest, z, r_q, r_k, dy)
+    return ExactCall(q, k, v, epsilon, causal, padding, bounds).backward(y, rest, z, r_q, r_k, dy)
 
 
 @_backward.register_fake

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from slay.report.figures.parts import curves, legend_below
 from slay.report.results import Results
-from slay.report.scores import OPPONENT
+from slay.report.scores import BASELINE
 from slay.report.style import PAGE, form
 
 
@@ -16,7 +16,7 @@ def draw(results: Results) -> Figure:
     """A column a width of the short convolution; mean over seeds."""
     points = curves(results, "language")
     convs = sorted({int(conv) for p in points.values() for conv in p["short_conv"].unique()})
-    rows = 2 if OPPONENT in points else 1
+    rows = 2 if BASELINE in points else 1
     figure, axes = plt.subplots(
         rows, len(convs), figsize=(PAGE, 0.6 + 1.2 * rows),
         squeeze=False, sharex=True, sharey="row",
@@ -26,13 +26,13 @@ def draw(results: Results) -> Figure:
         losses = {name: loss for name, p in points.items() if len(loss := _mean(p, conv))}
         for name, loss in losses.items():
             column[0].plot(loss.index, loss, **form(name))
-            if OPPONENT in losses:
-                column[-1].plot(loss.index, loss - losses[OPPONENT], **form(name))
+            if BASELINE in losses:
+                column[-1].plot(loss.index, loss - losses[BASELINE], **form(name))
         column[0].set_title(f"convolution of width {conv}" if conv else "without convolution")
         column[-1].set_xlabel("step")
     axes[0, 0].set_ylabel("loss (nats)")
     if rows == 2:
-        axes[1, 0].set_ylabel(f"loss above {OPPONENT}'s")
+        axes[1, 0].set_ylabel(f"loss above {BASELINE}'s")
     figure.align_ylabels(axes)
     legend_below(figure, axes.flat, results.names)
     return figure

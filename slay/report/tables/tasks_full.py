@@ -12,7 +12,7 @@ from slay.report.tables.parts import measured
 def context(results: Results) -> dict[str, Any]:
     """Accuracy by task and mechanism, with the null, and what does not differ from softmax."""
     names = measured(results, "tasks")
-    alike = scores.like_opponent(results)
+    alike = scores.like_baseline(results)
     rows = []
     for task, length in scores.lengths(results):
         where = {"task": task, "seq_len": length}

@@ -71,7 +71,7 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     ]
 
 
-class Plain:
+class SingleProcess:
     """One process: autocast, and loss scaling for fp16."""
 
     kind, rank, world = "plain", 0, 1

@@ -20,12 +20,12 @@ from slay.attention.layer import accepted
 from slay.errors import SlayError
 from slay.models.gpt import GPT, Block, GPTConfig, evaluating
 from slay.registry import get_attention_class
-from slay.training.language import checkpoint, journal
+from slay.training.language import checkpoint, metrics_logger
 from slay.training.language.data import Text, bits_per_byte, open_text
-from slay.training.language.engine import DeepSpeed, Engine, Plain, processes
+from slay.training.language.engine import DeepSpeed, Engine, SingleProcess, processes
 from slay.training.language.feed import Batches
 from slay.training.language.files import alone
-from slay.training.language.journal import Journal, Line
+from slay.training.language.metrics_logger import Line, MetricsLogger
 from slay.training.language.schedule import batches, learning_rate, unit_of
 from slay.training.language.settings import Settings
 from slay.training.language.tokens import IGNORE, Tokens
@@ -60,7 +60,8 @@ def train(settings: Settings, *, distributed: bool = False, progress: Progress =
     digests = digests_of(settings, text)
     checkpoint.find(settings, kind, world, digests)  # refuses
     with ExitStack() as held:
-        folders = (checkpoint.folder_of(settings), journal.folder_of(settings))  # may be the same
+        # Both may be the same folder.
+        folders = (checkpoint.folder_of(settings), metrics_logger.folder_of(settings))
         for folder in {path.resolve(): path for path in folders}.values() if rank == 0 else ():
             held.enter_context(alone(folder))
         start = checkpoint.find(settings, kind, world, digests)
@@ -88,7 +89,7 @@ def _run(
     if settings.use_triton:  # of this run, not of the model
         for block in model.blocks:
             cast(Block, block).attention.backend = "triton"
-    engine: Engine = (DeepSpeed if distributed else Plain)(model, settings, device)
+    engine: Engine = (DeepSpeed if distributed else SingleProcess)(model, settings, device)
     torch.manual_seed(settings.seed + engine.rank)  # dropout
     after, state = 0, {}
     if start is not None:
@@ -126,7 +127,7 @@ class Run:
             text.train, settings.context_len, settings.seed, engine.rank, engine.world,
             settings.num_workers, first, state.get("cursors", {}),
         )  # fmt: skip
-        self.journal = Journal(settings, after) if engine.rank == 0 else None
+        self.metrics = MetricsLogger(settings, after) if engine.rank == 0 else None
         self.tokens, self.seconds = 0, 0.0  # of the steps alone
 
     def finish(self) -> Outcome:
@@ -148,10 +149,10 @@ class Run:
                 if last or (settings.save_every and step % settings.save_every == 0):
                     self._save(step)
             metrics = self._evaluate(settings.total_steps, final=True)
-            return Outcome(metrics, self.journal.lines if self.journal else [])
+            return Outcome(metrics, self.metrics.lines if self.metrics else [])
         finally:
-            if self.journal is not None:
-                self.journal.close(quietly=sys.exc_info()[0] is not None)
+            if self.metrics is not None:
+                self.metrics.close(quietly=sys.exc_info()[0] is not None)
 
     def _step(self, step: int, size: int) -> tuple[float, float]:
         """One step of the optimiser on `size` sequences of all processes: loss, gradient norm.
@@ -196,8 +197,8 @@ class Run:
         )
 
     def _write(self, line: Line) -> None:
-        if self.journal is not None:
-            self.journal.write(line)
+        if self.metrics is not None:
+            self.metrics.write(line)
 
     def _save(self, step: int) -> None:
         mine = {"cursors": self.feed.cursors, "random": _random()}

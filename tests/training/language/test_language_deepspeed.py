@@ -18,7 +18,7 @@ from slay.experiments.language import run
 from slay.flags import words
 from slay.models.gpt import load
 from slay.params import LanguageParams
-from slay.training.language import checkpoint, journal
+from slay.training.language import checkpoint, metrics_logger
 from slay.training.language.corpus import stdlib
 from slay.training.language.engine import deepspeed_config
 from slay.training.language.settings import Settings
@@ -53,7 +53,7 @@ def launch(settings):
 
 
 def losses(settings):
-    lines = journal.read(Path(settings.log_dir) / settings.name / "metrics.jsonl")
+    lines = metrics_logger.read(Path(settings.log_dir) / settings.name / "metrics.jsonl")
     return [line["loss"] for line in lines if "loss" in line]
 
 
@@ -76,7 +76,7 @@ def test_killed_and_started_again_two_processes_go_on_to_the_same_losses(two, tm
     settings = settings_for(tmp_path, "killed")
     process = start(settings)
     log = tmp_path / "l" / "killed" / "metrics.jsonl"
-    while process.poll() is None and len(journal.read(log)) < 30:
+    while process.poll() is None and len(metrics_logger.read(log)) < 30:
         time.sleep(0.02)
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for member in family:
@@ -104,7 +104,7 @@ def test_weights_in_parts_are_exported_whole(two, tmp_path):
         pairs = [text.sequence(i * text.sequences(64) // 16, 64) for i in range(16)]
         tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
         loss = model.loss(tokens, targets).item()
-    line = journal.read(tmp_path / "l" / "parts" / "metrics.jsonl")[-1]
+    line = metrics_logger.read(tmp_path / "l" / "parts" / "metrics.jsonl")[-1]
     assert line["validation_loss"] == pytest.approx(loss, abs=1e-5)
     assert losses(settings) == pytest.approx(losses(two), abs=1e-4)
 

@@ -20,10 +20,10 @@ from slay.cli import main
 from slay.errors import SlayError
 from slay.flags import parsed, words
 from slay.models.gpt import GPT, load
-from slay.training.language import checkpoint, journal
+from slay.training.language import checkpoint, metrics_logger
 from slay.training.language.corpus import stdlib
 from slay.training.language.data import bits_per_byte, open_text
-from slay.training.language.engine import Plain
+from slay.training.language.engine import SingleProcess
 from slay.training.language.feed import Batches
 from slay.training.language.schedule import batch_size, batches, learning_rate
 from slay.training.language.settings import Settings
@@ -51,7 +51,7 @@ def quiet(settings):
 
 
 def losses(name):
-    lines = journal.read(Path(f"logs/{name}/metrics.jsonl"))
+    lines = metrics_logger.read(Path(f"logs/{name}/metrics.jsonl"))
     return [line["loss"] for line in lines if "loss" in line]
 
 
@@ -64,7 +64,7 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(workers):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = Path("logs/killed/metrics.jsonl")
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and len(journal.read(log)) < 100:
+        while process.poll() is None and len(metrics_logger.read(log)) < 100:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
@@ -107,7 +107,7 @@ def test_perplexity_and_bits_follow_from_the_mean_loss_of_the_model():
 def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint():
     with pytest.raises(DivergedError, match="step"):
         quiet(small(lr=1e30, warmup_steps=10, save_every=1, weight_decay=0.0))
-    last = journal.read(Path("logs/linear/metrics.jsonl"))[-1]
+    last = metrics_logger.read(Path("logs/linear/metrics.jsonl"))[-1]
     assert last["status"] == "diverged"
     kept = checkpoint.complete(Path("checkpoints/linear"))
     assert int(kept[-1].name[5:]) == last["step"] - 1
@@ -157,7 +157,7 @@ def test_the_log_goes_to_tensorboard_and_to_weights_and_biases():
 def test_a_run_starts_from_anothers_weights():
     quiet(small(run_name="first"))
     quiet(small(run_name="second", resume_from="checkpoints/first/step-00000020", lr=1e-4))
-    assert journal.read(Path("logs/second/metrics.jsonl"))[0]["step"] == 21
+    assert metrics_logger.read(Path("logs/second/metrics.jsonl"))[0]["step"] == 21
 
 
 BAD = [
@@ -222,7 +222,7 @@ def test_the_loop_costs_little_beside_the_model():
     def bare():
         """The same steps, and nothing else."""
         torch.manual_seed(0)
-        engine = Plain(GPT(model_config(settings, text)), settings, torch.device("cpu"))
+        engine = SingleProcess(GPT(model_config(settings, text)), settings, torch.device("cpu"))
         inputs = [Batches(text.train, 128, 0).take(8) for _ in range(2)]
         begin = time.process_time()
         for step in range(settings.total_steps):
@@ -248,7 +248,7 @@ def test_evaluation_asks_for_every_target_once():
     settings = small(eval_sequences=0, context_len=64)
     text = open_text(settings)
     torch.manual_seed(0)
-    engine = Plain(GPT(model_config(settings, text)), settings, torch.device("cpu"))
+    engine = SingleProcess(GPT(model_config(settings, text)), settings, torch.device("cpu"))
     seen = []
     real = engine.loss
 

@@ -18,7 +18,7 @@ from slay.training.language.settings import Settings
 Line = dict[str, Any]
 
 
-class Journal:
+class MetricsLogger:
     """metrics.jsonl in the run's folder, and what else it is told to write.
 
     After an interruption the lines of steps that are done again are dropped.
