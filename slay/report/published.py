@@ -29,7 +29,7 @@ from slay.yaml_files import read_yaml
 ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies
 FOLDER = ROOT / "results" / "published"
 DEVICES = ROOT / "slay" / "ops" / "triton" / "devices"  # files that ship with the package
-PRINTED = ROOT / "config" / "published.yaml"
+PRINTED = FOLDER / "printed.yaml"
 LEFT_OUT = {"analysis"}  # pictures without data or clock: any machine draws them again
 
 

@@ -1,4 +1,4 @@
-"""Which experiments each table and figure is made of; read by the workflow, so kept light."""
+"""What each table and figure is made of; read by the workflow, so kept light."""
 
 EVERY = ["quality", "scaling", "max_context", "ablation", "tasks", "language"]
 
@@ -35,6 +35,21 @@ FIGURES: dict[str, list[str]] = {
     "sphere": ["analysis"],
     "decision": ["analysis"],
     "language": ["language"],
+}
+
+# Files that a table or figure reads beside its records and its template.
+PRINTED = "results/published/printed.yaml"
+RUNS = "results/published/*/about.json"
+BENCHMARKS = "results/published/kernels/*.jsonl"
+CLAIMS = ["paper/claims.yaml", "paper/parts/verdicts.tex.j2", PRINTED, RUNS]
+FILES = {
+    "tables/quality": [PRINTED],
+    "tables/language": [PRINTED],
+    "tables/machines": [PRINTED, RUNS, BENCHMARKS],
+    "tables/runs": [PRINTED, RUNS],
+    "tables/claims": CLAIMS,
+    "tables/claims-ours": CLAIMS,
+    "figures/machines": [PRINTED, RUNS, BENCHMARKS],
 }
 
 

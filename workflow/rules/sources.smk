@@ -7,22 +7,8 @@ was deleted or the results were copied.
 from slay import files
 from slay.provenance import file_digest, fingerprint
 from slay.registry import ATTENTION
-from slay.report.sources import FIGURES, TABLES, module_of
+from slay.report.sources import FIGURES, FILES, PRINTED, RUNS, TABLES, module_of
 
-# Text that a table or figure reads beside its own template.
-PRINTED = "config/published.yaml"
-KEPT = "results/published/*/about.json"
-TIMED = "results/published/kernels/*.jsonl"  # benchmarks of the kernels
-CLAIMS = ["paper/claims.yaml", "paper/parts/verdicts.tex.j2", PRINTED, KEPT]
-ALSO_READS = {
-    "tables/quality": [PRINTED],
-    "tables/language": [PRINTED],
-    "tables/machines": [PRINTED, KEPT, TIMED],
-    "tables/runs": [PRINTED, KEPT],
-    "tables/claims": CLAIMS,
-    "tables/claims-ours": CLAIMS,
-    "figures/machines": [PRINTED, KEPT, TIMED],
-}
 PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the report
 
 
@@ -48,7 +34,7 @@ SOURCES = {
         "paper/references.bib",
         "paper/claims.yaml",
         PRINTED,
-        KEPT,
+        RUNS,
     ),
     "paper/arxiv.tar.gz": made_of(["slay.report.paper"]),
 }
@@ -58,13 +44,13 @@ for name in PAGES:
     SOURCES[f"pages/{name}.html"] = made_of(["slay.report.page"])
 for name in FIGURES:
     SOURCES[f"figures/{name}.pdf"] = made_of(
-        [f"slay.report.figures.{name}"], *ALSO_READS.get(f"figures/{name}", [])
+        [f"slay.report.figures.{name}"], *FILES.get(f"figures/{name}", [])
     )
 for name in TABLES:
     SOURCES[f"tables/{name}.tex"] = made_of(
         [module_of(name)],
         f"paper/tables/{name}.tex.j2",
-        *ALSO_READS.get(f"tables/{name}", []),
+        *FILES.get(f"tables/{name}", []),
     )
 
 NOTE = Path(f"{HERE}/sources.json")

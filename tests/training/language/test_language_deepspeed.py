@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_not_one_a_process(tmp_path):
 
 
 def test_a_configuration_file_counts_but_for_what_flags_say(tmp_path):
-    path = Path(__file__).parents[3] / "config" / "deepspeed.json"
+    path = Path(__file__).parents[3] / "examples" / "deepspeed.json"
     given = settings_for(tmp_path, "x", deepspeed_config=str(path))
     assert deepspeed_config(given, 2)["zero_optimization"]["stage"] == 3
     lower = deepspeed_config(given.model_copy(update={"zero_stage": 1}), 2)["zero_optimization"]
