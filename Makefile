@@ -4,7 +4,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 # One after another: without LaTeX, `paper` stops before the set-up and before any measurement.
 .NOTPARALLEL:
-.PHONY: help setup tex paper arxiv publish gpu gpu-wheels test lint format lock dag clean
+.PHONY: help setup tex paper arxiv publish gpu gpu-wheels test compiled lint format lock dag clean
 
 in_venv := source .venv/bin/activate
 
@@ -46,6 +46,10 @@ gpu-wheels: setup  ## Download what `make gpu` needs into build/wheels, to be ta
 test: tex setup  ## Run the tests (ARGS=... for pytest)
 	@$(in_venv)
 	pytest -n 2 --dist loadgroup $(ARGS)
+
+compiled: setup  ## Compile all kernels after an edit of them: tests/ops/compiled.json (ten minutes)
+	@$(in_venv)
+	PYTHONPATH=tests python tests/ops/compiled.py
 
 lint: setup  ## Check style, types, layers and workflow
 	@$(in_venv)

@@ -11,29 +11,39 @@ import pytest
 
 pytest.importorskip("triton", reason="the kernels need Triton")
 
+import compiled
+
 from slay.ops.triton import assembler
 from slay.ops.triton.verified import config
 
 
-def compiled(*arguments):
-    """The lines of `slay kernels`, in a process that does not interpret."""
+def slay(*arguments):
+    """A command, in a process that does not interpret kernels."""
     env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "slay.cli", "kernels", "--json", *arguments]
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert rows, done.stderr
-    return rows, done
+    command = [sys.executable, "-m", "slay.cli", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True)
 
 
-def test_every_configuration_for_hopper():
+@pytest.fixture(scope="module")
+def rows():
+    """The kept table, if it is of these kernels and compilers."""
+    made_of, rows = compiled.read()
+    now = compiled.made_of()
+    assert made_of["kernels"] == now["kernels"], "the kernels changed; run: make compiled"
+    if made_of != now:
+        pytest.skip(
+            f"the table was made with {made_of}, here is {now}; make compiled makes it anew"
+        )
+    return rows
+
+
+def test_every_configuration_for_hopper(rows):
     """Nothing spills, shared memory suffices, and matrix units multiply bf16.
 
     Each kernel has a configuration without WGMMA, which every assembler gets right.
     """
-    rows, done = compiled("--target", "sm_90")
-    wrong = [row for row in rows if row["wrong"]]
-    assert not wrong
-    assert done.returncode == 0, done.stderr
+    rows = [row for row in rows if row["target"] == "sm_90"]
+    assert not [row for row in rows if row["wrong"]]
     half = [row for row in rows if row["dtype"] == "bfloat16" and row["multiplies"]]
     assert {row["kernel"] for row in half} >= {
         "chunk_state", "chunk_output", "query_bwd", "key_bwd", "yat_fwd",
@@ -46,23 +56,35 @@ def test_every_configuration_for_hopper():
     assert all(row["spilled"] == 0 and row["shared"] < 228 * 1024 for row in rows)
 
 
-def test_ampere():
+def test_ampere(rows):
     """The same kernels, with the matrix instructions that there are."""
-    rows, _ = compiled(
-        "yat-performer-anchor", "yat-quadratic", "yat-spherical", "--target", "sm_80"
-    )
+    rows = [row for row in rows if row["target"] == "sm_80"]
+    assert {row["attention"] for row in rows} == set(compiled.AMPERE)
     assert all(row["matrix"] > 0 for row in rows if row["multiplies"])
     assert all(row["shared"] < 164 * 1024 for row in rows)
 
 
-def test_what_has_no_kernels():
-    env = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    for arguments, says in (
+def test_the_table_is_what_compilers_make(rows):
+    """The kernels of one mechanism, compiled here by `slay kernels`."""
+    own = {"attention": "yat-spherical", "head_dim": 32, "dtype": "bfloat16", "call": "plain"}
+    kept = [row for row in rows if row["target"] == "sm_90" and row.items() >= own.items()]
+    done = slay("kernels", own["attention"], "--json")
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [{"target": "sm_90", **row} for row in found if row["call"] == "plain"] == kept
+    assert len(kept) > 8
+    assert len(found) > len(kept)  # general calls too
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
         (["standard"], "standard: has no Triton kernels"),
         (["linear", "--target", "sm_70"], "must be one of sm_80, sm_90"),
-    ):
-        command = [sys.executable, "-m", "slay.cli", "kernels", *arguments]
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
-        assert done.returncode != 0
-        assert says in done.stderr
-        assert "Traceback" not in done.stderr
+    ],
+)
+def test_what_has_no_kernels(arguments, says):
+    done = slay("kernels", *arguments)
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

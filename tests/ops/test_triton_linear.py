@@ -58,7 +58,7 @@ SMALL = {
 
 def heads(name, head_dim=16, n_heads=2, backend="triton", chunk=0, **options):
     if name == "yat-cubic":
-        head_dim = min(head_dim, 8)  # d^3 rows are many for an interpreter
+        head_dim = min(head_dim, 5)  # d^3 rows are many for an interpreter
     options = {**SMALL.get(name, {}), **options}
     cls = slay.get_attention_class(name)
     mechanism = cls.heads_only(head_dim, n_heads, backend=backend, **options)
