@@ -1,4 +1,4 @@
-"""Documents of .txt, .jsonl, .json and .parquet files, gzipped or not, in UTF-8.
+"""Documents of .txt, .jsonl and .json files, gzipped or not, and of .parquet files, in UTF-8.
 
 Text is not changed, line ends included, except for a byte order mark at the start. Anything that
 is not a document raises a one-line error with its location; nothing is skipped.
