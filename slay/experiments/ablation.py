@@ -1,4 +1,4 @@
-"""What a budget of features buys: errors against the target beside the latency of the call."""
+"""Error against the exact target and latency of the call, for a given number of features."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BASELINE = "standard"
 
 
 def run(params: AblationParams, progress: Progress) -> Result:
-    """Metrics: those of quality; latency of the forward pass on the same inputs, and two ratios.
+    """Metrics: those of `quality`, the forward latency on the same inputs, and two latency ratios.
 
-    `ratio` is latency over that of the exact target, `ratio_standard` over that of fused softmax,
-    medians over rounds in which all three take turns.
+    `ratio` is the latency over that of the exact target, `ratio_standard` over that of fused
+    softmax attention: medians over rounds in which all three are timed in turn.
     """
     result = quality(params, progress)
     device = choose_device(params.device)

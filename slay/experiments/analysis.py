@@ -1,4 +1,4 @@
-"""Pictures of a mechanism's kernel: each kind gives the points of one figure."""
+"""Points of the figures that show a mechanism's kernel, one function per kind of figure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Points = list[dict[str, Number]]
 
 
 def run(params: AnalysisParams, progress: Progress) -> Result:
-    """The curve holds the points of the picture, the metrics how many there are."""
+    """Return the figure's points as the curve, and their number as the metric."""
     progress(f"{params.kind} of {params.attention}")
     with torch.no_grad():
         points = KINDS[params.kind](params)
@@ -35,10 +35,10 @@ def run(params: AnalysisParams, progress: Progress) -> Result:
 
 
 def profile(params: AnalysisParams) -> Points:
-    """k(x) against the cosine x and the angle: mean, spread over draws, slope; x from -1 to 1.
+    """Kernel k(x) for cosines x from -1 to 1: mean, 10 % and 90 % quantiles over draws, and slope.
 
-    k is what the mechanism's heads give for unit vectors, scaled so that its mean square over
-    x is 1; `exact` is the target, scaled alike.
+    k is the score of the mechanism's heads for unit vectors, scaled to a mean square over x of 1;
+    `exact` is the target, scaled likewise.
     """
     x = torch.cos(torch.linspace(math.pi, 0.0, 181))  # even steps of the angle
     draw = stream(params.seed, "pairs")
@@ -62,7 +62,7 @@ def profile(params: AnalysisParams) -> Points:
 
 
 def quadrature(params: AnalysisParams) -> Points:
-    """Relative error of R nodes, R = 1 to 16, and what each node gives at every x.
+    """Relative error of R = 1 to 16 quadrature nodes, and each node's contribution at every x.
 
     Error: ‖k_R - k‖ / ‖k‖ with ‖f‖^2 = E f(x)^2 for isotropic unit vectors. Contribution: node r's
     w_r x^2 exp((2x - C) s_r) over the kernel, for the mechanism's own number of nodes.
@@ -93,9 +93,9 @@ def _nodes(number: int, epsilon: float, x: np.ndarray) -> list[np.ndarray]:
 
 
 def reconstruction(params: AnalysisParams) -> Points:
-    """The kernel's matrix over L points of a great circle: the mechanism's first head, the target.
+    """Kernel matrix over L points of a great circle: the mechanism's first head and the target.
 
-    The mechanism's is scaled to the target by least squares.
+    The mechanism's matrix is scaled to the target by least squares.
     """
     u = _circle(params.seq_len, params.head_dim).expand(1, params.n_heads, -1, -1)
     found, exact = _scores(params, u, u)[0, 0], _exact(params, u, u)[0, 0]
@@ -105,9 +105,9 @@ def reconstruction(params: AnalysisParams) -> Points:
 
 
 def entropy(params: AnalysisParams) -> Points:
-    """Entropy of a row over L keys, and the weight of one of them, against its cosine.
+    """Entropy of an attention row over L keys and the weight of one key, against that key's cosine.
 
-    All other keys are isotropic. Entropy over log L: 1 is an average.
+    All other keys are isotropic. The entropy is divided by log L: uniform weights give 1.
     """
     x = torch.linspace(0.0, 1.0, 41)
     draw = stream(params.seed, "entropy")
@@ -124,7 +124,7 @@ def entropy(params: AnalysisParams) -> Points:
 
 
 def maps(params: AnalysisParams) -> Points:
-    """Causal weights of L tokens, each query at cosine 0.8 with one key; the first head."""
+    """Causal weights of the first head over L tokens; each query has cosine 0.8 with one key."""
     draw = stream(params.seed, "maps")
     shape = (1, params.n_heads, params.seq_len, params.head_dim)
     k, towards = (unit(torch.randn(shape, generator=draw)) for _ in range(2))
@@ -155,7 +155,7 @@ def sphere(params: AnalysisParams) -> Points:
 
 
 def decision(params: AnalysisParams) -> Points:
-    """Which of five random neurons w_i has the largest k(u, w_i), u in a square of the plane."""
+    """Index of the largest k(u, w_i) among five random neurons w_i, for u in a planar square."""
     axis = torch.linspace(-2.0, 2.0, 61)
     x, y = (t.flatten() for t in torch.meshgrid(axis, axis, indexing="xy"))
     u = torch.stack((x, y), dim=-1).view(-1, 1, 1, 2).expand(-1, params.n_heads, -1, -1)
@@ -196,7 +196,7 @@ def _root_mean_square(values: Tensor) -> Tensor:
 
 
 def _points(**columns: Tensor) -> Points:
-    """Columns of one length as rows, rounded to what a picture shows."""
+    """Convert columns of equal length to rows, rounded to 7 decimals."""
     lists = [
         [round(v, 7) for v in column.flatten().tolist()] if column.is_floating_point()
         else column.flatten().tolist()

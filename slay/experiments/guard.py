@@ -1,4 +1,4 @@
-"""The end of memory, whichever way it comes."""
+"""Convert out-of-memory errors to `OutOfMemory`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 import torch
 
-SAID = ("out of memory", "not enough memory", "allocate memory")  # by GPUs, Windows and Linux
+SAID = ("out of memory", "not enough memory", "allocate memory")  # of GPUs, Windows and Linux
 
 
 class OutOfMemory(Exception):
-    """A call wanted more memory than there is."""
+    """A call needed more memory than is available."""
 
 
 @contextmanager
 def memory_guard() -> Iterator[None]:
-    """Turn the several ways in which memory runs out into `OutOfMemory`, one line."""
+    """Convert every kind of out-of-memory error to `OutOfMemory`, with a one-line message."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

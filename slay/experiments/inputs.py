@@ -1,4 +1,4 @@
-"""Queries, keys and values to measure quality on, drawn at random."""
+"""Random queries, keys and values on which quality is measured."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def planted(params: QualityParams, progress: Progress) -> Inputs:
 
 
 def at_cosine(near: Tensor, towards: Tensor, x: Tensor) -> Tensor:
-    """Unit vectors at cosine x with the unit vectors `near`, turned in the direction `towards`."""
+    """Unit vectors at cosine x to the unit vectors `near`, rotated from them towards `towards`."""
     off = unit(towards - (towards * near).sum(-1, keepdim=True) * near)
     return x * near + (1.0 - x.square()).sqrt() * off

@@ -1,7 +1,8 @@
-"""A function in a process of its own: what kills it, or hangs, costs its result alone.
+"""Run functions in child processes, so that a crash or a hang costs only that function's result.
 
-The process is forked, so that it has our modules at once. A GPU can only be used by a process that
-was forked before its parent touched one: whoever calls this leaves the GPU to the children.
+Children are forked, so that imported modules are available at once. A GPU can be used only by a
+process that was forked before its parent initialised CUDA: the caller must leave the GPU to the
+children.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 from slay.experiments.result import Progress
 
 FORK = get_context("fork")
-NAME = 256  # bytes for what a child says that it is at
+NAME = 256  # bytes for the name of a child's current step
 
 
 class Died(Exception):
-    """A child ended without a result; `at` is what it had said that it was at."""
+    """A child ended without a result; `at` names the step that it reported last."""
 
     def __init__(self, message: str, at: str):
         super().__init__(message)
@@ -31,7 +32,7 @@ class Died(Exception):
 
 
 class Parent:
-    """What a child can tell the process that waits for it: lines, and what it is at."""
+    """A child's connection to its parent: log lines, and the name of the current step."""
 
     def __init__(self, pipe: Connection, place: Array[c_char]):
         self.pipe, self.place = pipe, place
@@ -40,7 +41,7 @@ class Parent:
         self.pipe.send(("said", text))
 
     def at(self, name: str) -> None:
-        """Note what is done next, in memory that outlives this process; takes no time."""
+        """Record the name of the next step in shared memory, which outlives this process."""
         self.place.value = name.encode()[: NAME - 1]
 
 
@@ -48,7 +49,7 @@ Task = Callable[[Parent], Any]
 
 
 class Child:
-    """A running child; after `seconds` it is ended."""
+    """A running child process with a time limit of `seconds`."""
 
     def __init__(self, task: Task, seconds: float):
         self.place = FORK.RawArray("c", NAME)
@@ -59,7 +60,10 @@ class Child:
         self.seconds, self.end = seconds, time.monotonic() + seconds
 
     def receive(self, say: Progress) -> tuple[Any] | None:
-        """What it has told by now; a result comes as a tuple of one. Raises `Died`."""
+        """Read one message: return the result as a tuple of one, or None after a log line.
+
+        Raises `Died` if the child failed, ended without a result or exceeded its time limit.
+        """
         if not self.pipe.poll(max(0.0, self.end - time.monotonic())):
             raise self._died(f"not done after {self.seconds:.0f} s")
         try:
@@ -86,7 +90,7 @@ class Child:
 
 
 def run(task: Task, say: Progress, seconds: float) -> Any:
-    """What a task returns in a process of its own. Raises `Died`."""
+    """Return the result of a task run in a child process. Raises `Died`."""
     outcome = run_all({"": task}, say, seconds, at_once=1)[""]
     if isinstance(outcome, Died):
         raise outcome
@@ -96,9 +100,9 @@ def run(task: Task, say: Progress, seconds: float) -> Any:
 def run_all(
     tasks: Mapping[str, Task], say: Progress, seconds: float, *, at_once: int
 ) -> dict[str, Any]:
-    """What each task returns, or how its process died; `at_once` run side by side.
+    """Run tasks in child processes, `at_once` in parallel, each for at most `seconds`.
 
-    Each has `seconds`.
+    Return each task's result, or the `Died` error of its process.
     """
     waiting, running = list(tasks.items()), dict[str, Child]()
     outcomes: dict[str, Any] = {}
@@ -126,8 +130,8 @@ def run_all(
 
 
 def _run(task: Task, pipe: Connection, place: Array[c_char]) -> None:
-    """The child's side; never returns, so that nothing of a broken GPU's is taken down."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    """Run the task in the child; exit without cleanup, which might fail on a broken GPU."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills this process
     try:
         pipe.send(("done", task(Parent(pipe, place))))
     except BaseException as error:
@@ -138,7 +142,7 @@ def _run(task: Task, pipe: Connection, place: Array[c_char]) -> None:
 
 
 def _end(code: int | None) -> str:
-    """How a process ended, from its exit code."""
+    """Describe how a process ended, given its exit code."""
     if code is None:
         return "closed its pipe"
     if code >= 0:

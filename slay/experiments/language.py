@@ -1,4 +1,4 @@
-"""Train a language model; in one process, or through DeepSpeed in many."""
+"""Train a language model, in one process or in several through DeepSpeed."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from slay.training.language.settings import Settings
 from slay.training.language.tokens import Tokens
 from slay.training.language.train import DivergedError, train
 
-SCRATCH = Path(".slay")  # what a job that is stopped leaves there, it goes on from
-POINTS = 100  # of the curve of the training loss
+SCRATCH = Path(".slay")  # state of interrupted jobs, from which they resume
+POINTS = 100  # of the training-loss curve
 
 
 def run(params: LanguageParams, progress: Progress) -> Result:
-    """Metrics: loss in nats a token on the validation text, perplexity, bits a byte, speed, memory.
+    """Metrics: validation loss in nats per token, perplexity, bits per byte, speed, memory.
 
-    `corpus` is the start of the hash of the training text as a number: its first 52 bits. The
-    curve has the loss of single steps, and that on the validation text every `eval_every` steps.
+    `corpus` is the first 52 bits of the training text's hash, as a number. The curve has the loss
+    of single steps, and the validation loss every `eval_every` steps.
     """
     fingerprint = code(params, choose_device(params.device).type)
     key = json.dumps([params.model_dump(), fingerprint], sort_keys=True)
@@ -66,13 +66,13 @@ def run(params: LanguageParams, progress: Progress) -> Result:
     keep = ("step", "loss", "validation_loss")
     curve = [{k: line[k] for k in keep if k in line} for line in lines if "status" not in line]
     shutil.rmtree(folder)
-    with suppress(OSError):  # others are at work there
+    with suppress(OSError):  # other jobs are using the folder
         SCRATCH.rmdir()
     return Result(metrics, curve, **status)
 
 
 def settings_of(params: LanguageParams, folder: Path) -> Settings:
-    """The training that a job asks for."""
+    """Training settings of a job."""
     same = set(Settings.model_fields) & set(LanguageParams.model_fields)
     return Settings(
         **{name: getattr(params, name) for name in same},
@@ -88,17 +88,17 @@ def settings_of(params: LanguageParams, folder: Path) -> Settings:
 
 
 def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> None:
-    """Run DeepSpeed's launcher with as many processes as there are to be."""
+    """Run DeepSpeed's launcher with `params.processes` processes."""
     with socket.socket() as free:
         free.bind(("", 0))
-        port = free.getsockname()[1]  # of its own: other trainings may run on this machine
+        port = free.getsockname()[1]  # a free one: other trainings may run on this machine
     command = [str(Path(sys.executable).with_name("deepspeed")), f"--master_port={port}"]
     environment = dict(os.environ)
     if params.device == "cpu" or not torch.cuda.is_available():
         environment["DS_ACCELERATOR"] = "cpu"
     if "DS_ACCELERATOR" in environment or "CUDA_VISIBLE_DEVICES" not in environment:
         command += ["--num_accelerators", str(params.processes)]
-    # Otherwise it takes the devices that are visible, those that this job has claimed.
+    # Otherwise the launcher takes the visible devices, which are those that this job has claimed.
     command += ["--module", "slay.training.language", *words(settings)]
     command += plugins.words([settings.attention])
     with subprocess.Popen(
@@ -122,6 +122,6 @@ def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> N
 
 
 def _numbers(line: dict[str, Any]) -> dict[str, Number]:
-    """What the last line of a log says of the whole training."""
+    """Metrics of the whole training, from the last line of its log."""
     metrics = {k: v for k, v in line.items() if k not in ("validation_loss", "finished")}
     return {"loss": line["validation_loss"], **{k: v for k, v in metrics.items() if v is not None}}

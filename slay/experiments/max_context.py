@@ -1,4 +1,4 @@
-"""The longest context whose attention fits into a memory budget, found by running it."""
+"""Longest context whose attention fits into a memory budget, found by running it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from slay.record import Number
 
 START = 256  # tokens of the first probe; all probes are multiples of STEP
 STEP = 64
-RESOLUTION = 16  # the answer is known to one part in so many
+RESOLUTION = 16  # the longest length is found to one part in 16
 MIB = 2**20
 
 Probe = Callable[[int], int]
 
 
 def run(params: MaxContextParams, progress: Progress) -> Result:
-    """Metrics: the longest length that fits, its peak, whether a limit other than memory ended it.
+    """Metrics: the longest length that fits, its peak memory, and `capped`.
 
-    The budget is for everything a call holds: q, k and v, what is allocated above them, and the
-    result. Each probe runs the mechanism; the curve has all of them. `capped` is 1 where the search
-    ended at `max_len`, or at a probe that would have taken longer than `max_seconds`.
+    The budget covers everything that a call holds: q, k and v, all further allocations and the
+    result. Every probe runs the mechanism and is a point of the curve. `capped` is 1 if a limit
+    other than memory ended the search: `max_len`, or a next probe that might exceed `max_seconds`.
     """
     device = choose_device(params.device)
     head_dim = params.embed_dim // params.n_heads
@@ -67,10 +67,10 @@ def run(params: MaxContextParams, progress: Progress) -> Result:
 
 
 def search(fits: Callable[[int], bool], max_len: int, stop: Callable[[], bool]) -> tuple[int, bool]:
-    """The longest length that fits, to one part in 16, and whether something else ended the search.
+    """Return the longest length that fits, to one part in 16, and True if another limit stopped it.
 
-    Doubles until a length does not fit, then halves the gap. Lengths are multiples of 64; 0 if the
-    first one does not fit. `stop` is asked before a length doubles.
+    Doubles the length until it does not fit, then bisects. Lengths are multiples of 64; 0 if the
+    first one does not fit. `stop` is checked before a length doubles.
     """
     low, high = 0, min(START, max_len)
     while fits(high):
@@ -87,7 +87,7 @@ def search(fits: Callable[[int], bool], max_len: int, stop: Callable[[], bool]) 
 
 
 def held(mechanism: Attention, params: MaxContextParams, length: int, device: torch.device) -> int:
-    """Most bytes held at once by q, k, v and a call on them."""
+    """Peak bytes held by q, k, v and a call on them."""
     shape = (params.batch_size, params.n_heads, length, mechanism.head_dim)
     dtype = getattr(torch, params.dtype)
     backward = params.mode == "forward_backward"

@@ -1,4 +1,4 @@
-"""Clocks and peaks: how long a call takes, and how much memory it needs above its inputs."""
+"""Duration and peak memory of a call."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.profiler import ProfilerActivity, profile
 
 Call = Callable[[], object]
 
-SHORT = 0.02  # seconds; what a shorter call finds in the caches depends on what came before
-NEW_PAGES = 16  # page faults a call from which on its memory counts as new
-REPEATS = 12  # of a call, in all, where it got new memory
+SHORT = 0.02  # seconds; shorter calls are sensitive to what earlier calls left in the caches
+NEW_PAGES = 16  # page faults per call above which its memory counts as newly allocated
+REPEATS = 12  # repetitions per call, in total, after it got new memory
 
 
 def seconds(call: Call, device: torch.device) -> float:
@@ -42,14 +42,14 @@ def interleaved(
     max_seconds: float = math.inf,
     least: int = 5,
 ) -> dict[str, list[float]]:
-    """Durations of several calls in turns, so that a machine's mood falls on all of them alike.
+    """Time calls round-robin, so that load and clock drift affect all of them equally.
 
-    Every other round goes backwards, so that none is always the one after a certain other; and
-    `SHORT` calls come after others of themselves. Before that come `warmup` rounds or more, for
-    `warmup_seconds` at least. Returns `rounds` durations a call, in seconds, those of one round at
-    the same index; fewer, but `least`, where they would take longer than `max_seconds`. On a CPU
-    the process keeps its memory from here on, and a call that got new memory is made again: that
-    the system clears its pages is no part of it.
+    Every other round runs in reverse order, so that no call always follows the same other call. A
+    call shorter than `SHORT` is preceded by untimed repetitions of itself. Warm-up takes at least
+    `warmup` rounds and `warmup_seconds`. Returns `rounds` durations per call, in seconds, with the
+    same index for the same round; fewer, but at least `least`, if they would take longer than
+    `max_seconds`. On a CPU, the process keeps freed memory from here on, and a call that got new
+    memory is timed again, so that the time in which the system clears pages is not counted.
     """
     if device.type == "cpu":
         _keep_memory()
@@ -77,12 +77,12 @@ def interleaved(
 
 
 def _keep_memory() -> None:
-    """Let glibc keep what is freed, as PyTorch does on a GPU. With other C libraries, do nothing.
+    """Let glibc keep freed memory, as PyTorch does on a GPU. No effect with other C libraries.
 
-    It gives large blocks back and has them anew at every call. That the system clears their pages
-    can take most of a call's time, and whether it must depends on what was allocated before. Even
-    so the first calls get new blocks: what is cut off to align one stays with its thread, up to
-    seven times, and without it the block does not fit again.
+    glibc returns large blocks to the system and requests them again at every call. Clearing their
+    pages can take most of a call's time, and whether it is needed depends on earlier allocations.
+    Even so, the first calls get new blocks: the remainder cut off to align a block stays in its
+    thread's cache, up to seven times, and without it the block is too small to be reused.
     """
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of mallopt(3)
     library = ctypes.CDLL(None)
@@ -92,12 +92,12 @@ def _keep_memory() -> None:
 
 
 def _page_faults() -> int:
-    """Pages that this process has had given so far."""
+    """Number of minor page faults of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _settle(call: Call, device: torch.device, for_seconds: float = 0.01) -> None:
-    """Make a call for a while, once at least, until caches and cores are as it leaves them."""
+    """Repeat a call for a while, at least once, so that caches and cores reach its steady state."""
     until = time.perf_counter() + for_seconds
     seconds(call, device)
     while time.perf_counter() < until:
@@ -105,9 +105,9 @@ def _settle(call: Call, device: torch.device, for_seconds: float = 0.01) -> None
 
 
 def peak_memory(call: Call, device: torch.device) -> int:
-    """Most bytes that a call holds at once, above what was allocated before it; its result counts.
+    """Peak bytes that a call allocates beyond those allocated before it, its result included.
 
-    On a CPU by following the allocator's own events, on a GPU by its counter.
+    On a CPU from the profiler's allocation events, on a GPU from the allocator's counter.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""`slay measure`: a run's missing measurements, where there is no workflow system."""
+"""`slay measure`: make a run's missing measurements without a workflow system."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slay.errors import SlayError
 from slay.jobs import Job, expand, plans
 from slay.stale import Due, due
 
-JOB_SECONDS = 180.0  # after which a measurement is given up
+JOB_SECONDS = 180.0  # time limit of one measurement
 
 
 @click.command()
@@ -43,14 +43,14 @@ JOB_SECONDS = 180.0  # after which a measurement is given up
 def measure(configfile: Path, seconds: float | None, threads: int | None) -> None:
     """Make a run's missing measurements, without Snakemake.
 
-    Those that are not there and those that are out of date, one after another, each in a process of
-    its own. Records and logs lie where the workflow would put them, and it takes them as its own.
-    Fails if measurements are missing in the end.
+    Makes the absent and the outdated measurements one after another, each in its own process.
+    Records and logs are written where the workflow expects them, and it accepts them as its own.
+    Fails if measurements are still missing at the end.
 
     \b
     slay measure --configfile config/borrowed.yaml --seconds 120
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler
     data, config = read(configfile)
     missing = list(due(config))
     _write_plans(config, data)
@@ -71,7 +71,7 @@ def measure(configfile: Path, seconds: float | None, threads: int | None) -> Non
 def _measure_all(
     missing: list[Due], seconds: float | None, threads: int
 ) -> tuple[dict[str, str], int]:
-    """Why measurements failed, by the record's path, and how many were made."""
+    """Return why measurements failed, by the record's path, and how many were made."""
     if not missing:
         return {}, 0
     from slay.experiments import isolated
@@ -96,7 +96,7 @@ def _measure_all(
 
 
 def _import_once() -> None:
-    """Load what every measurement's process wants, before they are forked."""
+    """Import the modules that every measurement needs, before its process is forked."""
     import torch._inductor  # noqa: F401
 
 
@@ -105,13 +105,13 @@ def _say(text: str) -> None:
 
 
 def _log(job: Job) -> Path:
-    """Where the workflow keeps what a job prints."""
+    """Path of a job's log in the workflow's layout."""
     results, run, _, rest = job.path.split("/", 3)
     return Path(results, run, "logs", rest).with_suffix(".log")
 
 
 def _run(job: Job, log: Path, threads: int, parent: Any) -> str:
-    """One measurement, in a child: what it prints goes to its log. Returns what came of it."""
+    """Run one measurement in a child, with its output in the log; return a one-line summary."""
     from slay.experiments.run import run_job
 
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _note(text: str) -> None:
 
 
 def _write_plans(config: Config, data: dict[str, Any]) -> None:
-    """What the report reads beside records, as the workflow writes it."""
+    """Write the files that the report reads beside records, as the workflow does."""
     from slay.attention.facts import facts
 
     folder = Path("results") / config.run
@@ -149,5 +149,5 @@ def _write_plans(config: Config, data: dict[str, Any]) -> None:
     for name, text in texts.items():
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
-            continue  # as it is: the workflow looks at its age
+            continue  # keep its modification time, which the workflow compares
         files.write(path, text)

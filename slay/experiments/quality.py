@@ -1,4 +1,4 @@
-"""How far a mechanism's output is from exact spherical Yat attention on the same q, k and v."""
+"""Error of a mechanism's output against exact spherical Yat attention on the same q, k and v."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def run(params: QualityParams, progress: Progress) -> Result:
     """Metrics: relative l2, cosine, MSE and largest error of the causal output; kernel error; m.
 
     The target is evaluated in float64, the mechanism in float32 as it is used. `target_mse` is the
-    mean square of the target: the MSE of answering zero. `row_tv` and what is said of the
-    normalisers: see `row_metrics`; the curve has the quantiles of the normalisers.
+    mean square of the target, which is the MSE of an all-zero output. `row_metrics` describes the
+    metrics of rows and normalisers; the curve has the quantiles of the normalisers.
     """
     device = choose_device(params.device)
     q, k, v = draw_inputs(params, progress)
@@ -59,18 +59,18 @@ def run(params: QualityParams, progress: Progress) -> Result:
 
 
 def draw_inputs(params: QualityParams, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of the kind that is asked for: (B, H, L, d) each."""
+    """Queries, keys and values of the kind `params.inputs`: (B, H, L, d) each."""
     device = choose_device(params.device)
     q, k, v = INPUTS.load(params.inputs)(params, progress)
     return q.to(device), k.to(device), v.to(device)
 
 
 def row_metrics(weights: Tensor, exact: Tensor, z: Tensor) -> dict[str, Number]:
-    """What can go wrong in a row. weights, exact: (..., L, L), rows that sum to 1; z: (..., L).
+    """Failure metrics of attention rows. weights, exact: (..., L, L), rows sum to 1; z: (..., L).
 
     `row_tv`: the mean over rows of the total variation sum_j |p~_ij - p_ij| / 2, which exceeds 1
-    where signed scores make weights negative. `nonpositive_share`: rows with z_i <= 0.
-    `min_normaliser`: the smallest normaliser, as `relative` gives them.
+    where signed scores make weights negative. `nonpositive_share`: the share of rows with z_i <= 0.
+    `min_normaliser`: the smallest value of `relative(z)`.
     """
     return {
         "row_tv": float((weights - exact).abs().sum(-1).mean() / 2),
@@ -80,13 +80,13 @@ def row_metrics(weights: Tensor, exact: Tensor, z: Tensor) -> dict[str, Number]:
 
 
 def relative(z: Tensor) -> Tensor:
-    """z_i / i over its mean magnitude: (..., L) -> (..., L). 1 is usual, 0 is a vanishing row."""
+    """z_i / i over its mean magnitude: (..., L) -> (..., L). 1 is typical, 0 is a vanishing row."""
     mean = z.double() / torch.arange(1, z.shape[-1] + 1, device=z.device)
     return mean / mean.abs().mean()
 
 
 def distribution(values: Tensor, steps: int = 50) -> list[dict[str, Number]]:
-    """Quantiles of all values: a point for every share of them in even steps from 0 to 1."""
+    """Quantiles of all values at evenly spaced shares from 0 to 1."""
     shares = torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
     found = np.quantile(values.flatten().double().cpu().numpy(), shares.numpy())
     return [
@@ -97,9 +97,9 @@ def distribution(values: Tensor, steps: int = 50) -> list[dict[str, Number]]:
 def kernel_error(mechanism: Attention, params: QualityParams, pairs: int = 8) -> float:
     """Relative Hilbert–Schmidt error of the mechanism's kernel over isotropic unit vectors.
 
-    min_c ‖c k~ - k‖ / ‖k‖ with ‖f‖^2 = E f(q, k)^2: normalised attention does not see the scale c.
-    The mean over x = q·k is a quadrature, the mean over pairs at a given x is over `pairs` draws
-    a head, so that rare near-duplicates carry their true weight.
+    min_c ‖c k~ - k‖ / ‖k‖ with ‖f‖^2 = E f(q, k)^2: normalised attention is invariant to c. The
+    mean over x = q·k is a quadrature; the mean over pairs at a given x is over `pairs` draws per
+    head, so that rare near-duplicates carry their true weight.
     """
     device = choose_device(params.device)
     x, w = sphere_rule(params.head_dim, params.epsilon)

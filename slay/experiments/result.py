@@ -1,4 +1,4 @@
-"""What experiments share: results, random streams, devices, mechanisms over heads."""
+"""Shared by all experiments: results, random streams, devices, mechanisms over heads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Result:
 
 
 def stream(seed: int, name: str) -> torch.Generator:
-    """A random stream of its own for every purpose: streams of different names are unrelated."""
+    """Random generator for one purpose; generators of different names are independent."""
     digest = hashlib.sha256(f"{name}:{seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
@@ -45,6 +45,6 @@ def choose_device(name: str) -> torch.device:
 def heads_only(
     attention: str, head_dim: int, n_heads: int, shared: dict[str, Any], asked: dict[str, Any]
 ) -> Attention:
-    """A mechanism over heads, with those of the `shared` options that it knows, and all `asked`."""
+    """Mechanism over heads, with the `shared` options that it accepts and all `asked` options."""
     cls = get_attention_class(attention)
     return cls.heads_only(head_dim, n_heads, **{**accepted(cls, shared), **asked})

@@ -27,13 +27,13 @@ from slay.registry import EXPERIMENTS
 def run_job(
     params: Params, out: Path, *, threads: int, planned: Collection[str], progress: Progress
 ) -> Record:
-    """Measure, write the record to `out`, return it.
+    """Measure a job, write its record to `out` and return it.
 
-    `planned` are the fingerprints that the workflow planned with, one a device that the job may run
-    on; empty: any. A job that would run other code raises `SlayError` instead, so that an edit
-    during a run never mixes two versions.
+    `planned` holds the fingerprints that the workflow planned with, one per device that the job may
+    run on; if it is empty, any is accepted. If the job would run other code, `SlayError` is raised,
+    so that an edit during a run never mixes two versions.
     """
-    for name in params.modules():  # what is loaded after them was there before the check
+    for name in params.modules():  # before the fingerprint, so that a later edit is not loaded
         importlib.import_module(name.partition(":")[0])
     codes = {device: code(params, device) for device in params.devices}
     torch.set_num_threads(threads)
@@ -54,7 +54,7 @@ def run_job(
 
 
 def _gpus(params: Params) -> int:
-    """How many GPUs a job takes."""
+    """Number of GPUs that a job uses."""
     if params.device == "cpu" or (params.device == "auto" and not torch.cuda.device_count()):
         return 0
     return params.processes if isinstance(params, LanguageParams) else 1
@@ -90,7 +90,7 @@ def provenance(
     seconds: float,
     command: str = "",
 ) -> Provenance:
-    """Where what this process has just measured comes from."""
+    """Provenance of what this process has just measured."""
     head, dirty = commit()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Provenance(
@@ -108,7 +108,7 @@ def provenance(
 
 
 def _finite(result: Result) -> Result:
-    """The result without numbers that are none: they are left out, and the status says so."""
+    """Replace metrics that are not finite by None and set the status to `diverged`."""
     bad = [k for k, v in result.metrics.items() if v is not None and not math.isfinite(v)]
     if not bad:
         return result
@@ -117,6 +117,6 @@ def _finite(result: Result) -> Result:
 
 
 def _resident_peak() -> int:
-    """Most memory this process has held, in bytes."""
+    """Peak resident memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

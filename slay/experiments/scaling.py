@@ -1,4 +1,4 @@
-"""Latency and peak memory of a mechanism, timed in turns with PyTorch's fused softmax attention."""
+"""Latency and peak memory of a mechanism, timed round-robin with PyTorch's fused softmax."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from slay.params import ScalingParams
 from slay.record import Number
 
 BASELINE = "standard"
-MATRIX = 1024  # rows and columns of the product that gives the rate
+MATRIX = 1024  # rows and columns of the matrix product that gives the rate
 
 
 def run(params: ScalingParams, progress: Progress) -> Result:
-    """Metrics: latency quartiles, ratio to the baseline, floor, peak bytes, tokens a second.
+    """Metrics: latency quartiles, ratio to the baseline, floor, peak bytes, tokens per second.
 
     Only attention over heads is timed: the four projections cost the same under every mechanism.
-    Memory is what a call holds at its peak above q, k and v, its results included. The floor is the
-    time of the mechanism's matrix products at the rate of one large product, timed in the same
-    rounds. In decoding, a call is one token after `seq_len` others, always from the same state.
+    Memory is the peak of a call beyond q, k and v, its results included. The floor is the time of
+    the mechanism's matrix products at the rate of one large product, timed in the same rounds. In
+    decoding, a call is one token after `seq_len` others, always from the same state.
 
-    A mechanism that runs out of memory, or out of time, is a result; a baseline that does is left
-    out, and with it the ratio.
+    If the mechanism runs out of memory or time, that is the result; if the baseline does, the
+    baseline and the ratio are left out.
     """
     device = choose_device(params.device)
     with torch.set_grad_enabled(params.mode == "forward_backward"):
@@ -64,7 +64,7 @@ def _mechanism(params: ScalingParams, name: str, device: torch.device) -> Attent
 
 
 def _call(params: ScalingParams, mechanism: Attention, device: torch.device) -> Call:
-    """What is timed of a mechanism, with inputs of its own."""
+    """The timed call of a mechanism, on its own inputs."""
     shape = (params.batch_size, params.n_heads, params.seq_len, mechanism.head_dim)
     with memory_guard():
         q, k, v, g = (_draw(shape, params, device, i) for i in range(4))
@@ -77,7 +77,7 @@ def _call(params: ScalingParams, mechanism: Attention, device: torch.device) -> 
 
 
 def _decoding(mechanism: Attention, context: tuple[Tensor, Tensor, Tensor]) -> Call:
-    """One token after a context, whose state is made once and left as it is."""
+    """Call that decodes one token after a context, always from the same unmodified state."""
     with memory_guard():
         _, state = mechanism.attend(*context, output_final_state=True)
     token = [t[:, :, -1:].contiguous() for t in context]  # (B, H, 1, d) each
@@ -121,7 +121,7 @@ def _metrics(
     }
     tokens = 1 if params.mode == "decode" else params.seq_len
     metrics["tokens_per_second"] = params.batch_size * tokens / middle
-    rate = 2 * MATRIX**3 / median(times["matmul"])  # operations a second
+    rate = 2 * MATRIX**3 / median(times["matmul"])  # operations per second
     metrics["matmul_gflops"] = rate / 1e9
     if params.mode != "decode":
         operations = own.operations(params.seq_len, backward=params.mode == "forward_backward")

@@ -1,7 +1,6 @@
-"""What compilers make of the Triton kernels: every kernel in every configuration, for any GPU.
+"""Compile every Triton kernel in every configuration ahead of time, for any GPU.
 
-Nothing is run, so that it works on any machine: launches are recorded instead of made, and compiled
-ahead of time.
+Nothing is executed, so that it works on any machine: kernel launches are recorded, then compiled.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from slay.ops.triton import assembler
 from slay.registry import get_attention_class
 
 TARGETS = {"sm_80": 80, "sm_90": 90}
-SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes that a program can have
+SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024}  # bytes of shared memory per program
 LENGTH, HEADS = 131072, 8
-CALLS = {  # key heads, whether sequences are packed and keys padded
+CALLS = {  # key heads, and True for packed sequences and padded keys
     "plain": (8, False),
     "general": (2, True),
 }
@@ -56,16 +55,16 @@ SUBJECTS = (
 
 
 def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, Any]]:
-    """Each subject with a `slay.ops.triton.compile.Compiled` a kernel and configuration."""
+    """Yield each subject with a `slay.ops.triton.compile.Compiled` per kernel and configuration."""
     if target not in TARGETS:
         raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
-    # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
+    # Spawn, not fork: a forked copy of a process that has used OpenMP may deadlock.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         seen: set[Any] = set()
         tasks = []
         for subject in subjects:
             for index, launch in enumerate(_different(subject)):
-                if _compiled_for(launch) not in seen:  # another subject has the same code
+                if _compiled_for(launch) not in seen:  # else compiled already
                     seen.add(_compiled_for(launch))
                     task = pool.submit(_compile, subject, TARGETS[target], index)
                     tasks.append((subject, task))
@@ -75,7 +74,7 @@ def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, 
 
 
 def objections(compiled: Any, subject: Subject, target: str) -> list[str]:
-    """What is wrong with a compiled kernel: spilled registers, too much memory, slow products."""
+    """List a compiled kernel's problems: spilling, too much memory, unsafe PTX, slow products."""
     wrong = []
     if compiled.spilled:
         wrong.append(f"spills {compiled.spilled} bytes")
@@ -99,19 +98,19 @@ def _compile(subject: Subject, capability: int, index: int) -> list[Any]:
     return [
         compile_launch(launch, config, capability)
         for config in launch.kernel.candidates(launch.key)
-        if assembler.safe(config, target, version)  # others are not used either
+        if assembler.safe(config, target, version)  # unsafe ones are never used
     ]
 
 
 @lru_cache(maxsize=2)
 def _different(subject: Subject) -> list[Any]:
-    """A subject's launches that are compiled for different things."""
+    """A subject's launches that compile to different code."""
     made = (launch for launches in record(subject) for launch in launches)
     return list({_compiled_for(launch): launch for launch in made}.values())
 
 
 def _compiled_for(launch: Any) -> tuple[Any, ...]:
-    """What tells launches apart that are compiled for different things."""
+    """Key of a launch: launches with equal keys compile to the same code."""
     parameters = launch.kernel.function.params
     given = [p for p in parameters if p.name in launch.arguments]
     return launch.kernel.name, *(
@@ -121,14 +120,14 @@ def _compiled_for(launch: Any) -> tuple[Any, ...]:
 
 
 def _form(value: Any) -> Any:
-    """What the code of an argument that is no constant depends on: types, and what is missing."""
+    """Types of a non-constexpr argument, which are all that compilation depends on."""
     if isinstance(value, tuple):
         return tuple(map(_form, value))
     return value.dtype if isinstance(value, Tensor) else type(value)
 
 
 class Recorded(NamedTuple):
-    """The launches of a call's passes, in their order."""
+    """Kernel launches of a call's forward and backward pass and of a decoded token, in order."""
 
     forward: list[Any]
     backward: list[Any]
@@ -137,7 +136,7 @@ class Recorded(NamedTuple):
 
 @lru_cache(maxsize=2)
 def record(subject: Subject, length: int = LENGTH) -> Recorded:
-    """The launches of a subject's call, none of which is made; its tensors are never written."""
+    """Record a subject's kernel launches without executing them; its tensors are never written."""
     from slay.ops.triton.configs import recording
 
     cls = get_attention_class(subject.attention)
@@ -171,7 +170,7 @@ Attend = Callable[[Tensor | None, list[int] | None], Tensor]
 def _linear(
     mechanism: FeatureAttention, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Attend, Callable[[], Any]]:
-    """A call, given padding and where packed sequences begin and end, and one of a token."""
+    """A call that takes padding and bounds of packed sequences, and one that decodes a token."""
     from slay.ops.triton.decode import decode_attention
     from slay.ops.triton.launch import kernel_attention
 
@@ -198,7 +197,7 @@ def _linear(
 def _exact(
     mechanism: SphericalYatAttention, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Attend, Callable[[], Any]]:
-    """The same; a token has no kernel of its own."""
+    """The same for exact attention, whose decoding has no kernel."""
     from slay.ops.triton.yat import exact_yat
 
     def attend(padding: Tensor | None, bounds: list[int] | None) -> Tensor:

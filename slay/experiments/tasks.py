@@ -1,4 +1,4 @@
-"""Train a small attention-only model on a synthetic task; score it on data of its own stream."""
+"""Train a small attention-only model on a synthetic task; score it on separate test data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slay.tasks.base import IGNORE
 from slay.tasks.nulls import null_accuracies
 from slay.training.loop import Batch, Outcome, accuracy, train
 
-ANSWERS = 4096  # scored in a test, at least
+ANSWERS = 4096  # scored in a test, at least this many
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Attempt:
 
     @property
     def merit(self) -> tuple[bool, float, int]:
-        """What is chosen by: not diverged, then validation accuracy, then few steps."""
+        """Selection key: not diverged, then higher validation accuracy, then fewer steps."""
         curve = self.outcome.curve
         reached = curve[-1]["accuracy"] if curve else None
         return not self.outcome.diverged, float(reached or 0.0), -self.outcome.steps
@@ -39,9 +39,9 @@ class Attempt:
 def run(params: TaskParams, progress: Progress) -> Result:
     """Metrics: test accuracy, the best null, the ceiling, learning rate, steps, answers scored.
 
-    Training, validation and test data come from three unrelated streams, the same for every
-    mechanism at a seed. With a sweep, every learning rate starts from the same weights and sees the
-    same data; validation accuracy chooses, and the test is scored once.
+    Training, validation and test data come from three independent streams, the same for every
+    mechanism at a seed. In a sweep, every learning rate starts from the same weights and sees the
+    same data; the best validation accuracy is chosen and scored once on the test data.
     """
     device = choose_device(params.device)
     task = get_task(params.task)
@@ -95,7 +95,7 @@ def learning_rates(lr: float, number: int) -> list[float]:
 
 
 def _model(params: TaskParams, vocab_size: int) -> AttentionOnly:
-    """The model before training: the same weights whenever it is asked for."""
+    """The untrained model, with the same initial weights at every call."""
     torch.manual_seed(params.seed)
     shared = accepted(get_attention_class(params.attention), {"epsilon": params.epsilon})
     return AttentionOnly(

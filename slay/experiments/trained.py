@@ -1,4 +1,4 @@
-"""Queries, keys and values of a small model that is trained in the job."""
+"""Queries, keys and values of a small model that the job trains."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from slay.tasks.base import IGNORE
 from slay.training.loop import Batch, train
 
 TARGET = "yat-spherical"
-TASK = "induction"  # its answers lie at other places in every sequence
-STEPS, BATCH, SEQUENCES = 25, 32, 8  # steps at most, for each token of the length
-LEARNT = 0.5  # accuracy on new sequences from which a model counts as trained
+TASK = "induction"  # its answer positions differ between sequences
+STEPS, BATCH, SEQUENCES = 25, 32, 8  # STEPS: most steps, per token of the length
+LEARNT = 0.5  # least accuracy on new sequences
 
 
 def trained(params: QualityParams, progress: Progress) -> Inputs:
-    """q, k, v of the last layer on sequences of their own: (8, H, L, d) each.
+    """q, k, v of the last layer on new sequences: (8, H, L, d) each.
 
     The model has two layers of exact spherical Yat attention and learns induction. Raises
-    `SlayError` where it answers less than half of the questions: its queries would mean nothing.
+    `SlayError` if its accuracy is below one half: its queries would be meaningless.
     """
     device = choose_device(params.device)
     task = get_task(TASK)

@@ -1,7 +1,7 @@
-"""AdamW on PyTorch's fused update.
+"""AdamW with PyTorch's fused update.
 
-`torch.optim.AdamW` does the same with the same update; but its first step loads PyTorch's compiler,
-two seconds that a job of a few seconds should not pay.
+`torch.optim.AdamW` gives the same results, but its first step imports PyTorch's compiler, which
+costs two seconds, too much for a job of a few seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
-        """Update every parameter that has a gradient, at this learning rate; drop the gradients."""
+        """Update every parameter that has a gradient, at learning rate `lr`; clear gradients."""
         used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
         adamw(
             [self.parameters[i] for i in used],

@@ -20,7 +20,7 @@ SOLVED = 0.999
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training went: the optimiser steps taken, whether it diverged, and its curve."""
+    """Result of a training: the optimiser steps taken, whether it diverged, and its curve."""
 
     steps: int
     diverged: bool
@@ -38,9 +38,10 @@ def train(
     evaluate_every: int = 25,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """AdamW on cross-entropy: linear warm-up, cosine decay to zero, gradients clipped to norm 1.
+    """Train with AdamW on cross-entropy.
 
-    Stops when the validation accuracy was 0.999 twice running, or the loss is no number.
+    Linear warm-up, cosine decay to zero, gradients clipped to norm 1. Stops when the validation
+    accuracy is at least 0.999 twice in a row, or the loss or the gradient is not finite.
     """
     optimiser = AdamW(model.parameters())
     curve: list[dict[str, Number]] = []
@@ -64,7 +65,7 @@ def train(
 
 
 def learning_rate(step: int, warmup: int, steps: int) -> float:
-    """Share of the highest learning rate at a step: up in a line, down along a cosine."""
+    """Fraction of the peak learning rate at a step: linear warm-up, then cosine decay."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
@@ -72,7 +73,7 @@ def learning_rate(step: int, warmup: int, steps: int) -> float:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, inputs: Tensor, targets: Tensor, batch: int = 256) -> float:
-    """Share of the asked positions (targets other than -100) that the model answers correctly."""
+    """Share of the positions with targets other than -100 that the model predicts correctly."""
     hits = asked = 0
     for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
         mask = y != IGNORE

@@ -1,1 +1,1 @@
-"""Everything that only a GPU can show, by one command, on a machine that is lent for minutes."""
+"""Verification, tests and timings that need a GPU, by one command, on a GPU lent for minutes."""

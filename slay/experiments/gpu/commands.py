@@ -1,4 +1,4 @@
-"""`slay gpu`: everything that only a GPU can show, in minutes."""
+"""`slay gpu`: verify, test and time everything that needs a GPU, in minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONFIGS = {"cuda": "config/borrowed.yaml", "cpu": "config/smoke.yaml"}
 
 
 class Names(click.ParamType):
-    """Names of steps, as in bench,measure."""
+    """Comma-separated names of steps, as in bench,measure."""
 
     name = "steps"
 
@@ -58,13 +58,14 @@ class Names(click.ParamType):
 def gpu(
     device: str, seconds: float, steps: tuple[Step, ...] | None, configfile: Path | None
 ) -> None:
-    """Verify, test and time all on a GPU, in minutes.
+    """Verify, test and time everything on a GPU, in minutes.
 
-    For a GPU that is lent. The steps: which configurations of the kernels are right and fast, the
-    tests that need a GPU, the kernels beside their competitors, the paper's timings. Each has its
-    share of the time and its log, and keeps what it has when it or the time ends; the same command
-    goes on with what is missing. All is left in results/<run>, which `slay publish` takes. To be
-    typed at the root of a clone of the project; needs no Snakemake.
+    For a GPU that is available for a short time. The steps: find the correct and fast
+    configurations of the kernels, run the tests that need a GPU, time the kernels against their
+    competitors, make the paper's timings. Each step has a share of the time and a log, and keeps
+    its results if it is interrupted; the same command resumes. Everything is written to
+    results/<run>, which `slay publish` reads. Run it at the root of a clone of the project; it
+    needs no Snakemake.
 
     \b
     slay gpu

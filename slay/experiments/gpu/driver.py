@@ -1,4 +1,4 @@
-"""Steps one after another, each with its time and its log; what fails or is late stops no other."""
+"""Run steps in sequence, each with a time limit and a log; a failed or late one stops no other."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from slay.errors import SlayError
 from slay.experiments.gpu.steps import ROOT, TESTS, Plan, Step, environment
 from slay.provenance import PACKAGE, file_digest
 
-SPARE = 10.0  # seconds before the end of its time at which a step is told to begin nothing more
-LATE = 15.0  # seconds after that end at which it is ended
-LEAST = 2.0  # seconds that a step is begun for
+SPARE = 10.0  # seconds before its time limit from which a step begins nothing more
+LATE = 15.0  # seconds after its time limit at which a step is killed
+LEAST = 2.0  # least seconds for which a step is started
 Progress = Callable[[str], None]
 
 
 class Driver:
-    """One start of `slay gpu`; what each step came to is kept in the folder's steps.json."""
+    """One run of `slay gpu`; the outcome of each step is kept in the folder's steps.json."""
 
     def __init__(self, plan: Plan, steps: Sequence[Step], say: Progress):
         self.plan, self.steps, self.say = plan, steps, say
@@ -36,7 +36,7 @@ class Driver:
         self.trouble: dict[str, str] = {}
 
     def run(self) -> dict[str, str]:
-        """Do what is not done yet; returns why steps are not done, by name."""
+        """Run the steps that are not done; return why steps failed, by name."""
         begin = time.monotonic()
         waiting = [step for step in self.steps if not self._is_done(step)]
         for step in waiting:
@@ -88,7 +88,7 @@ class Driver:
 
 
 def _tee(argv: list[str], env: dict[str, str], log: Path, seconds: float, say: Progress) -> int:
-    """Run a command for a time; what it prints is shown and kept. Returns its exit status."""
+    """Run a command for at most `seconds`; show and log its output. Return its exit code."""
     with log.open("a", encoding="utf-8", buffering=1) as file:
         file.write(f"$ {shlex.join(argv)}\n")
         process = subprocess.Popen(
@@ -99,7 +99,7 @@ def _tee(argv: list[str], env: dict[str, str], log: Path, seconds: float, say: P
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # so that it ends with all its children
+            start_new_session=True,  # its own process group, to be killed as one
         )
         clock = threading.Timer(seconds, _kill, [process])
         clock.start()
@@ -116,7 +116,7 @@ def _tee(argv: list[str], env: dict[str, str], log: Path, seconds: float, say: P
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End a step's processes; those that it left behind too."""
+    """Kill a step's process group, including processes that the step left behind."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -126,7 +126,7 @@ def _exit(status: int) -> str:
 
 
 def _digest(configfile: Path) -> str:
-    """A digest of everything that a step's outcome depends on here."""
+    """Digest of everything in this checkout that a step's outcome depends on."""
     digest = hashlib.sha256()
     for path in [*sorted(PACKAGE.rglob("*.py")), *sorted(TESTS.glob("*.py")), configfile]:
         place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
@@ -135,7 +135,7 @@ def _digest(configfile: Path) -> str:
 
 
 def check(steps: Sequence[Step], device: str) -> None:
-    """Raise `SlayError` for steps that the device cannot do."""
+    """Raise `SlayError` for steps that cannot run on the device."""
     for step in steps:
         if device == "cpu" and not step.toy:
             raise SlayError(f"--steps {step.name}: takes a GPU (--device cuda)")

@@ -1,4 +1,4 @@
-"""The steps of `slay gpu`: each a command of its own, which goes on where it was stopped."""
+"""The steps of `slay gpu`: each is a command that resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[3]  # of the checkout
 TESTS = ROOT / "tests" / "gpu"
 SLAY = [sys.executable, "-m", "slay.cli"]
-WORKERS = 8  # processes that test side by side on a GPU
+WORKERS = 8  # parallel test processes on a GPU
 TOY = "--dtype float32 --n-heads 1 --head-dim 4 --rounds 10 --attention linear --lengths 8 "
 TOY += "--backward-lengths= --contexts= --batches 1x8 --n-layers 1 --vocab-size 32"
 
@@ -22,7 +22,7 @@ SHORT = "--rounds 12 --lengths 1024,2048,4096,8192,16384,32768,131072"  # of the
 
 @dataclass(frozen=True)
 class Plan:
-    """What a start of `slay gpu` does, and where."""
+    """Settings of one run of `slay gpu`."""
 
     folder: Path  # results/<run>
     configfile: Path
@@ -31,13 +31,13 @@ class Plan:
 
 
 class Step(NamedTuple):
-    """A step; `share` is its part of the time."""
+    """A step; `share` is its weight in the division of the time."""
 
     name: str
     about: str
     share: float
-    argv: Callable[[Plan, float], list[str]]  # for a number of seconds
-    toy: bool = True  # whether a CPU can do it too, at toy sizes
+    argv: Callable[[Plan, float], list[str]]  # given a time limit in seconds
+    toy: bool = True  # True if a CPU can run it too, at toy sizes
 
 
 def _verify(plan: Plan, seconds: float) -> list[str]:
@@ -75,7 +75,7 @@ STEPS = (
 
 
 def environment(plan: Plan) -> dict[str, str]:
-    """What the steps run with: this checkout, compiled kernels, their device's file in `folder`."""
+    """Environment of the steps: this checkout, compiled kernels, the device's file in `folder`."""
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     interpret = "0" if plan.device == "cuda" else "1"  # Triton's, for the tests
     return {

@@ -1,1 +1,1 @@
-"""Kernels on a GPU, timed beside their competitors and the least that the machine allows."""
+"""Benchmark and verification of GPU kernels, against competitors and hardware floors."""

@@ -1,7 +1,7 @@
-"""Kernels, their competitors and the floors: what is checked, then timed group by group.
+"""Benchmark of kernels, competitors and floors: check all kernels, then time group by group.
 
-Every check and every group has a process of its own (`slay.experiments.isolated`). A kernel that
-kills the GPU's context costs its own records: the group is timed again without it.
+Every check and every group runs in its own process (`slay.experiments.isolated`). A kernel that
+destroys the CUDA context loses only its own records: the group is timed again without it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from slay.experiments.result import Progress, choose_device
 from slay.jobs import code
 from slay.record import Number, Record, write_records
 
-CHECKS = 8  # processes that check side by side, each of which compiles what it launches
-CHECK_SECONDS, GROUP_SECONDS = 120.0, 90.0  # after which a process is ended
+CHECKS = 8  # parallel check processes, each of which compiles its own kernels
+CHECK_SECONDS, GROUP_SECONDS = 120.0, 90.0  # time limits of a process
 
 
 class BenchRunner:
-    """One run of the benchmark; `before` are records of an earlier one, which it completes."""
+    """One run of the benchmark; `before` holds records of an earlier run, which it completes."""
 
     def __init__(
         self, bench: BenchConfig, out: Path, progress: Progress, before: Sequence[Record] = ()
@@ -38,16 +38,16 @@ class BenchRunner:
         calls = [call for group in bench.groups for call in self._calls(group)]
         wanted = [(call.model_dump(), code(call, call.device)) for call in calls] if before else []
         self.records = [r for r in before if (r.params, r.provenance.code) in wanted]
-        self.refused: dict[str, str] = {}  # why a call is not timed, by its key
+        self.refused: dict[str, str] = {}  # why a call is not timed, by the call's key
         self.errors: dict[str, float] = {}  # of kernels, by the call's key
         self.left_out: list[str] = []
         self._said_before: set[str] = set()
 
     def run(self) -> list[Record]:
-        """Measure all groups; after each the records so far are written whole."""
+        """Measure all groups, rewriting the file of records after each."""
         begin = time.perf_counter()
         write_records(self.out, self.records)
-        importlib.import_module("torch._inductor")  # takes seconds, and every child wants it
+        importlib.import_module("torch._inductor")  # takes seconds, and every child needs it
         groups = [group for group in self.bench.groups if not self._done(group)]
         if groups:
             self._check(groups)
@@ -75,7 +75,7 @@ class BenchRunner:
         )
 
     def _check(self, groups: Sequence[TimingGroup]) -> None:
-        """Compare all kernels with PyTorch; note which are not to be timed."""
+        """Compare all kernels with PyTorch and record which must not be timed."""
         wanted = {call.key for group in groups for call in self._calls(group)}
         subjects = {
             str(subject): calls
@@ -110,7 +110,7 @@ class BenchRunner:
             self.refused |= {call.key: why for call in calls}
 
     def _group(self, group: TimingGroup) -> list[Record]:
-        """Records of a group's contestants; those that kill the process are left out."""
+        """Time a group. Contestants that kill the process get the status `unsupported`."""
         dead: dict[str, str] = {}
         keys = {call.key for call in self._calls(group)}
         while not keys <= dead.keys():
@@ -130,7 +130,7 @@ class BenchRunner:
         return []
 
     def _error(self, record: Record) -> dict[str, Number]:
-        """How far kernels were from PyTorch when they were checked."""
+        """Error of a record's kernels against PyTorch, from their check."""
         error = self.errors.get(params_of(record.params).key)
         return {} if error is None or record.status != "ok" else {"check_rel_rms": error}
 

@@ -1,6 +1,6 @@
-"""Calls that a case's kernels must get right, made alike of kernels and of PyTorch in float64.
+"""Attention calls that a case's kernels must get right, also made by PyTorch in float64.
 
-Each gives its outputs by name: y, gradients dq, dk and dv, the state, outputs of decoded tokens.
+Each returns its outputs by name: y, gradients dq, dk and dv, the state, outputs of decoded tokens.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from slay.experiments.kernels.inputs import Inputs
 from slay.experiments.result import stream
 from slay.registry import get_attention_class
 
-ALIKE = 4.0  # of a common vector: scores that may have both signs then mostly have one
+ALIKE = 4.0  # scale of a common vector, which gives most scores of a signed kernel one sign
 TOKENS = 3  # decoded one by one
-CHUNK = 256  # tokens between states, of calls that might be too short to have any
+CHUNK = 256  # tokens between states, for calls that are otherwise too short to have any
 
 Outputs = dict[str, Tensor]
 
 
 class CheckedCall(NamedTuple):
-    """One call: how it is made, of how many tokens, and who sees whom."""
+    """One call: its function, its shape and which pairs are visible."""
 
     name: str
     make: Callable[[Attention, Inputs], Outputs]
     length: int
     batch: int = 1
-    groups: int = 1  # heads of queries a head of keys
+    groups: int = 1  # query heads per key head
     causal: bool = True
     padding: Tensor | None = None
     bounds: list[int] | None = None  # of packed sequences
-    chunk: int = 0  # tokens between states; 0: as a user's call is cut, short ones not at all
+    chunk: int = 0  # tokens between states; 0: the default, by which short calls have none
     timed: bool = False
 
     def mechanism(self, case: Case, **options: Any) -> Attention:
@@ -53,7 +53,7 @@ class CheckedCall(NamedTuple):
         return mechanism
 
     def visible(self) -> Tensor:
-        """The pairs that count: (B, 1, L, L)."""
+        """Mask of the visible pairs: (B, 1, L, L)."""
         seen = torch.ones(self.batch, 1, self.length, self.length, dtype=torch.bool)
         if self.bounds is not None:
             row = torch.bucketize(torch.arange(self.length), torch.tensor(self.bounds), right=True)
@@ -64,7 +64,7 @@ class CheckedCall(NamedTuple):
 
 
 def calls_of(case: Case) -> list[CheckedCall]:
-    """All calls of a case; those that carry a state where kernels do."""
+    """All calls of a case, including those that carry a state if its kernels do."""
     one, short, odd, long, even = case.lengths
     bounds = [0, one, one + short, odd]
     padding = torch.zeros(2, short, dtype=torch.bool)
@@ -102,7 +102,7 @@ def calls_of(case: Case) -> list[CheckedCall]:
 
 
 def inputs_of(call: CheckedCall, case: Case, mechanism: Attention) -> Inputs:
-    """The same tokens for a call every time, in the case's precision."""
+    """Inputs of a call, the same every time, in the case's precision."""
     draw = stream(0, f"{case.mechanism} {call.name}")
     kv, heads = mechanism.n_kv_heads, mechanism.n_heads
     d, e, n = case.head_dim, case.value_dim, call.length
@@ -122,7 +122,7 @@ def _plain(
     padding: Tensor | None = None,
     bounds: list[int] | None = None,
 ) -> Outputs:
-    """A whole sequence, forward and backward."""
+    """Forward and backward pass of a whole sequence."""
     q, k, v = _leaves(tokens)
     if padding is not None:
         padding = padding.to(q.device)
@@ -137,7 +137,7 @@ def _plain(
 
 
 def _carried(mechanism: Attention, tokens: Inputs, *, at: int) -> Outputs:
-    """A sequence in two parts, the second from the state of the first, there and back."""
+    """Forward and backward pass of a sequence in two parts, the second from the first's state."""
     leaves = _leaves(tokens)
     first, second = ([t[:, :, part] for t in leaves] for part in (slice(at), slice(at, None)))
     start, state = mechanism.attend(*first, output_final_state=True)
@@ -148,7 +148,7 @@ def _carried(mechanism: Attention, tokens: Inputs, *, at: int) -> Outputs:
 
 @torch.no_grad()
 def _decoded(mechanism: Attention, tokens: Inputs) -> Outputs:
-    """Some tokens one by one, the state overwritten where it may be and where it may not."""
+    """Decode the last tokens one by one, alternately with and without an in-place state update."""
     length = tokens.q.shape[2]
     before = tokens.cut(0, length - TOKENS)
     _, state = mechanism.attend(before.q, before.k, before.v, output_final_state=True)
@@ -169,7 +169,7 @@ def _leaves(tokens: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _gradients(y: Tensor, leaves: tuple[Tensor, Tensor, Tensor], g: Tensor) -> Outputs:
-    """y and the gradients; of a single token those of q and k vanish."""
+    """y and the gradients; for a single token dq and dk vanish and are left out."""
     dq, dk, dv = torch.autograd.grad(y, leaves, g, materialize_grads=True)
     found = {"y": y.detach(), "dv": dv}
     return found if y.shape[2] == 1 else {**found, "dq": dq, "dk": dk}

@@ -1,4 +1,4 @@
-"""What `slay kernels verify` tries: mechanisms that make every class of calls that kernels know."""
+"""Cases of `slay kernels verify`: mechanisms that cover every class of kernel calls."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# A token, less than a tile, more than some tiles, more than a chunk, and one that divides evenly:
-# Triton compiles other code for multiples of 16.
+# One token, less than a tile, several tiles, more than a chunk, and a length that divides evenly:
+# Triton specialises code for multiples of 16.
 LENGTHS = (1, 77, 1531, 2200, 2048)
 DIMENSIONS = (32, 64, 128)
 HALF, FULL = ("bfloat16", "float16"), ("float32",)
@@ -15,7 +15,7 @@ HALF, FULL = ("bfloat16", "float16"), ("float32",)
 
 @dataclass(frozen=True)
 class Case:
-    """A mechanism over heads that kernels compute. Its calls say which classes it makes."""
+    """A mechanism over heads that kernels compute; its calls determine its classes of calls."""
 
     mechanism: str
     head_dim: int
@@ -28,7 +28,7 @@ class Case:
         return f"{self.mechanism} d={self.head_dim} e={self.value_dim} {self.dtype}"
 
 
-# What people train first; where time ends, the rest was not verified.
+# The most used mechanisms come first, because the rest is not verified if time runs out.
 FIRST = ("yat-performer-anchor", "yat-quadratic", "yat-spherical", "linear", "yat-performer")
 OTHERS = (
     "performer",
@@ -40,11 +40,11 @@ OTHERS = (
     "yat-performer-tensor",
     "uniform",
 )
-CUBIC = (16, 32)  # heads whose features of the third degree are not too many
+CUBIC = (16, 32)  # head dimensions at which there are not too many cubic features
 
 
 def default_cases() -> Iterator[Case]:
-    """The cases of all mechanisms that have kernels, those of half precision first."""
+    """Cases of all mechanisms that have kernels, half precision first."""
     for dtypes in (HALF, FULL):
         for name, head_dim in (
             *((name, d) for d in DIMENSIONS for name in FIRST),

@@ -1,4 +1,4 @@
-"""What is timed must be right, and live: our kernels against our PyTorch code in float32."""
+"""Check kernels before they are timed: against PyTorch code in float32, and for crashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slay.experiments.kernels.graphs import Graph
 from slay.experiments.kernels.inputs import Inputs
 from slay.experiments.kernels.settings import BenchConfig, KernelParams, Mode, ModelParams
 
-LENGTH = 2200  # more than a chunk of states, and no multiple of one
+LENGTH = 2200  # more than one chunk of states, and not a multiple of it
 BOUNDS = {torch.bfloat16: 2e-2, torch.float16: 2e-2, torch.float32: 1e-4}
 
 
@@ -32,13 +32,13 @@ class Subject(NamedTuple):
 
 
 def subject(params: KernelParams) -> Subject:
-    """The kernels that a call is computed by; a model's step goes forward and backward."""
+    """The kernels that compute a call; a training step uses forward and backward kernels."""
     mode: Mode = "forward_backward" if params.mode == "training_step" else params.mode
     return Subject(params.attention, mode, params.n_heads, params.head_dim)
 
 
 def subjects(bench: BenchConfig) -> dict[Subject, list[KernelParams]]:
-    """All kernels of a benchmark, each with the calls of it that will be timed."""
+    """All kernels of a benchmark, each with its calls that will be timed."""
     found: dict[Subject, list[KernelParams]] = {}
     for group in bench.groups:
         for contestant in bench.contestants(group):
@@ -51,9 +51,10 @@ def subjects(bench: BenchConfig) -> dict[Subject, list[KernelParams]]:
 
 
 def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, float]:
-    """The errors of some kernels that have then lived through all their calls, as graphs too.
+    """Return the errors of some kernels, after running all their calls, also as CUDA graphs.
 
-    To be run in a process of its own. A model's step is left to the process that times it.
+    To be run in its own process, which a kernel may crash. Training steps are left to the process
+    that times them.
     """
     first = calls[0]
     mode, dtype = subject(first).mode, getattr(torch, first.dtype)
@@ -80,7 +81,7 @@ def _live_through(params: KernelParams, device: torch.device) -> None:
 
 
 def errors(own: Attention, reference: Attention, tokens: Inputs, mode: Mode) -> dict[str, float]:
-    """Relative root mean square of the output, of its gradients too, or of one token's output.
+    """Relative RMS error of the output, of output and gradients, or of one token's output.
 
     `reference` computes in float32 from the same numbers.
     """
@@ -91,7 +92,7 @@ def errors(own: Attention, reference: Attention, tokens: Inputs, mode: Mode) -> 
 
 
 def error(found: Tensor, expected: Tensor) -> float:
-    """Relative root mean square; infinite where something is not finite."""
+    """Relative RMS error; infinite if any value is not finite."""
     if not found.isfinite().all():
         return float("inf")
     found, expected = found.double(), expected.double()
@@ -99,7 +100,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 
 def refusal(found: dict[str, float], dtype: torch.dtype) -> str:
-    """Why a kernel with such errors is not timed; "" if it may be."""
+    """Return the reason not to time a kernel with these errors; "" if there is none."""
     wrong = [
         f"{name} by {value:.2g}" for name, value in found.items() if not value <= BOUNDS[dtype]
     ]
@@ -122,7 +123,7 @@ def _gradients(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
 
 
 def _token(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
-    """The output of the last token, after a state of all others."""
+    """Output of the last token, decoded from the state of all others."""
     context = [t[:, :, :-1].contiguous() for t in tokens.qkv]
     last = [t[:, :, -1:].contiguous() for t in tokens.qkv]
     with torch.no_grad():

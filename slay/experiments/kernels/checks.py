@@ -1,7 +1,7 @@
-"""Whether kernels are right: every call of a case against PyTorch in float64.
+"""Correctness of kernels: every call of a case against PyTorch in float64.
 
-Outputs are made in memory full of NaN, so that what a kernel forgets to write shows, and once more
-for the same bits.
+Uninitialised memory is filled with NaN, so that elements that a kernel does not write are found,
+and every call is repeated and compared bitwise.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from slay.experiments.kernels.calls import CheckedCall, calls_of, inputs_of
 from slay.experiments.kernels.cases import Case
 from slay.experiments.kernels.inputs import Inputs
 
-BOUNDS = {"bfloat16": 1e-2, "float16": 1e-2, "float32": 1e-4}  # relative root mean square
-GRADIENT = 2  # times that: gradients are made of a y that was rounded
-ONE_TOKEN = 10  # times that: the worst token, so that none is lost among thousands of right ones
-AMPLIFIED = 3  # times what such a rounding of q, k, v and g alone makes of an output
-SMALLEST = 0.1  # of a norm that errors are relative to: gradients may vanish
+BOUNDS = {"bfloat16": 1e-2, "float16": 1e-2, "float32": 1e-4}  # relative RMS error
+GRADIENT = 2  # times that for gradients, which are computed from a rounded y
+ONE_TOKEN = 10  # times that for the worst token, so that one wrong token among thousands is found
+AMPLIFIED = 3  # times the error that rounding q, k, v and g alone causes in an output
+SMALLEST = 0.1  # lower bound on the norm that errors are relative to: gradients may vanish
 
 
 def objection(case: Case, configs: Mapping[str, str], device: torch.device) -> str | None:
-    """What is wrong with a case's kernels in these configurations, in a line; None for nothing."""
+    """Return the first error of a case's kernels in these configurations, or None, as one line."""
     from slay.ops.triton.configs import forced
     from slay.ops.triton.verified import config
 
@@ -39,7 +39,7 @@ def objection(case: Case, configs: Mapping[str, str], device: torch.device) -> s
 
 
 def launched(case: Case, device: torch.device) -> dict[tuple[str, str], list[str]]:
-    """The configurations among which a case's calls choose, by class of calls and by kernel."""
+    """Candidate configurations of a case's calls, by class of calls and kernel."""
     from slay.ops.triton.configs import recording
 
     with recording() as launches:
@@ -54,7 +54,7 @@ def launched(case: Case, device: torch.device) -> dict[tuple[str, str], list[str
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Memory that nobody has written yet is not a number."""
+    """Fill uninitialised memory with NaN."""
     before = torch.are_deterministic_algorithms_enabled()
     filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -89,7 +89,10 @@ def _wrong(call: CheckedCall, case: Case, device: torch.device) -> str | None:
 
 
 def error(found: Tensor, expected: Tensor) -> float:
-    """Relative root mean square, of all tokens or of the worst one; inf for what is not finite."""
+    """Relative RMS error of all tokens, or of the worst token over `ONE_TOKEN` if that is larger.
+
+    Infinite if any value is not finite.
+    """
     if not found.isfinite().all():
         return float("inf")
     wrong = (found.double() - expected).flatten(0, -2).norm(dim=-1)
@@ -101,7 +104,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 
 def cancellation(exact: Attention, tokens: Inputs, call: CheckedCall) -> float:
-    """How many times larger scores of both signs are than their sum: digits that are lost."""
+    """Loss of digits by cancellation in signed scores: 3 max sum |s| / |sum s|, at least 1."""
     if exact.nonnegative:
         return 1.0
     visible = call.visible().to(tokens.q.device)
@@ -111,7 +114,7 @@ def cancellation(exact: Attention, tokens: Inputs, call: CheckedCall) -> float:
 
 
 def rounded(tokens: Inputs, dtype: torch.dtype) -> Inputs:
-    """Tokens off by as much as rounding to that precision may be."""
+    """Perturb inputs at random by as much as rounding to `dtype` may."""
     draw = torch.Generator().manual_seed(0)
     size = torch.finfo(dtype).eps / 2
     noise = (2 * size * (torch.rand(t.shape, generator=draw) - 0.5) for t in tokens)

@@ -1,4 +1,4 @@
-"""`slay bench`: kernels on a GPU, and what was measured of them."""
+"""`slay bench`: time kernels on a GPU, and show the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RUN = ("lengths", "backward_lengths", "contexts", "batches", "n_layers", "vocab_
 
 
 class Lengths(click.ParamType):
-    """Numbers of tokens, as in 512,1024; nothing for none."""
+    """Comma-separated numbers of tokens, as in 512,1024; may be empty."""
 
     name = "tokens"
 
@@ -48,7 +48,7 @@ class Lengths(click.ParamType):
 
 
 class Batches(click.ParamType):
-    """Batches of a model, as in 16x1024,1x16384; nothing for none."""
+    """Comma-separated batches of a model, as in 16x1024,1x16384; may be empty."""
 
     name = "batches"
 
@@ -75,8 +75,8 @@ def bench() -> None:
     slay bench kernels --device cuda --out results/published/kernels/h100.jsonl
     slay bench show results/published/kernels/h100.jsonl
     """
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # children are to start CUDA
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # leaves CUDA to the children
 
 
 @bench.command()
@@ -131,13 +131,14 @@ def kernels(
     resume: bool,
     **asked: Any,
 ) -> None:
-    """Time the kernels beside their competitors.
+    """Time the kernels against their competitors.
 
     These are PyTorch's fused attention, our PyTorch code, flash-linear-attention if it is installed
     and the exact kernel. Each of our kernels is first compared with our PyTorch code in float32,
     and not timed if it differs. All contestants of a length, a copy of the same bytes and a matrix
-    product of as many operations are timed in turns. So are training steps of a language model.
-    Targets are judged at the end; what was left out for lack of time makes the command fail.
+    product of as many operations are timed round-robin, and so are training steps of a language
+    model. Targets are evaluated at the end. The command fails if anything was left out for lack of
+    time.
 
     \b
     slay bench kernels --device cuda --out results/published/kernels/h100.jsonl
@@ -179,7 +180,7 @@ def kernels(
 
 
 def _sees_a_gpu() -> bool:
-    """Whether PyTorch sees a GPU; a child looks, and this process leaves it to its children."""
+    """Return True if PyTorch sees a GPU; asked in a child, to keep CUDA uninitialised here."""
     import torch
 
     from slay.experiments.isolated import Died, run
@@ -191,7 +192,7 @@ def _sees_a_gpu() -> bool:
 
 
 def _check(setting: BenchConfig) -> None:
-    """Raise `SlayError` for options that a mechanism refuses, or that none has."""
+    """Raise `SlayError` for options that a mechanism rejects, or that none has."""
     from slay.attention.layer import options_of, unknown_option
     from slay.experiments.kernels.contestants import mechanism_of
     from slay.registry import get_attention_class

@@ -1,4 +1,4 @@
-"""How each contestant is called, on tensors that lie as it wants them."""
+"""The timed call of each contestant, on tensors in the memory layout that it expects."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ FUSED = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTIO
 
 
 def mechanism_of(params: KernelParams, backend: str) -> Attention:
-    """The mechanism over heads, with those of the options asked for that it knows."""
+    """The mechanism over heads, with the requested options that it accepts."""
     shared = {"epsilon": params.epsilon, **params.options}
     asked = {"backend": backend}
     return heads_only(params.attention, params.head_dim, params.n_heads, shared, asked)
 
 
 def by_kernels(params: KernelParams, tokens: Inputs) -> Attention:
-    """The mechanism by our kernels, which have computed a few tokens.
+    """The mechanism with our kernels, after a call on a few tokens.
 
-    Raises `SlayError` where there are none, or where they cannot take such tokens.
+    Raises `SlayError` if it has no kernels, or none that support such inputs.
     """
     mechanism = mechanism_of(params, "triton").to(tokens.q.device)
     mechanism.attend(*tokens.first(16).qkv)
@@ -41,7 +41,7 @@ def by_kernels(params: KernelParams, tokens: Inputs) -> Attention:
 
 
 def call_of(params: KernelParams, tokens: Inputs) -> Call:
-    """What is timed. Raises `SlayError` for what this contestant cannot do."""
+    """The timed call. Raises `SlayError` if the contestant does not support it."""
     if params.backend in FUSED:
         return _fused(params, tokens)
     if params.backend == "fla":
@@ -55,7 +55,7 @@ def call_of(params: KernelParams, tokens: Inputs) -> Call:
 def _timed(
     params: KernelParams, attend: Callable[..., Any], inputs: Sequence[Tensor], g: Tensor
 ) -> Call:
-    """The output, or the gradients of what went in."""
+    """Call that computes the output, or the gradients of the inputs."""
     if params.mode == "forward":
         return lambda: attend(*inputs)
     leaves = [t.detach().requires_grad_() for t in inputs]
@@ -63,7 +63,7 @@ def _timed(
 
 
 def _decoding(mechanism: Attention, context: Inputs) -> Call:
-    """One token after a context, whose state is overwritten in place where it can be."""
+    """Call that decodes one token after a context, updating its state in place where possible."""
     _, state = mechanism.attend(*context.qkv, output_final_state=True)
     state = state._replace(expendable=True)
     token = [t[:, :, -1:].contiguous() for t in context.qkv]
@@ -71,7 +71,7 @@ def _decoding(mechanism: Attention, context: Inputs) -> Call:
 
 
 def _fused(params: KernelParams, tokens: Inputs) -> Call:
-    """PyTorch's softmax attention by one of its fused kernels; decoding reads a cache as it is."""
+    """PyTorch's softmax attention by one of its fused kernels; decoding reads a given KV cache."""
     backend, decode = FUSED[params.backend], params.mode == "decode"
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def _fused(params: KernelParams, tokens: Inputs) -> Call:
 
 
 def _flash_linear(params: KernelParams, tokens: Inputs) -> Call:
-    """flash-linear-attention on features formed before the clock starts: (B, L, H, m)."""
+    """flash-linear-attention on features that are computed outside the timed call: (B, L, H, m)."""
     try:
         from fla.ops.linear_attn import chunk_linear_attn
     except ImportError as error:
@@ -113,7 +113,7 @@ def _flash_linear(params: KernelParams, tokens: Inputs) -> Call:
 
 
 def _features(mechanism: FeatureAttention, feature_map: Any, u: Tensor, position: Tensor) -> Tensor:
-    """phi of tokens (B, H, L, d), a piece after the other: (B, H, L, m), as they are stored."""
+    """Features of tokens (B, H, L, d), computed in pieces: (B, H, L, m), in the dtype of u."""
     size = 8192
     pieces = zip(u.split(size, dim=2), position.split(size, dim=2), strict=True)
     return torch.cat(

@@ -1,8 +1,8 @@
-"""What kernels cost by their machine code: instructions a token by kind, and an estimated time.
+"""Cost of kernels from their machine code: instructions per token by kind, and estimated time.
 
-A sample of a launch's programs is run with the integers alone (`slay.experiments.sass`), so that
-every loop goes round as often as on a device; no table of trip counts is needed. The time is that
-of programs sharing a multiprocessor, times how many of those follow one another.
+The integer instructions of a sample of a launch's programs are simulated
+(`slay.experiments.sass`), so that every loop has its real trip count and no table of these is
+needed. The time is that of the programs resident on a multiprocessor, times the number of waves.
 """
 
 from __future__ import annotations
@@ -51,31 +51,31 @@ COLUMNS = ("matrix", "float", "convert", "special", "integer", "shared", "shuffl
 
 @dataclass
 class Cost:
-    """What a launch costs in a configuration; instructions are those that warps issue."""
+    """Cost of a launch in one configuration; instructions are those that warps issue."""
 
     kernel: str
     config: str
     registers: int
     spilled: int
     shared: int
-    resident: int  # programs of a multiprocessor at once
+    resident: int  # programs per multiprocessor at once
     programs: int
-    slots: float | None = None  # instructions a token; None where they cannot be counted
-    kinds: dict[str, float] = field(default_factory=dict)  # of those
+    slots: float | None = None  # instructions per token; None if they cannot be counted
+    kinds: dict[str, float] = field(default_factory=dict)  # the same by kind
     products: dict[str, float] = field(default_factory=dict)  # matrix instructions by shape
-    wavefronts: float | None = None  # cycles of shared memory a token
-    cache_bytes: float | None = None  # that leave a multiprocessor, a token
-    memory_bytes: float | None = None  # of all tensors, a token
+    wavefronts: float | None = None  # cycles of shared memory per token
+    cache_bytes: float | None = None  # to and from the L2 cache, per token
+    memory_bytes: float | None = None  # of all tensors, per token
     milliseconds: float | None = None  # estimated
-    busy: dict[str, float] = field(default_factory=dict)  # share of the time that pipes are
-    objection: str = ""  # why there is nothing to count
+    busy: dict[str, float] = field(default_factory=dict)  # share of the time that each pipe is busy
+    objection: str = ""  # why instructions cannot be counted
 
 
 def costs(
     subjects: Iterable[Subject], target: str, length: int
 ) -> Iterator[tuple[Subject, str, list[Cost]]]:
-    """Subject, pass and costs in each configuration of the launches, in their order."""
-    # Processes that begin anew: a copy of one that has used OpenMP may wait for ever.
+    """Yield subject, pass and the cost of each configuration, launch by launch."""
+    # Spawn, not fork: a forked copy of a process that has used OpenMP may deadlock.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         tasks = []
         for subject in subjects:
@@ -98,7 +98,7 @@ def _cost(subject: Subject, target: str, length: int, way: str, index: int, numb
 
 
 def cost_of(launch: Any, config: Any, target: str, tokens: int) -> Cost:
-    """The cost of a recorded launch by token of one head, of which the call has `tokens`."""
+    """Cost of a recorded launch per token of one head, of which the call has `tokens`."""
     from slay.ops.triton.compile import compile_launch
 
     made, gpu = compile_launch(launch, config, TARGETS[target]), GPUS[target]
@@ -133,7 +133,7 @@ def sample(grid: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
 
 
 def count(cost: Cost, found: Execution, share: float) -> None:
-    """Instructions and bytes by token, of which a program has 1 / `share`."""
+    """Set instructions and bytes per token; a program computes 1 / `share` tokens."""
     kinds: dict[str, float] = defaultdict(float)
     products: dict[str, float] = defaultdict(float)
     wavefronts = cache_bytes = 0.0
@@ -152,7 +152,7 @@ def count(cost: Cost, found: Execution, share: float) -> None:
 
 
 def executed(found: Execution) -> Iterator[tuple[Instruction, float]]:
-    """Each instruction, and how many warps of a program issue it."""
+    """Yield each instruction with the number of a program's warps that issue it."""
     for address, times in found.warps.items():
         if times:
             yield from ((i, times) for i in found.blocks[address])
@@ -161,9 +161,9 @@ def executed(found: Execution) -> Iterator[tuple[Instruction, float]]:
 def seconds_of(
     found: Execution, warps: int, programs: int, at_once: int, gpu: Gpu
 ) -> tuple[float, dict[str, float]]:
-    """The time of a launch: of programs together on a multiprocessor, over and over.
+    """Return the time of a launch in seconds, and the share of it for which each pipe is busy.
 
-    And the share of it that each pipe is busy.
+    The time is that of the programs resident on a multiprocessor, times the number of waves.
     """
     together = min(at_once, -(-programs // gpu.multiprocessors))
     lengths = [found.slots(trace) for trace in found.traces]
@@ -174,13 +174,13 @@ def seconds_of(
     cycles = one.cycles([found.traces[n] for n in chosen])
     cycles *= mean * together / max(1, sum(lengths[n] for n in chosen))
     times = programs / (gpu.multiprocessors * together)
-    if times < 4:  # whose last round may be nearly empty
+    if times < 4:  # the last wave may be nearly empty
         times = math.ceil(times)
     return cycles * times / gpu.clock, dict(one.busy)
 
 
 def tensors(arguments: Any) -> list[Tensor]:
-    """The distinct tensors among a launch's arguments."""
+    """Distinct tensors among a launch's arguments."""
     found: dict[tuple[int, int], Tensor] = {}
 
     def look(value: Any) -> None:
@@ -207,7 +207,7 @@ HEAD = FORM.format("mechanism", "pass", "kernel", "configuration", "regs", "spil
 
 
 def line(subject: Subject, way: str, cost: Cost) -> str:
-    """A line of the table: instructions a token of one head, and the time of the launch."""
+    """Table row: instructions per token of one head, and the time of the launch."""
     kinds = (_number(cost.kinds.get(kind, 0.0), 2) for kind in COLUMNS)
     text = FORM.format(
         f"{subject.attention} {subject.head_dim}", way, cost.kernel, cost.config, cost.registers,
@@ -219,7 +219,7 @@ def line(subject: Subject, way: str, cost: Cost) -> str:
 
 
 def _busiest(cost: Cost) -> list[tuple[str, float]]:
-    """The three pipes that are busy for the most of the time. None near all of it: warps wait."""
+    """The three busiest pipes. If none is busy nearly all of the time, warps stall."""
     return sorted(cost.busy.items(), key=lambda item: -item[1])[:3]
 
 
@@ -230,7 +230,7 @@ def _number(value: float | None, digits: int) -> str:
 def report(
     subjects: Iterable[Subject], target: str, length: int, *, as_json: bool
 ) -> Iterator[str]:
-    """The table's lines as they are known, then each pass as a whole; or JSON, a line a launch."""
+    """Yield the table row by row, then a summary per pass; or JSON, one line per configuration."""
     if target not in TARGETS:
         raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
     passes: dict[tuple[Subject, str], list[list[Cost]]] = {}
@@ -247,7 +247,7 @@ def report(
 
 
 def _whole(launches: list[list[Cost]]) -> str:
-    """A pass with each launch's first configuration, and with the one that is estimated fastest."""
+    """Summarise a pass, with each launch's first and with its estimated fastest configuration."""
     first = [found[0] for found in launches]
     fastest = [min(found, key=lambda cost: cost.milliseconds or math.inf) for found in launches]
     return "; ".join(

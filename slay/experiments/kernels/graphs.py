@@ -1,4 +1,4 @@
-"""Calls as CUDA graphs: their work on the GPU alone, without Python and launches."""
+"""CUDA graphs of calls, to time the GPU's work without Python and launch overhead."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import torch
 
 
 class Graph:
-    """A call as a CUDA graph, to be called again and again.
+    """A call captured as a CUDA graph; calling it replays the graph.
 
-    A graph knows addresses and owns no inputs: `call` is kept as long as the graph is, and with it
-    every tensor, parameter and state that it reads; else the next graph's capture, which empties
-    the allocator's cache, would give their memory back to the device. Memory of its own comes from
-    a pool that no other graph shares, so that the order of replays does not matter.
+    A graph stores addresses but does not own its inputs. `call` is therefore kept as long as the
+    graph, and with it every tensor, parameter and state that it reads; otherwise the next capture,
+    which empties the allocator's cache, would return their memory to the device. The graph's own
+    memory comes from a private pool, so that the order of replays does not matter.
     """
 
     def __init__(self, call: Callable[[], object], device: torch.device):
-        """Raises RuntimeError for a call that waits for the GPU."""
+        """Capture a call. Raises RuntimeError if it synchronises with the GPU."""
         self.call = call
         stream = torch.cuda.Stream(device)
         current = torch.cuda.current_stream(device)
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            call()  # what is made once, a stream's workspace too, is made before the capture
+            call()  # makes one-time allocations, such as a stream's workspace, before the capture
         current.wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, stream=stream):

@@ -1,4 +1,4 @@
-"""A group of contestants, the work of each and its floors, timed in turns by one process."""
+"""A group of contestants and their floors, timed round-robin in one process."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from slay.record import SCHEMA, Number, Record, Status
 
 GRAPH_SECONDS = 0.05  # calls shorter than that are timed as CUDA graphs
 CALL_SECONDS = 4.0  # longer ones are not timed
-GROUP_SECONDS = 8.0  # for the rounds of a group
-STEPS = 3  # of a model before its memory is looked at: gradients and averages are there
+GROUP_SECONDS = 8.0  # time limit of a group's rounds
+STEPS = 3  # of a model before its memory is measured, so that AdamW's moments are allocated
 
 
 @dataclass
 class Entry:
-    """A contestant at one length, and what is known of it."""
+    """A contestant at one length: its call, its work and its metrics so far."""
 
     params: KernelParams
     status: Status = "ok"
@@ -54,7 +54,7 @@ class Entry:
 
 
 class Timing:
-    """The measurement of one group; `parent` hears what is done."""
+    """Measurement of one group, which reports its progress to `parent`."""
 
     def __init__(self, bench: BenchConfig, group: TimingGroup, parent: Parent):
         self.bench, self.group, self.parent = bench, group, parent
@@ -62,7 +62,7 @@ class Timing:
         self.dtype = getattr(torch, bench.base.dtype)
 
     def records(self, refused: Mapping[str, str]) -> list[Record]:
-        """A record a contestant; `refused` says by `KernelParams.key` why some are not timed."""
+        """Return one record per contestant; `refused`: why some are not timed, by their key."""
         started, begin = datetime.now(UTC), time.perf_counter()
         backward = self.group.mode in ("forward_backward", "training_step")
         with torch.set_grad_enabled(backward):
@@ -91,14 +91,14 @@ class Timing:
         return entries
 
     def _tokens(self, length: int) -> Inputs:
-        """q, k, v and a gradient; none for a model, which has its own."""
+        """q, k, v and the gradient of y; minimal for a training step, which has its own inputs."""
         shape = self.group.shape
         if self.group.mode == "training_step":
             shape, length = Shape(1, 1, 1), 1
         return Inputs.drawn(shape, length, self.dtype, self.device)
 
     def _prepare(self, params: KernelParams, tokens: Inputs) -> Entry:
-        """A contestant ready to be timed, or why it is not."""
+        """Prepare a contestant for timing, or record why it cannot be timed."""
         try:
             with memory_guard():
                 if isinstance(params, ModelParams):
@@ -113,7 +113,7 @@ class Timing:
 
     def _prepare_call(self, params: KernelParams, tokens: Inputs) -> Entry:
         call = call_of(params, tokens)
-        call()  # what is compiled or allocated once
+        call()  # compiles and makes one-time allocations
         once = seconds(call, self.device)
         if once > CALL_SECONDS:
             return Entry(params, "timeout", f"one call takes {once:.2g} s")
@@ -138,7 +138,7 @@ class Timing:
         return Entry(params, call=step, work=work, metrics=metrics)
 
     def _graphed(self, call: Call, once: float, label: str) -> tuple[Call, bool]:
-        """A short call as a CUDA graph, if it can be one."""
+        """Return the call and False, or a short call captured as a CUDA graph and True."""
         if self.device.type != "cuda" or once > GRAPH_SECONDS:
             return call, False
         try:
@@ -149,7 +149,7 @@ class Timing:
             return call, False
 
     def _floors(self, entries: list[Entry]) -> dict[str, Call]:
-        """A copy and a matrix product for all different amounts of work."""
+        """One copy and one matrix product for every distinct amount of work."""
         floors: dict[str, Call] = {}
         for work in (e.work for e in entries if e.work is not None):
             for name, make in (
@@ -170,7 +170,7 @@ class Timing:
         return floors
 
     def _times(self, calls: Mapping[str, Call]) -> dict[str, list[float]]:
-        """Durations in turns; before each call the parent can see whose it is."""
+        """Time calls round-robin; before each call, the parent is told whose it is."""
 
         def noted(name: str, call: Call) -> Call:
             def both() -> None:
@@ -200,7 +200,7 @@ class Timing:
         )
 
     def _said(self, error: Exception) -> str:
-        """An error in one line; what nobody expects is shown in full too."""
+        """Return an error as one line; an unexpected one is also reported in full."""
         if isinstance(error, SlayError):
             return str(error)
         self.parent.say("".join(traceback.format_exception(error)).rstrip())
@@ -220,7 +220,10 @@ def _product(work: Work) -> str:
 
 
 def _memory(tokens: Inputs, peak: int, mode: str) -> dict[str, Number]:
-    """Bytes that a call holds above its inputs, and with these over those of q, k, v and y."""
+    """Peak bytes of a call beyond its inputs.
+
+    In the forward pass also `memory_ratio`: the peak with inputs, over the bytes of q, k, v and y.
+    """
     metrics: dict[str, Number] = {"peak_memory_bytes": peak}
     if mode == "forward":
         each = tokens.q.numel() * tokens.q.element_size()
@@ -229,7 +232,7 @@ def _memory(tokens: Inputs, peak: int, mode: str) -> dict[str, Number]:
 
 
 def _metrics(entry: Entry, times: dict[str, list[float]]) -> dict[str, Number]:
-    """Quartiles, floors, and ratios to others of the same rounds."""
+    """Latency quartiles, floors, and ratios to other contestants of the same rounds."""
     params, own = entry.params, times[entry.params.key]
     first, middle, third = quantiles(own, n=4, method="inclusive")
     tokens = params.batch_size * (1 if params.mode == "decode" else params.seq_len)
@@ -258,7 +261,7 @@ def _metrics(entry: Entry, times: dict[str, list[float]]) -> dict[str, Number]:
 
 
 def _floor(work: Work, middle: float, times: dict[str, list[float]]) -> dict[str, Number]:
-    """The work of a call, and how long others take for as much."""
+    """The work of a call, and the time of a copy and of a matrix product of as much work."""
     metrics: dict[str, Number] = {"bytes": work.bytes, "operations": work.operations}
     floors: dict[str, Any] = {
         "copy_ms": times.get(_copy(work)),

@@ -1,4 +1,4 @@
-"""A process that is given tasks, dies of one at times, and is then started anew."""
+"""A worker process that is restarted after a task has killed it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 
 class Process:
-    """A process of `command` that answers lines of JSON with such; started when it is asked."""
+    """A process of `command` that exchanges lines of JSON; started by the first task."""
 
     def __init__(self, command: Sequence[str]):
         self.command = list(command)
@@ -22,7 +22,7 @@ class Process:
         self._log: IO[str] | None = None
 
     def ask(self, task: str, seconds: float) -> dict[str, Any]:
-        """Its answer, or {"wrong": how it ended} where none comes within so many seconds."""
+        """Return the answer to a task, or {"wrong": reason} if there is none within `seconds`."""
         running = self._running or self._start()
         late = threading.Event()
 
@@ -38,7 +38,7 @@ class Process:
             running.stdin.write(task + "\n")
             running.stdin.flush()
             return json.loads(running.stdout.readline())
-        except (OSError, ValueError):  # it ended instead
+        except (OSError, ValueError):  # the process ended instead
             code = running.wait()
             ended = f"no answer within {seconds:.0f} s" if late.is_set() else self._ending(code)
             self.end()
@@ -47,19 +47,19 @@ class Process:
             timer.cancel()
 
     def kill(self) -> None:
-        """End it and what it has started, whatever they are at."""
+        """Kill the process and its children."""
         if self._running is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._running.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """End it and let go of what it held."""
+        """Kill the process and close its pipes."""
         self.kill()
         if self._running is not None:
             self._running.wait()
             pipes = (self._running.stdin, self._running.stdout, self._log)
             for pipe in pipes:
-                with suppress(OSError):  # a task that it never read
+                with suppress(OSError):  # a task was never read
                     if pipe is not None:
                         pipe.close()
         self._running = self._log = None
@@ -72,12 +72,12 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            start_new_session=True,  # a group of its own, to be ended as one
+            start_new_session=True,  # its own process group, to be killed as one
         )
         return self._running
 
     def _ending(self, code: int) -> str:
-        """How it ended, with the last line that it printed."""
+        """Describe how the process ended, with the last line that it printed."""
         ended = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
         assert self._log is not None
         self._log.seek(0)

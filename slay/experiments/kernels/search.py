@@ -1,7 +1,8 @@
-"""Which configurations of a call's kernels are right, by as few trials as tell.
+"""Find the correct configurations of a call's kernels in as few trials as possible.
 
-First the i-th of all kernels together. What fails is tried again kernel by kernel, the others in
-configurations that are known to be right, so that the guilty one is known.
+Trial i first uses the i-th configuration of every kernel. The configurations of a failed trial
+are retried one by one, with the other kernels in configurations known to be correct, to identify
+the faulty one.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from slay.ops.triton.verified import config
 
-Trial = dict[str, str]  # a configuration a kernel
+Trial = dict[str, str]  # one configuration per kernel
 
 
 class Search:
-    """Trials of one case: ask for `trials`, make them all, `note` what came of each, ask again."""
+    """Trials of one case: get `trials`, run them all, `note` each outcome, and repeat."""
 
     def __init__(self, candidates: Mapping[str, Sequence[str]]):
         self.candidates = {name: list(texts) for name, texts in candidates.items()}
@@ -24,7 +25,7 @@ class Search:
         self.failures: list[tuple[Trial, str]] = []
 
     def trials(self) -> list[Trial]:
-        """What is to be tried next; nothing when all is known that can be."""
+        """Return the next trials; none when nothing more can be determined."""
         if not all(self.candidates.values()):
             return []
         rounds = max(map(len, self.candidates.values()), default=0)
@@ -39,7 +40,7 @@ class Search:
         return self._new([{**base, name: text} for name, text in self._open()])
 
     def note(self, trial: Trial, wrong: str | None) -> None:
-        """A trial was made, and was right or `wrong`."""
+        """Record the outcome of a trial: what was wrong, or None."""
         self.made.add(frozenset(trial.items()))
         if wrong is not None:
             self.failures.append((trial, wrong))
@@ -53,7 +54,7 @@ class Search:
                 self.wrong[guilty[0]].setdefault(failed[guilty[0]], why)
 
     def finish(self) -> None:
-        """What no trial told is not right either."""
+        """Mark configurations that no trial decided as wrong."""
         for name, text in self._open():
             whys = [why for trial, why in self.failures if trial[name] == text]
             if whys:
@@ -68,7 +69,7 @@ class Search:
         ]
 
     def _base(self, name: str) -> str:
-        """A right configuration if one is known, else the one of fewest warps."""
+        """A correct configuration if one is known, else the one with the fewest warps."""
         known = [text for text in self.candidates[name] if text in self.right[name]]
         return known[0] if known else min(self.candidates[name], key=lambda t: config(t).warps)
 

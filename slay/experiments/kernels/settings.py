@@ -1,4 +1,4 @@
-"""What a benchmark of kernels measures: one record a contestant, mode, shape and length."""
+"""Parameters of the kernel benchmark: one record per contestant, mode, shape and length."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Mode = Literal["forward", "forward_backward", "decode", "training_step"]
 Dtype = Literal["bfloat16", "float16", "float32"]
 Contestant = tuple[str, Implementation]  # a mechanism, and what computes it
 
-MAIN = "yat-performer-anchor"  # whose speed most targets are about
-SHORT = "yat-quadratic"  # at the sizes at which models are trained
+MAIN = "yat-performer-anchor"  # which most targets are about
+SHORT = "yat-quadratic"  # the same, at training sizes
 EXACT = "yat-spherical"
 BASELINE = "standard"
 LONGEST = 131_072
 MECHANISMS = (MAIN, SHORT, "yat-performer", "linear")
-TRAINED = (SHORT, MAIN, "linear")  # in models, beside the baseline
+TRAINED = (SHORT, MAIN, "linear")  # in models, besides the baseline
 LENGTHS = tuple(2**n for n in range(9, 18))  # 512, ..., 131072
 BACKWARD_LENGTHS = (2048, 16_384, LONGEST)
 CONTEXTS = (128, LONGEST)
 
 
 class Shape(NamedTuple):
-    """A batch without its length."""
+    """Shape of a batch without its length."""
 
     batch_size: int
     n_heads: int
@@ -37,7 +37,7 @@ class Shape(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a model is trained on in one step: sequences, and the tokens of each."""
+    """Batch of one training step: the number of sequences, and the tokens of each."""
 
     sequences: int
     tokens: int
@@ -72,12 +72,12 @@ class KernelParams(Params):
 
     @property
     def label(self) -> str:
-        """Who is timed."""
+        """Name of the contestant."""
         return f"{self.attention} by {self.backend}"
 
     @property
     def key(self) -> str:
-        """Who is timed, and on what."""
+        """Name of the contestant with mode, shape and length."""
         return f"{self.label}, {self.mode} of {self.batch_size} x {self.n_heads} heads of " + (
             f"{self.head_dim} at L = {self.seq_len:,}"
         )
@@ -101,17 +101,17 @@ class ModelParams(KernelParams):
 
 
 def params_of(data: dict[str, Any]) -> KernelParams:
-    """The parameters that a record gives."""
+    """Parse the parameters of a record."""
     return (ModelParams if data.get("mode") == "training_step" else KernelParams)(**data)
 
 
 class TimingGroup(NamedTuple):
-    """What is timed in the same rounds."""
+    """Mode, lengths and shape of the calls that are timed in the same rounds."""
 
     mode: Mode
     lengths: tuple[int, ...]
     shape: Shape
-    fla: bool = False  # flash-linear-attention, beside our kernels for the same features
+    fla: bool = False  # flash-linear-attention, against our kernels for the same features
 
     def __str__(self) -> str:
         shape = "{} x {} heads of {}".format(*self.shape)
@@ -122,7 +122,7 @@ class TimingGroup(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Everything that one run of the benchmark measures."""
+    """Settings of one run of the benchmark."""
 
     base: KernelParams  # shapes, precision, options, device
     mechanisms: tuple[str, ...] = MECHANISMS
@@ -132,12 +132,12 @@ class BenchConfig:
     batches: tuple[Batch, ...] = BATCHES  # of a model's training step
     n_layers: int = 12
     vocab_size: int = 50_304
-    seconds: float = 450.0  # what has not begun by then is left out
+    seconds: float = 450.0  # groups that have not begun by then are left out
     command: str = ""
 
     @property
     def groups(self) -> list[TimingGroup]:
-        """What is timed in the same rounds; what matters most first."""
+        """The groups, the most important first."""
         shape = self.base.shape
         forward = [TimingGroup("forward", (n,), shape) for n in _falling(self.lengths)]
         backward = [
@@ -151,7 +151,7 @@ class BenchConfig:
         return [*first, *forward[1:], *backward[1:], *steps[1:], *inside[1:], *fla]
 
     def contestants(self, group: TimingGroup) -> list[Contestant]:
-        """Mechanisms and what computes them, in the order of every table."""
+        """Mechanisms and backends of a group, in the order of the tables."""
         fused: list[Contestant] = [(BASELINE, "flash"), (BASELINE, "cudnn")]
         if group.mode == "training_step":
             ours: Implementation = "triton" if self.base.device == "cuda" else "torch"
@@ -162,7 +162,7 @@ class BenchConfig:
         if group.shape != self.base.shape:  # a model's
             return [*((name, "triton") for name in self._known(TRAINED)), *fused]
         contestants: list[Contestant] = [(name, "triton") for name in self.mechanisms]
-        contestants += [(name, "torch") for name in self.mechanisms[:2]]  # it takes long
+        contestants += [(name, "torch") for name in self.mechanisms[:2]]  # it is slow
         if group.mode != "decode":  # an exact kernel would copy its keys and values
             contestants.append((EXACT, "triton"))
         return [*contestants, *fused]

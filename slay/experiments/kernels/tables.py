@@ -1,4 +1,4 @@
-"""A benchmark's records as a table, and the verdicts on its targets. Needs no torch."""
+"""Tables of a benchmark's records, and the verdicts on its targets. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slay.experiments.kernels.settings import (
 )
 from slay.record import Number, Record
 
-GPU = "H100"  # that the targets are for, with the default shapes
+GPU = "H100"  # on which the targets hold, with the default shapes
 STEPS = ((16, 1024, 1.15), (1, 16_384, 0.8), (1, 65_536, 0.35))  # sequences, tokens, bound
 SHORT_BOUNDS = ((16, 1024, 1.5), (1, 16_384, 0.5))
 COLUMNS = "{:34} {:>8} {:>10} {:>19} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>7}"
@@ -30,12 +30,12 @@ HEAD = COLUMNS.format(
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target and what was measured; `value` is None where it was not."""
+    """A target and its measured value, None if not measured."""
 
     target: str
     bound: float
     value: float | None
-    most: bool = True  # whether the bound is the most that holds, or the least
+    most: bool = True  # True for an upper bound, False for a lower one
     unit: str = ""
 
     @property
@@ -46,7 +46,7 @@ class Verdict:
 
     @property
     def words(self) -> tuple[str, str, str]:
-        """What was asked, what was found, what follows."""
+        """The bound, the measured value and the verdict as text."""
         said = {True: "holds", False: "FAILS", None: "not measured"}[self.holds]
         asked = f"{'at most' if self.most else 'at least'} {self.bound:,g}{self.unit}"
         found = "" if self.value is None else f"{self.value:,.4g}{self.unit}"
@@ -98,13 +98,13 @@ def _of(shape: Shape) -> str:
 
 
 def verdicts(records: Iterable[Record]) -> list[Verdict]:
-    """The targets: long sequences, the sizes at which models are trained, and fla's time."""
+    """Verdicts on long sequences, on training sizes, and against flash-linear-attention."""
     rows = list(records)
     return [*_long(rows), *_in_models(rows), *_beside_fla(rows)]
 
 
 def _long(rows: list[Record]) -> list[Verdict]:
-    """Of the kernels of the study's own choice of features."""
+    """Verdicts on the kernels of `MAIN`, the study's choice of features."""
 
     def found(metric: str, mode: str, length: int) -> float | None:
         own = {"attention": MAIN, "backend": "triton"}
@@ -130,7 +130,7 @@ def _long(rows: list[Record]) -> list[Verdict]:
 
 
 def _in_models(rows: list[Record]) -> list[Verdict]:
-    """Times over those of flash attention, of attention alone and of training steps."""
+    """Verdicts on time over flash attention's, for attention alone and for training steps."""
     found = []
     for sequences, tokens, bound in SHORT_BOUNDS:
         what = f"{SHORT}, forward and backward over flash, {sequences} x {tokens:,}"
@@ -148,7 +148,7 @@ def _ratio(rows: list[Record], name: str, mode: str, tokens: int) -> float | Non
 
 
 def _beside_fla(rows: list[Record]) -> list[Verdict]:
-    """The worst ratio to flash-linear-attention's time for the same mechanism."""
+    """Verdict on the worst ratio to flash-linear-attention's time for the same mechanism."""
     ratios = [
         ratio
         for record in rows
@@ -159,7 +159,7 @@ def _beside_fla(rows: list[Record]) -> list[Verdict]:
 
 
 def _value(rows: list[Record], metric: str, **where: object) -> float | None:
-    """A metric of the first record that has these parameters."""
+    """Metric of the first record that has these parameters."""
     for record in rows:
         if all(record.params.get(key) == value for key, value in where.items()):
             return _float(record.metrics.get(metric))
@@ -167,9 +167,9 @@ def _value(rows: list[Record], metric: str, **where: object) -> float | None:
 
 
 def crossover(rows: Iterable[Record], attention: str = MAIN) -> float | None:
-    """The least length from which on our forward pass is faster than flash attention, always.
+    """Least length from which our forward pass is always faster than flash attention.
 
-    Infinite if it is not even at the greatest that was measured; None if nothing was.
+    Infinite if it is not faster at the longest length measured; None if nothing was measured.
     """
     own = ("forward", attention, "triton")
     ratios = {
@@ -189,7 +189,7 @@ def crossover(rows: Iterable[Record], attention: str = MAIN) -> float | None:
 
 
 def comparisons(records: Iterable[Record]) -> str:
-    """Our kernels beside flash attention and flash-linear-attention; "" where neither was timed."""
+    """Our kernels against flash attention and flash-linear-attention; "" if neither was timed."""
     rows = list(records)
     lines = []
     for name in dict.fromkeys(record.params["attention"] for record in rows):
@@ -209,7 +209,7 @@ def comparisons(records: Iterable[Record]) -> str:
 
 
 def conditions(records: Iterable[Record]) -> str:
-    """Where the records were made, and whether the targets are for that; "" without records."""
+    """Device and versions of the records, and whether the targets apply; "" without records."""
     rows = list(records)
     if not rows:
         return ""
@@ -227,7 +227,7 @@ def conditions(records: Iterable[Record]) -> str:
 
 
 def report(records: Iterable[Record]) -> str:
-    """Everything that there is to read."""
+    """The full report: table, comparisons, conditions and verdicts."""
     rows = list(records)
     held = "\n".join(map(str, verdicts(rows)))
     head = f"{MAIN} by triton against {BASELINE} by flash, unless said otherwise"
@@ -236,7 +236,7 @@ def report(records: Iterable[Record]) -> str:
 
 
 def markdown(records: Iterable[Record]) -> str:
-    """The targets that were measured, as a table; "" where none was, or not on their GPU."""
+    """Markdown table of the measured targets; "" if there are none, or on another GPU."""
     rows = list(records)
     if not rows or GPU not in rows[0].provenance.device:
         return ""

@@ -1,4 +1,4 @@
-"""Tasks that processes answer, each answer kept in a journal as soon as it is there."""
+"""Tasks for worker processes; each answer is written to a journal at once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Answer = dict[str, Any]
 
 
 class OutOfTimeError(Exception):
-    """There is no time left to begin something, or what had begun was ended for that."""
+    """Time is up: a task cannot begin, or was killed."""
 
 
 class Tasks:
-    """Asks processes of `command`; what the journal knows already is not asked again.
+    """Run tasks in processes of `command`; answers that the journal holds are reused.
 
-    `head` is what answers count for. There are so many `seconds` for all, and for one task before
-    it `hangs`.
+    Journalled answers are valid for the same `head` only. All tasks together have `seconds`; a task
+    is killed after `hangs` seconds.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Tasks:
         self._writing, self._retrying = threading.Lock(), threading.Lock()
 
     def resume(self) -> int:
-        """Read the journal of an earlier start, whose last line may be half; returns its tasks."""
+        """Read an earlier run's journal, whose last line may be cut; return the number of tasks."""
         try:
             head, *lines = self.journal.read_text(encoding="utf-8").split("\n")[:-1]
             entries = [json.loads(line) for line in lines] if head == self.head else []
@@ -57,9 +57,9 @@ class Tasks:
         return len(entries)
 
     def ask(self, task: Answer, device: str, process: Process | None = None) -> Answer:
-        """The answer to a task, by a process of its own if none is given.
+        """Return the answer to a task, from a new process if none is given.
 
-        Raises `SlayError` where there are no kernels, `OutOfTimeError` when time is up.
+        Raises `SlayError` if kernels cannot be verified here, `OutOfTimeError` when time is up.
         """
         text = json.dumps(task, sort_keys=True)
         if text in self.known:
@@ -81,11 +81,11 @@ class Tasks:
 
     def _answer(self, task: str, process: Process) -> Answer:
         answer = process.ask(task, self._limit())
-        if "full" in answer:  # others may have had the memory
+        if "full" in answer:  # other tasks may have held the memory
             with self._retrying:
                 answer = process.ask(task, self._limit())
         if self._stopped or time.monotonic() > self.end:
-            raise OutOfTimeError  # who was ended for that says nothing
+            raise OutOfTimeError  # the answer of a process killed for this is meaningless
         return answer
 
     def _limit(self) -> float:
@@ -96,7 +96,7 @@ class Tasks:
 
     @contextmanager
     def ended_with_this(self) -> Iterator[None]:
-        """After a failure or an interruption in here, no process is waited for."""
+        """Kill all running processes on a failure or an interruption inside."""
         try:
             yield
         except BaseException:

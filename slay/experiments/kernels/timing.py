@@ -1,7 +1,7 @@
-"""Times of single kernels in several configurations, alone on a GPU.
+"""Times of single kernels in several configurations, on an otherwise idle GPU.
 
-A call's launches are recorded, not made; each is then launched by itself, as a CUDA graph of
-several, so that what Python takes is not in its time. What the tensors hold does not matter.
+A call's launches are recorded, not executed; each is then launched on its own, several times in
+one CUDA graph, which excludes Python overhead. The contents of the tensors do not matter.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from slay.registry import get_attention_class
 
 LENGTHS = (1024, 8192, 65_536)
 HEADS, ROUNDS = 8, 5
-TOKENS, MOST = 32_768, 8  # of one graph, and launches of it
+TOKENS, MOST = 32_768, 8  # tokens per graph, and most launches in it
 Times = dict[str, dict[str, dict[str, dict[int, float]]]]  # by key, kernel, configuration, length
 
 
 def times(case: Case, configs: Mapping[str, Sequence[str]], device: torch.device) -> Times:
-    """Milliseconds of a case's kernels in their configurations; of what memory has room for."""
+    """Milliseconds of a case's kernels per configuration, for all lengths that fit into memory."""
     from slay.ops.triton.configs import forced
     from slay.ops.triton.verified import config
 
@@ -39,14 +39,14 @@ def times(case: Case, configs: Mapping[str, Sequence[str]], device: torch.device
                     with forced({name: config(text)}):
                         spent = milliseconds(partial(_launch, launch), length)
                     known = found[launch.key][name][text]
-                    known[length] = known.get(length, 0.0) + spent  # launched twice, both count
+                    known[length] = known.get(length, 0.0) + spent  # sum over repeated launches
         except torch.OutOfMemoryError:
             break
     return found
 
 
 def _launches(case: Case, length: int, device: torch.device) -> list[Any]:
-    """The launches of a forward and a backward pass, and of a decoded token after them."""
+    """Launches of a forward and a backward pass, and of decoding tokens after them."""
     from slay.ops.triton.configs import recording
 
     cls = get_attention_class(case.mechanism)
@@ -66,7 +66,7 @@ def _launch(launch: Any) -> None:
 
 
 def milliseconds(call: Callable[[], object], length: int) -> float:
-    """The GPU's time of one call, the median of some rounds."""
+    """GPU time of one call in milliseconds, the median of `ROUNDS` rounds."""
     call()  # compiles
     number = max(1, min(MOST, TOKENS // length))
     graph = torch.cuda.CUDAGraph()

@@ -1,4 +1,4 @@
-"""A training step of a GPT as it is timed: forward, backward and AdamW."""
+"""The training step of a GPT that is timed: forward, backward and AdamW."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from slay.experiments.result import stream
 from slay.models.gpt import GPT, Block, GPTConfig
 from slay.registry import get_attention_class
 
-PIECE = 16_384  # tokens whose logits are there at once
+PIECE = 16_384  # tokens whose logits are held at once
 LEARNING_RATE = 3e-4
 STD = 0.02
 DRAWS = ("normal_", "uniform_", "kaiming_uniform_")
 
 
 class TrainingStep:
-    """A step of GPT-2 small on random tokens, with one of its mechanisms; to be called.
+    """Callable training step of GPT-2 small on random tokens, with any of its mechanisms.
 
-    Attention is computed by `params.backend`, or PyTorch's flash kernel. Where there are more than
-    `PIECE` tokens, logits are formed piece by piece, and formed again on the way back.
+    Attention is computed by `params.backend`, or PyTorch's flash kernel. With more than `PIECE`
+    tokens, logits are computed piece by piece, and recomputed in the backward pass.
     """
 
     def __init__(self, params: ModelParams, device: torch.device):
@@ -38,7 +38,7 @@ class TrainingStep:
         assert model.position is not None
         self.n_parameters = model.num_parameters - model.position.weight.numel()
         self.head = model.head
-        model.add_module("head", nn.Identity())  # the model gives what the head reads
+        model.add_module("head", nn.Identity())  # the model returns the head's input
         self.model = model
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
         shape = (params.batch_size, params.seq_len + 1)
@@ -46,7 +46,7 @@ class TrainingStep:
         self.tokens, self.targets = drawn[:, :-1].to(device), drawn[:, 1:].to(device)
 
     def __call__(self) -> Tensor:
-        """The loss before the step."""
+        """Take one step; return the loss before it."""
         precision = getattr(torch, self.params.dtype)
         autocast = torch.autocast(
             self.device.type, dtype=precision, enabled=precision != torch.float32
@@ -78,12 +78,12 @@ class TrainingStep:
         return torch.stack(sums).sum() / len(h)
 
     def _sum(self, h: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropies of some tokens: h: (n, E), targets: (n,)."""
+        """Sum of the cross-entropies of some tokens: h: (n, E), targets: (n,)."""
         return F.cross_entropy(self.head(h).float(), targets, reduction="sum")
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves parameters as they are allocated: to draw them on a CPU takes seconds a model."""
+    """Skip random initialisation of parameters, which takes seconds per model on a CPU."""
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -96,7 +96,7 @@ class _Undrawn(TorchFunctionMode):
 
 
 def _model(params: ModelParams, device: torch.device) -> GPT:
-    """A model whose matrices are drawn on the device, all alike."""
+    """A model whose matrices are initialised on the device, all from one distribution."""
     with _Undrawn():
         model = GPT(_config(params)).to(device)
     draw = torch.Generator(device).manual_seed(0)

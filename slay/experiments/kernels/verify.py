@@ -1,8 +1,8 @@
-"""`slay kernels verify`: every kernel in every configuration on a device, each in its own process.
+"""`slay kernels verify`: check every configuration of every kernel in its own process.
 
-A kernel that reads where it must not kills its process, and one that waits for ever is ended. What
-came of every task is kept in a journal, so that a second start goes on. At the end what is right is
-timed, one kernel after another, and the file of the device is written.
+A kernel that accesses memory illegally kills only its process, and one that hangs is killed. The
+outcome of every task is kept in a journal, so that an interrupted run resumes. At the end,
+correct configurations are timed, one kernel after another, and the device's file is written.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from slay.ops.triton.verified import Facts, Tried, Verification, config, file_na
 from slay.progress import duration
 
 WORKER = (sys.executable, "-m", "slay.experiments.kernels.worker")
-HANGS = 180.0  # seconds without an answer; compiling takes the most of them
-FOR_TIMING = 0.2  # of the seconds that there are
+HANGS = 180.0  # seconds after which an unanswered task is killed; compilation takes most of them
+FOR_TIMING = 0.2  # share of the available time
 EVERY = 5.0  # seconds between lines of progress
 Slots = dict[tuple[str, str], list[str]]  # configurations by class of calls and kernel
 
 
 @dataclass(eq=False)
 class Subject:
-    """A case, what its calls launch, and what is known of that."""
+    """A case, what its calls launch, and the search for correct configurations."""
 
     case: Case
     slots: Slots
@@ -47,7 +47,7 @@ class Subject:
 
 @dataclass
 class Verifier:
-    """Verifies the kernels of one device, and writes its file into a folder."""
+    """Verify the kernels of one device and write its file into a folder."""
 
     facts: Facts
     cases: Sequence[Case]
@@ -55,7 +55,7 @@ class Verifier:
     command: Sequence[str] = WORKER  # a process that answers tasks, see `worker`
     device: str = "cuda"
     jobs: int = 1
-    only: str = "*"  # classes of calls, as a pattern
+    only: str = "*"  # pattern of classes of calls
     seconds: float = float("inf")
     hangs: float = HANGS
     progress: Callable[[str], None] = print
@@ -68,11 +68,11 @@ class Verifier:
         )
         self.began = self.said = time.monotonic()
         self.counted: Counter[str] = Counter()
-        self.right: Slots = {}  # of what was searched
+        self.right: Slots = {}  # of finished searches
         self.times: dict[tuple[str, str, str], dict[int, float]] = {}  # by class, kernel, config
 
     def run(self) -> Verification:
-        """Verify what is not known yet and write the file, a partial one when time ends."""
+        """Verify what is not known yet and write the file, a partial one if time runs out."""
         with self._alone():
             known = self.tasks.resume()
             if known:
@@ -119,7 +119,7 @@ class Verifier:
             lock.release()
 
     def _planned(self) -> list[Subject]:
-        """The cases whose classes of calls are wanted and not those of an earlier case."""
+        """Cases that have a requested class of calls which no earlier case has."""
         subjects: list[Subject] = []
         seen: set[tuple[str, str, str]] = set()
         self.progress("finding out which kernels are launched")
@@ -142,7 +142,7 @@ class Verifier:
         return subjects
 
     def _launches(self, cases: Sequence[Case]) -> list[Slots]:
-        """What is launched by some cases, found by one process."""
+        """Kernels that some cases launch, determined by one process."""
         process = Process(self.command)
         try:
             return [self._slots(case, process) for case in cases]
@@ -160,7 +160,7 @@ class Verifier:
         }
 
     def _search(self, subject: Subject) -> Search:
-        """A search among the safe configurations; of kernels that are not new, a right one."""
+        """Search among the safe configurations; kernels that are not new keep one correct one."""
         candidates: dict[str, list[str]] = {}
         for (key, kernel), texts in subject.slots.items():
             known = candidates.setdefault(kernel, [])
@@ -175,7 +175,7 @@ class Verifier:
         return assembler.safe(config(text), self.facts.capability, version)
 
     def _check(self, subjects: list[Subject]) -> bool:
-        """Make every subject's trials, round after round, some at once; whether there was time."""
+        """Run every subject's trials, `jobs` in parallel; return False if time ran out."""
         end = self.began + (1 - FOR_TIMING) * self.seconds
         for subject in subjects:
             subject.search = self._search(subject)
@@ -206,7 +206,7 @@ class Verifier:
         return True
 
     def _time(self, subjects: list[Subject]) -> None:
-        """Time kernels of which there is a choice, one after another, while nothing else runs."""
+        """Time kernels with several correct configurations, one by one, while nothing else runs."""
         subjects = [s for s in subjects if any(len(right) > 1 for right in s.search.right.values())]
         process = Process(self.command)
         try:
@@ -236,7 +236,7 @@ class Verifier:
             self.progress(text)
 
     def _result(self, subjects: list[Subject], complete: bool) -> Verification:
-        """What is known now, beside what the file says of classes that were not begun."""
+        """Merge the results with those that the file has for classes that were not begun."""
         before, _ = read(self.path, self.facts)
         fresh: dict[tuple[str, str], Tried] = {}
         for subject in subjects:
@@ -271,20 +271,20 @@ class Verifier:
 
 
 def _both(a: Tried, b: Tried) -> Tried:
-    """Of a class in two precisions: right is what is right in both."""
+    """Merge a class in two precisions: correct is what is correct in both."""
     right = {text: {**b.right[text], **spent} for text, spent in a.right.items() if text in b.right}
     return Tried(right=right, wrong={**a.wrong, **b.wrong})
 
 
 def _wrong(answer: Answer) -> str | None:
-    """What was wrong, None if nothing was."""
+    """Return what was wrong, or None."""
     if answer.get("right"):
         return None
     return str(answer.get("wrong") or answer.get("full") or "no answer that is one")
 
 
 def summary(result: Verification) -> str:
-    """How much is right, in a line."""
+    """One-line summary of a verification."""
     tried = [kernel for kernels in result.classes.values() for kernel in kernels.values()]
     right, wrong = (sum(len(getattr(t, name)) for t in tried) for name in ("right", "wrong"))
     usable = sum(all(t.right for t in kernels.values()) for kernels in result.classes.values())

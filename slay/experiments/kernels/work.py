@@ -1,8 +1,8 @@
-"""Bytes that a call must move and operations of its matrix products: the floor of a method.
+"""Least memory traffic and matrix-product operations of a call: the floor of a method.
 
-Both are of the method, whatever code computes it. Bytes are those of q, k, v, the output, their
-gradients and the state that decoding keeps; features, chunks' states and scores need not leave the
-chip. Operations are those of `Attention.operations`. A model adds its weights' share.
+Both depend on the method, not on its implementation. Bytes are those of q, k, v, the output,
+their gradients and the state that decoding keeps; features, chunk states and scores need not
+leave the chip. Operations are those of `Attention.operations`. A model adds those of its weights.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from slay.attention.layer import Attention
 from slay.experiments.kernels.settings import KernelParams, ModelParams
 from slay.experiments.measure import Call
 
-SIDE, ROWS = 4096, 65_536  # of the largest product, which is made several times
-# A weight and its gradient in float32, and AdamW's two averages: read on the way there and back,
-# the gradient written; then all four are read, and three written.
+SIDE, ROWS = 4096, 65_536  # of the largest product; more work repeats it
+# Per weight, in float32: read in the forward and the backward pass, and its gradient written; then
+# AdamW reads weight, gradient and two moments, and writes weight and moments.
 STEP_BYTES = 4 * (3 + 4 + 3)
 
 
@@ -28,14 +28,14 @@ class Work(NamedTuple):
 
 
 def work_of(params: KernelParams, mechanism: Attention, n_parameters: int = 0) -> Work:
-    """What a call takes; `n_parameters` of a model are those that a token is multiplied by."""
+    """Work of a call; `n_parameters` counts a model's weights that multiply every token."""
     if isinstance(params, ModelParams):
         return _step(params, mechanism, n_parameters)
     return Work(_bytes(params, mechanism), _operations(params, mechanism))
 
 
 def _step(params: ModelParams, mechanism: Attention, n_parameters: int) -> Work:
-    """A training step: three products of every token with the weights, and attention."""
+    """Work of a training step: three products of every token with the weights, and attention."""
     tokens, heads = params.batch_size * params.seq_len, params.batch_size * params.n_heads
     attention = heads * mechanism.operations(params.seq_len, backward=True)
     operations = 6 * tokens * n_parameters + params.n_layers * attention
@@ -55,7 +55,7 @@ def _bytes(params: KernelParams, mechanism: Attention) -> int:
     token = params.head_dim * getattr(torch, params.dtype).itemsize
     if params.mode == "decode":
         state = mechanism.state_size(params.head_dim)
-        held = 2 * params.seq_len * token if state is None else 8 * state  # float32, both ways
+        held = 2 * params.seq_len * token if state is None else 8 * state  # float32, in and out
         return heads * (held + 4 * token)
     wide = token
     if params.backend == "fla":  # q and k are features
@@ -67,14 +67,14 @@ def _bytes(params: KernelParams, mechanism: Attention) -> int:
 
 
 def copy_of(work: Work, device: torch.device) -> Call:
-    """A copy that reads and writes as many bytes."""
+    """Copy that reads and writes `work.bytes` in total."""
     source = torch.empty(max(1, work.bytes // 2), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
 
 
 def product_of(work: Work, dtype: torch.dtype, device: torch.device) -> Call:
-    """A matrix product of as many operations, or one more row's, several times if it is large."""
+    """Matrix product of `work.operations`, rounded up to whole rows; repeated if it is large."""
     side = int(min(SIDE, max(64, (work.operations / 2) ** (1 / 3) // 64 * 64)))
     rows = math.ceil(work.operations / (2 * side * side))
     times = math.ceil(rows / ROWS)

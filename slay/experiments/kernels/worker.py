@@ -1,7 +1,7 @@
-"""A process that `slay kernels verify` gives tasks to: `python -m slay.experiments.kernels.worker`.
+"""Worker process of `slay kernels verify`: `python -m slay.experiments.kernels.worker`.
 
-A task is a line of JSON on its input, and so is the answer on its output. It ends with its input,
-so that none outlives who asked. A task that kills the process has no answer, and that is one.
+Reads one JSON task per line from its input and writes one JSON answer per line. It exits when its
+input closes, so that it never outlives its parent. A task that kills it counts as wrong.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 Answer = dict[str, Any]
-# Of a machine on which nothing is compiled: no package, no room, no rights, no C compiler.
+# Errors where nothing can be compiled: no package, disk space, permission or C compiler.
 ELSEWHERE = (ImportError, OSError, subprocess.SubprocessError)
 
 
 def main() -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for the same bits every time
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for bitwise reproducible results
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # compilers may print
     tasks: queue.Queue[str] = queue.Queue()
@@ -33,11 +33,11 @@ def main() -> None:
 def _listen(tasks: queue.Queue[str]) -> None:
     for line in sys.stdin:
         tasks.put(line)
-    os._exit(0)  # whatever it is at
+    os._exit(0)  # even during a task
 
 
 def answer(task: Answer) -> Answer:
-    """What came of a task; "absent" where none can be tried, "full" for no memory."""
+    """Run a task and return its answer; "absent" if none can run here, "full" for no memory."""
     try:
         import torch
         import triton  # noqa: F401

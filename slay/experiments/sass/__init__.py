@@ -1,1 +1,1 @@
-"""Machine code of NVIDIA GPUs: read, run with the integers alone, and timed, without a GPU."""
+"""NVIDIA machine code (SASS): parsing, integer simulation and timing, without a GPU."""

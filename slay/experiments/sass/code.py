@@ -1,7 +1,7 @@
 """Machine code as `cuobjdump -sass` prints it: instructions, and the basic blocks they form.
 
-An instruction is two words of 64 bits; the second holds what the assembler decided about time: how
-many cycles to wait after it, and which of six scoreboards it sets or waits for.
+An instruction is two words of 64 bits; the second holds the assembler's scheduling: how many
+cycles to stall after it, and which of six scoreboards it sets or waits for.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ class Instruction:
 
     @cached_property
     def bytes(self) -> int:
-        """Bytes a thread that a load or store moves."""
+        """Bytes per thread that a load or store moves."""
         if self.name in ("LDSM", "STSM"):
             return 4 * max((int(m) for m in self.modifiers if m in ("2", "4")), default=1)
         return next((BYTES[m] for m in self.modifiers if m in BYTES), 4)
 
     @cached_property
     def target(self) -> int:
-        """Where a branch goes."""
+        """Target address of a branch."""
         last = self.operands[-1].number
         if last is None:
             raise ValueError(f"no address of a branch in {self}")
@@ -109,7 +109,7 @@ def blocks(code: Sequence[Instruction]) -> dict[int, list[Instruction]]:
 
 
 def loops(code: Sequence[Instruction]) -> list[tuple[int, int]]:
-    """First and last address of each loop: branches that go back."""
+    """First and last address of each loop, found by backward branches."""
     return sorted((i.target, i.address) for i in code if i.name == "BRA" and i.target <= i.address)
 
 

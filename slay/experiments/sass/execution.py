@@ -1,8 +1,8 @@
-"""What programs of a kernel execute: its machine code run with the integers alone.
+"""Simulation of the integer instructions in a kernel's machine code.
 
-Addresses, loop counters and the predicates of branches follow from a launch's arguments, so that
-they are computed as the machine would, for all threads of a sample of programs at once. Values of
-tensors are unknown, and so is what is computed from them; a branch that depends on one is an error.
+Addresses, loop counters and branch predicates follow from a launch's arguments, and are computed
+exactly, for all threads of a sample of programs at once. The values of tensors, and what is
+computed from them, are unknown; a branch that depends on one is an error.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from slay.experiments.sass.values import (
     written,
 )
 
-LONGEST = 2_000_000  # blocks that a simulation goes through
-LOOKS = 8  # at each access to memory
-FEW = 4  # programs whose use of a multiprocessor's cache is followed, and
-CACHED = FEW * 1024  # pieces of 32 bytes that it keeps of theirs
+LONGEST = 2_000_000  # most blocks that a simulation executes
+LOOKS = 8  # most measurements of each memory instruction
+FEW = 4  # programs whose use of a multiprocessor's cache is simulated
+CACHED = FEW * 1024  # sectors of 32 bytes that this cache holds
 DONE = 1 << 40
 CONTROL = ("BRA", "EXIT", "CALL", "RET", "BRX", "BRXU", "JMP", "JMX", "JMXU", "KILL", "RTT")
 
 
 class Programs(NamedTuple):
-    """Which programs are run, of what grid."""
+    """The simulated programs: their grid indices, and the threads of each."""
 
     indices: list[tuple[int, int, int]]
     threads: int  # of each
@@ -50,11 +50,11 @@ class Programs(NamedTuple):
 
 @dataclass
 class Execution:
-    """How often each instruction was executed, by a program on average."""
+    """Execution counts of the instructions, averaged over programs."""
 
     blocks: dict[int, list[Instruction]]  # basic blocks by their first address
-    warps: dict[int, float]  # warps of a program that go through a block
-    traces: list[list[int]]  # blocks that the first warp of each program goes through
+    warps: dict[int, float]  # warps of a program that execute each block
+    traces: list[list[int]]  # blocks that the first warp of each program executes
     measured: dict[int, float]  # wavefronts or sectors of a warp's access to memory, by address
     distinct: dict[int, float]  # share of those sectors that are not in the cache yet
 
@@ -64,7 +64,7 @@ class Execution:
 
 
 class Simulation:
-    """Threads of several programs, of which those at the lowest address go on."""
+    """Simulation of the threads of several programs; those at the lowest address run next."""
 
     def __init__(
         self, code: Sequence[Instruction], constants: dict[int, int], programs: Programs
@@ -76,24 +76,24 @@ class Simulation:
         self.lane = np.arange(programs.lanes)
         self.thread = (self.lane % programs.threads).astype(np.uint32)
         self.index = np.repeat(np.array(programs.indices, np.uint32), programs.threads, axis=0)
-        self.registers: dict[str, Value | None] = {}  # None: not known
+        self.registers: dict[str, Value | None] = {}  # None: unknown
         self.local: dict[int, Value | None] = {}  # by offset from the stack's end
         self.active: Array | None = None  # None: all
-        self.here = np.ones(programs.lanes, bool)  # threads that go through the block
+        self.here = np.ones(programs.lanes, bool)  # threads that execute the current block
         self.pc = np.full(programs.lanes, starts[0])
         self.measured: dict[int, list[float]] = {}
         self.distinct: dict[int, list[float]] = {}
         self.touched = np.empty(0, np.uint64)  # sectors that are in the cache
-        self.visits: Counter[int] = Counter()  # of guarded instructions, and
-        self.skips: Counter[int] = Counter()  # how often no thread carried them out
+        self.visits: Counter[int] = Counter()  # executions of guarded instructions
+        self.skips: Counter[int] = Counter()  # those of them with no active thread
 
     @property
     def there(self) -> Array:
-        """Which threads are active."""
+        """Mask of the active threads."""
         return np.ones(self.programs.lanes, bool) if self.active is None else self.active
 
     def run(self) -> Execution:
-        """Run all programs to their ends. Raises `UnknownBranch`."""
+        """Run all programs to completion. Raises `UnknownBranch`."""
         number = len(self.programs.indices)
         counts = {start: np.zeros(number) for start in self.blocks}
         traces: list[list[int]] = [[] for _ in range(number)]
@@ -112,7 +112,7 @@ class Simulation:
         raise UnknownBranch(f"goes on after {LONGEST} blocks")
 
     def _looks(self) -> dict[int, float]:
-        """What each access costs a warp, on average."""
+        """Mean cost of each memory access per warp."""
         done = {a: 1 - self.skips[a] / visits for a, visits in self.visits.items()}
         never = {address: 0.0 for address, share in done.items() if not share}
         looks = _means(self.measured)
@@ -128,7 +128,7 @@ class Simulation:
                 self.step(instruction)
 
     def step(self, i: Instruction) -> None:
-        """Execute what is no branch."""
+        """Execute an instruction that is not a branch."""
         outer = self.active
         try:
             if i.guard is not None:
@@ -148,8 +148,8 @@ class Simulation:
             self.active = outer
 
     def branch(self, i: Instruction) -> None:
-        """Set where threads go on."""
-        if "DIV" in i.modifiers:  # for warps that are not whole
+        """Execute a branch: set the next address of its threads."""
+        if "DIV" in i.modifiers:  # taken by divergent warps only
             return
         if i.name not in ("BRA", "JMP", "EXIT"):
             raise UnknownBranch(f"goes where a simulation does not follow: {i}")
@@ -160,7 +160,10 @@ class Simulation:
         self.pc[taken] = DONE if i.name == "EXIT" else i.target
 
     def _decided(self, condition: Operand, threads: Array, i: Instruction) -> Array:
-        """A branch's condition. Of two ways, one that calls is for exceptional numbers only."""
+        """Evaluate a branch's condition; if it is unknown, avoid the path that has a CALL.
+
+        Such paths handle exceptional numbers. Raises `UnknownBranch` if no path has a CALL.
+        """
         try:
             bits, unknown = self.value(condition)
             if unknown is None or not (unknown & threads).any():
@@ -183,7 +186,7 @@ class Simulation:
         return np.full(self.programs.lanes, number & 0xFFFFFFFF, np.uint32)
 
     def value(self, o: Operand) -> Value:
-        """An operand with its sign. Raises `Unknown`."""
+        """Value of an operand, with its sign applied. Raises `Unknown`."""
         if o.number is not None:
             return Value(self.full(o.number))
         bits, unknown = self.register(o.name)
@@ -196,7 +199,7 @@ class Simulation:
         return Value(bits, unknown)
 
     def values(self, operands: Sequence[Operand]) -> tuple[list[Array], Array | None]:
-        """The bits of several, and threads for which any is not known."""
+        """Bits of several operands, and the threads for which any of them is unknown."""
         found = [self.value(o) for o in operands]
         return [v.bits for v in found], either(*(v.unknown for v in found))
 
@@ -218,12 +221,12 @@ class Simulation:
         return value
 
     def blank(self, name: str) -> Value:
-        """What a register holds before it is written: bits are set in it one by one."""
+        """Initial value of a register: zero, because code may set its bits one by one."""
         predicate = name.lstrip("U").startswith("P")
         return Value(np.zeros(self.programs.lanes, bool) if predicate else self.full(0))
 
     def wide(self, o: Operand) -> Value:
-        """64 bits of two registers."""
+        """64-bit value of a register pair."""
         if o.number is not None:
             return Value(np.full(self.programs.lanes, o.number, np.int64).view(np.uint64))
         low, high = self.register(o.name), self.register(o.name, 1)
@@ -231,7 +234,7 @@ class Simulation:
         return Value(-bits if o.sign == "-" else bits, either(low.unknown, high.unknown))
 
     def write(self, name: str, value: Value | None) -> None:
-        """Set a register of the active threads; None: to what is not known."""
+        """Set a register in the active threads; None marks it as unknown."""
         if name in ("RZ", "URZ", "PT", "UPT", ""):
             return
         if self.active is not None:
@@ -243,14 +246,14 @@ class Simulation:
         self.write(after(name, 1), Value((bits >> np.uint64(32)).astype(np.uint32), unknown))
 
     def forget(self, i: Instruction) -> None:
-        """What an instruction writes is not known."""
+        """Mark everything that an instruction writes as unknown."""
         for name in written(i):
             self.write(name, None)
 
     # Memory
 
     def address(self, o: Operand) -> Array:
-        """The addresses of [R2.64+UR4+0x10]. Raises `Unknown`."""
+        """Addresses of an operand such as [R2.64+UR4+0x10]. Raises `Unknown`."""
         inside = o.text[o.text.rindex("[") + 1 : -1]
         total = np.zeros(self.programs.lanes, np.uint64)
         for part in inside.split("+"):
@@ -267,7 +270,7 @@ class Simulation:
         return total
 
     def access(self, i: Instruction, where: Operand, measure: Callable[..., Array]) -> None:
-        """Note what a warp's access costs; that of a loop's first rounds stands for all."""
+        """Record the cost of a memory access per warp; a loop's first iterations stand for all."""
         if len(self.measured.get(i.address, ())) >= LOOKS:
             return
         address = self.address(where)
@@ -280,7 +283,7 @@ class Simulation:
             self._fetch(i, address)
 
     def _fetch(self, i: Instruction, address: Array) -> None:
-        """Note how much of what is asked for is not in the cache."""
+        """Record the share of the requested sectors that are not in the cache."""
         lanes = FEW * self.programs.threads
         address, there = address[:lanes], self.there[:lanes]
         asked = sectors(address.reshape(-1, WARP), there.reshape(-1, WARP), i.bytes).sum()

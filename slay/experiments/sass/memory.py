@@ -1,4 +1,4 @@
-"""What a warp's access to memory costs: cycles of shared memory, pieces of global memory."""
+"""Cost of a warp's memory access: cycles of shared memory, sectors of global memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Array = NDArray[Any]
 
 
 def wavefronts(addresses: Array, there: Array, size: int) -> Array:
-    """Cycles that warps' accesses to shared memory take: of 32 banks, a word each."""
+    """Cycles of each warp's access to shared memory, whose 32 banks deliver one word per cycle."""
     words = size // 4 or 1
-    lanes = WARP // words  # whose words are looked up at once
+    lanes = WARP // words  # served at once
     phases = np.repeat(there.reshape(-1, lanes), words, axis=1)
     first = (addresses.reshape(-1, lanes) // 4)[:, :, None]
     word = (first + np.arange(words, dtype=np.uint64)).reshape(len(phases), -1).astype(np.int64)
@@ -27,7 +27,7 @@ def wavefronts(addresses: Array, there: Array, size: int) -> Array:
 
 
 def matrix_wavefronts(addresses: Array, there: Array, size: int) -> Array:
-    """The same of LDSM and STSM: rows of 16 bytes, eight threads give the addresses of a tile."""
+    """The same for LDSM and STSM: rows of 16 bytes; eight threads hold a tile's addresses."""
     costs = []
     for n in range(size // 4):
         rows = slice(8 * n, 8 * n + 8)
@@ -37,7 +37,7 @@ def matrix_wavefronts(addresses: Array, there: Array, size: int) -> Array:
 
 
 def sectors(addresses: Array, there: Array, size: int) -> Array:
-    """Pieces of 32 bytes of global memory that warps' accesses touch."""
+    """Number of 32-byte sectors of global memory that each warp's access touches."""
     piece = np.sort(np.where(there, (addresses // 32).astype(np.int64), -1), axis=1)
     new = piece >= 0
     new[:, 1:] &= piece[:, 1:] != piece[:, :-1]

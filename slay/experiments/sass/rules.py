@@ -1,6 +1,6 @@
-"""What instructions on integers and predicates do, for all threads at once.
+"""Semantics of integer and predicate instructions, for all threads at once.
 
-A rule that is given what is not known raises `Unknown`, and what it writes is not known either.
+A rule with an unknown operand raises `Unknown`, and everything that it writes becomes unknown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RULES: dict[str, Rule] = {}
 LOW = np.uint64(0xFFFFFFFF)
 HALF = np.uint64(32)
 RELATIONS: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Any, Any], Any]]] = {
-    # with the one that must hold of upper halves, unless these are equal and it holds of lower ones
+    # with the relation by which upper halves decide; if they are equal, lower halves decide
     "LT": (np.less, np.less),
     "LE": (np.less_equal, np.less),
     "GT": (np.greater, np.greater),
@@ -46,7 +46,7 @@ COMBINE: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Note the rule of instructions, and of those on uniform registers of the same names."""
+    """Register the rule of instructions and of their variants on uniform registers."""
 
     def note(function: Rule) -> Rule:
         RULES.update(dict.fromkeys([*names, *(f"U{n}" for n in names)], function))
@@ -56,7 +56,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def of_words(*names: str) -> Callable[[Callable[..., Array]], Callable[..., Array]]:
-    """Note a function of numbers of 32 bits as a rule."""
+    """Register a function of 32-bit words as a rule."""
 
     def note(function: Callable[..., Array]) -> Callable[..., Array]:
         def apply(s: Simulation, i: Instruction) -> None:
@@ -72,7 +72,7 @@ def of_words(*names: str) -> Callable[[Callable[..., Array]], Callable[..., Arra
 
 
 def outputs(i: Instruction) -> tuple[str, list[str], list[Operand]]:
-    """A result, predicates that are written beside it, and the operands that are read."""
+    """Split operands into result, predicates written with it, and operands that are read."""
     first, *rest = i.operands
     carries = []
     while rest and rest[0].predicate:
@@ -80,7 +80,7 @@ def outputs(i: Instruction) -> tuple[str, list[str], list[Operand]]:
     return first.name, carries, rest
 
 
-# Of words
+# Instructions on 32-bit words
 
 
 @of_words("MOV", "R2UR")
@@ -105,7 +105,7 @@ def _sel(i: Instruction, a: Array, b: Array, p: Array) -> Array:
 
 @of_words("VIMNMX", "IMNMX")
 def _vimnmx(i: Instruction, a: Array, b: Array, p: Array) -> Array:
-    """The smaller, or the larger where the predicate does not hold."""
+    """Minimum where the predicate holds, else maximum."""
     if "U32" not in i.modifiers:
         a, b = a.view(np.int32), b.view(np.int32)
     return np.where(p, np.minimum(a, b), np.maximum(a, b)).view(np.uint32)
@@ -118,7 +118,7 @@ def _viaddmnmx(i: Instruction, a: Array, b: Array, c: Array, p: Array) -> Array:
 
 @of_words("SGXT")
 def _sgxt(i: Instruction, a: Array, b: Array) -> Array:
-    """The lowest b bits, with their sign unless U32."""
+    """The lowest b bits, sign-extended unless U32."""
     left = np.minimum(np.uint32(32) - np.minimum(b, 32), 31).astype(np.uint32)
     shifted = a << left
     if "U32" in i.modifiers:
@@ -133,7 +133,7 @@ def _popc(i: Instruction, a: Array) -> Array:
 
 @of_words("FLO")
 def _flo(i: Instruction, a: Array) -> Array:
-    """The place of the highest bit."""
+    """Position of the leading bit."""
     if "U32" not in i.modifiers:
         a = np.where(a.view(np.int32) < 0, ~a, a)
     place = np.floor(np.log2(np.maximum(a, 1).astype(np.float64))).astype(np.uint32)
@@ -144,7 +144,7 @@ def _flo(i: Instruction, a: Array) -> Array:
 
 @of_words("PRMT")
 def _prmt(i: Instruction, a: Array, selector: Array, b: Array) -> Array:
-    """Four of the eight bytes of a and b."""
+    """Select four of the eight bytes of a and b."""
     both = a.astype(np.uint64) | b.astype(np.uint64) << HALF
     result = np.zeros_like(a)
     for n in range(4):
@@ -157,7 +157,7 @@ def _prmt(i: Instruction, a: Array, selector: Array, b: Array) -> Array:
 
 @of_words("SHF")
 def _shf(i: Instruction, a: Array, shift: Array, c: Array) -> Array:
-    """A half of the 64 bits (c, a), shifted."""
+    """One half of the shifted 64-bit value (c, a)."""
     kind = next(m for m in i.modifiers if m in ("U32", "S32", "U64", "S64"))
     most = 63 if kind.endswith("64") else 32
     if "W" in i.modifiers:
@@ -190,7 +190,7 @@ def _iadd3(s: Simulation, i: Instruction) -> None:
     total = np.zeros(s.programs.lanes, np.uint64)
     for o, term in zip(rest, bits, strict=True):
         term = term.astype(np.uint64)
-        if o.sign == "-" and o.name:  # as the machine has it, ~a + 1, of which 0 carries
+        if o.sign == "-" and o.name:  # the hardware adds ~a + 1, which carries if a = 0
             term = np.where(term == 0, np.uint64(1 << 32), term)
         total = total + term
     s.write(result, Value(total.astype(np.uint32), unknown))
@@ -225,7 +225,7 @@ def _lea(s: Simulation, i: Instruction) -> None:
 
 @rule("IMAD")
 def _imad(s: Simulation, i: Instruction) -> None:
-    """a b + c: its lower 32 bits, its upper ones (HI), or all with c of 64 (WIDE)."""
+    """a b + c: its lower 32 bits, its upper 32 bits (HI), or all 64 bits with a 64-bit c (WIDE)."""
     result, carries, rest = outputs(i)
     (a, b), unknown = s.values(rest[:2])
     carried = s.value(rest[3]) if "X" in i.modifiers else Value(np.zeros(s.programs.lanes, bool))
@@ -256,7 +256,7 @@ def _imad(s: Simulation, i: Instruction) -> None:
 
 @rule("LOP3")
 def _lop3(s: Simulation, i: Instruction) -> None:
-    """Any function of three bits, by its table; a predicate says whether a bit is left."""
+    """Any bitwise function of three words, by its truth table; a predicate tests for nonzero."""
     rest = list(i.operands)
     predicate = rest.pop(0).name if rest[0].predicate else ""
     result, *rest = rest
@@ -290,7 +290,7 @@ def _isetp(s: Simulation, i: Instruction) -> None:
         a, b = a.view(np.int32), b.view(np.int32)
     relation, strict = RELATIONS[i.modifiers[0]]
     held = relation(a, b)
-    if "EX" in i.modifiers:  # of upper halves, after that of lower ones
+    if "EX" in i.modifiers:  # compares upper halves, given the result for lower ones
         held = strict(a, b) | ((a == b) & bits[3])
     combine = COMBINE[next(m for m in i.modifiers if m in COMBINE)]
     s.write(first.name, Value(combine(held, other), unknown))
@@ -299,7 +299,7 @@ def _isetp(s: Simulation, i: Instruction) -> None:
 
 @rule("P2R")
 def _p2r(s: Simulation, i: Instruction) -> None:
-    """Predicates packed into a word's bits."""
+    """Pack predicates into bits of a word."""
     result, _, kept, mask = i.operands
     bits, unknown = s.value(kept)
     for n in range(7):
@@ -313,7 +313,7 @@ def _p2r(s: Simulation, i: Instruction) -> None:
 
 @rule("R2P")
 def _r2p(s: Simulation, i: Instruction) -> None:
-    """And back."""
+    """Unpack bits of a word into predicates."""
     _, source, mask = i.operands
     bits, unknown = s.register(source.name)
     for n in range(7):
@@ -323,12 +323,12 @@ def _r2p(s: Simulation, i: Instruction) -> None:
 
 
 def _byte(text: str) -> int:
-    """The first bit of a byte that is named as in R5.B1."""
+    """First bit of a byte that is selected as in R5.B1."""
     match = re.search(r"\.B([0-3])\b", text)
     return 8 * int(match[1]) if match else 0
 
 
-# Where numbers come from
+# Sources of values
 
 
 @rule("S2R", "S2UR", "CS2R", "CS2UR")
@@ -355,18 +355,18 @@ def _ldc(s: Simulation, i: Instruction) -> None:
 
 @rule("HFMA2")
 def _hfma2(s: Simulation, i: Instruction) -> None:
-    """A word as two half floats, which are added to -0: a way to set a register."""
+    """A constant word as two half floats, added to -0: one way to set a register."""
     result, a, b, *halves = i.operands
     if a.name != "RZ" or b.name != "RZ" or len(halves) != 2:
         raise Unknown
     try:
         high, low = (np.float16(float(o.text)).view(np.uint16) for o in halves)
-    except ValueError as error:  # registers, or no numbers
+    except ValueError as error:  # registers, or not numbers
         raise Unknown from error
     s.write(result.name, Value(s.full(int(high) << 16 | int(low))))
 
 
-# Division: by a float's reciprocal, and corrected
+# Integer division: by a float reciprocal, then corrected
 
 
 @rule("I2F")
@@ -441,7 +441,7 @@ def _vote(s: Simulation, i: Instruction) -> None:
 
 @rule("ELECT")
 def _elect(s: Simulation, i: Instruction) -> None:
-    """One thread of each warp."""
+    """Elect one thread of each warp."""
     rows = s.there.reshape(-1, WARP)
     s.forget(i)
     s.write(i.operands[0].name, Value((rows & (rows.cumsum(1) == 1)).reshape(-1)))
@@ -449,12 +449,12 @@ def _elect(s: Simulation, i: Instruction) -> None:
 
 @rule("SYNCS")
 def _syncs(s: Simulation, i: Instruction) -> None:
-    """A barrier in memory, at which nobody waits here."""
+    """A barrier in shared memory, which is always passed here."""
     if i.operands and i.operands[0].predicate:
         s.write(i.operands[0].name, Value(np.ones(s.programs.lanes, bool)))
 
 
-# Memory, whose contents are not known, but for registers that were spilled
+# Memory, whose contents are unknown except for spilled registers
 
 
 @rule("STL")
@@ -478,7 +478,7 @@ def _ldl(s: Simulation, i: Instruction) -> None:
 
 
 def _offset(where: Operand) -> int:
-    """Of a spilled register, as in [R1+0x2c]."""
+    """Stack offset of a spilled register, as in [R1+0x2c]."""
     match = re.fullmatch(r"\[R1(?:\+(0x[0-9a-f]+))?\]", where.text)
     if match is None:
         raise UnknownBranch(f"local memory that holds no spilled register: {where.text}")

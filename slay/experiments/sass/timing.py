@@ -1,8 +1,8 @@
-"""Cycles that programs take on one multiprocessor, by its warps' instructions one after another.
+"""Cycles of programs on one multiprocessor, simulated instruction by instruction of its warps.
 
-A warp issues in order, as its machine code says: so many cycles after an instruction, and not
-before the scoreboards that the next one waits for are free. A quarter of the multiprocessor issues
-one instruction a cycle, and has pipes of its own; shared and global memory are all quarters'.
+A warp issues in order: after the stall cycles of its last instruction, and once the scoreboards
+that the next one waits for are free. Each quarter of the multiprocessor issues one instruction
+per cycle and has its own pipes; shared and global memory are common to all quarters.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from slay.experiments.sass.execution import Execution
 from slay.experiments.sass.memory import WARP
 from slay.experiments.sass.values import UnknownBranch
 
-STEPS = 150_000  # instructions after which the rest is taken to go on at the same speed
+STEPS = 150_000  # instructions simulated; the rest is extrapolated at the same speed
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What estimates know of a GPU; the defaults are an H100's."""
+    """Parameters of a GPU for the estimates; the defaults are an H100's."""
 
     name: str = "H100"
     multiprocessors: int = 132
-    clock: float = 1.755e9  # cycles a second
-    memory: float = 3.0e12  # bytes a second, as a copy reaches
-    cache: float = 23.7  # bytes a cycle and multiprocessor, of the second level (5.5 TB/s in all)
-    shared: int = 228 * 1024  # bytes of a multiprocessor
-    warps: int = 64  # of a multiprocessor
-    matrix: float = 6.5  # cycles of a quarter that a 16 x 8 x 16 product by a warp takes
+    clock: float = 1.755e9  # cycles per second
+    memory: float = 3.0e12  # bytes per second, as achieved by a copy
+    cache: float = 23.7  # L2 bytes per cycle and multiprocessor (5.5 TB/s in all)
+    shared: int = 228 * 1024  # bytes per multiprocessor
+    warps: int = 64  # per multiprocessor
+    matrix: float = 6.5  # cycles of a quarter for a warp's 16 x 8 x 16 product
 
 
 H100 = Gpu()
@@ -44,9 +44,9 @@ LATENCY = {
     "POPC": 20, "FLO": 20, "MEMBAR": 20, "FENCE": 30, "HMMA": 33,
 }  # fmt: skip
 BARRIER = 20  # cycles from the last warp's arrival
-PRODUCT = 40  # from the end of a warp group's product to who waits for it
-LEAST_PRODUCT = 24  # cycles of a warp group's product that is narrow
-READ = 12  # until operands were read
+PRODUCT = 40  # cycles from the end of a warp group's product to the warps that wait for it
+LEAST_PRODUCT = 24  # least cycles of a warp group's product
+READ = 12  # cycles until operands are read
 FLOATS = ("FFMA", "FMUL", "FADD", "HFMA2", "HADD2", "HMUL2")
 SPECIAL = ("MUFU", "I2F", "F2I", "POPC", "FLO", "BREV", "F2F", "I2FP")
 SHARED = ("LDS", "LDSM", "STS", "STSM")
@@ -57,7 +57,7 @@ QUARTERS = 4
 
 
 class Step(NamedTuple):
-    """What an instruction does to time."""
+    """Timing of an instruction."""
 
     stall: int
     waits: tuple[int, ...]  # scoreboards
@@ -66,7 +66,7 @@ class Step(NamedTuple):
     pipe: str
     busy: float  # cycles of that pipe
     latency: float
-    kind: str  # "", or what warps and groups of copies wait by
+    kind: str  # "", or the kind of a barrier, a product, a copy or a wait for these
     number: int
 
 
@@ -91,7 +91,7 @@ def step_of(i: Instruction, execution: Execution, gpu: Gpu) -> Step:
 
 
 def _pipe(i: Instruction, execution: Execution, gpu: Gpu) -> tuple[str, float]:
-    """Where an instruction is carried out, and how many cycles that is busy."""
+    """Pipe of an instruction, and the cycles for which it is busy."""
     if i.name in SHARED:
         return "shared", execution.measured.get(i.address, i.bytes / 4)
     if i.name == "SHFL":
@@ -117,24 +117,24 @@ def _pipe(i: Instruction, execution: Execution, gpu: Gpu) -> tuple[str, float]:
 
 
 def resident(registers: int, warps: int, shared: int, gpu: Gpu = H100) -> int:
-    """Programs that a multiprocessor holds at once."""
+    """Number of programs that a multiprocessor holds at once."""
     of_warp = -(-registers // 8) * 8 * WARP
     by_registers = 65536 // (of_warp * warps)
     return max(1, min(by_registers, gpu.warps // warps, gpu.shared // (shared + 1024), 32))
 
 
 class Warp:
-    """A warp on its way through its program."""
+    """State of a warp: its position, its scoreboards, its pending products and copies."""
 
     def __init__(self, number: int, program: int, trace: list[int]) -> None:
         self.quarter, self.program, self.trace = number % QUARTERS, program, trace
         self.number, self.block, self.place = number, 0, 0
         self.scoreboards = [0.0] * 6
-        self.product, self.products = 0.0, [0.0]  # when the last one ends, and groups of them
+        self.product, self.products = 0.0, [0.0]  # end of the last one, and of each group
         self.copy, self.copies = 0.0, [0.0]
 
     def next(self, blocks: dict[int, list[Step]]) -> Step | None:
-        """The step to issue; None at the end."""
+        """The next step to issue; None at the end."""
         while self.block < len(self.trace):
             block = blocks[self.trace[self.block]]
             if self.place < len(block):
@@ -147,7 +147,7 @@ class Warp:
 
 
 class Multiprocessor:
-    """Programs that run together on a multiprocessor, from their beginning to their end."""
+    """The programs resident on a multiprocessor, from start to end."""
 
     def __init__(self, execution: Execution, warps: int, gpu: Gpu = H100) -> None:
         self.steps = {
@@ -155,12 +155,12 @@ class Multiprocessor:
             for address, block in execution.blocks.items()
         }
         self.warps = warps
-        self.free: dict[tuple[str, int], float] = {}  # when a pipe is, by its quarter
+        self.free: dict[tuple[str, int], float] = {}  # when a pipe is, by pipe and quarter
         self.arrived: dict[int, list[Warp]] = {}
         self.busy: dict[str, float] = defaultdict(float)  # share of the cycles, by pipe
 
     def cycles(self, traces: list[list[int]]) -> float:
-        """Cycles that programs with these traces of their warps take."""
+        """Cycles of programs whose warps follow these traces."""
         programs = range(len(traces))
         warps = [
             Warp(p * self.warps + n, p, traces[p]) for p in programs for n in range(self.warps)
@@ -194,14 +194,14 @@ class Multiprocessor:
         return end * whole / max(1, issued)
 
     def _later(self, time: float, warp: Warp, step: Step) -> float:
-        """When a warp may issue, at the earliest."""
+        """Earliest time at which a warp may issue a step."""
         free = self.free.get(("issue", warp.quarter), 0.0)
         if step.pipe and step.pipe not in ("shared", "global") and step.kind != "product":
             free = max(free, self.free.get((step.pipe, warp.quarter), 0.0))
         return max(time, free)
 
     def _issue(self, time: float, warp: Warp, step: Step) -> float:
-        """Issue a step; when its warp may issue the next one."""
+        """Issue a step; return when its warp may issue the next one."""
         self.free["issue", warp.quarter] = time + 1
         start, done = time, time + step.latency
         if step.pipe:
@@ -219,7 +219,7 @@ class Multiprocessor:
         return max(time + step.stall, self._awaited(warp, step, start, done))
 
     def _awaited(self, warp: Warp, step: Step, start: float, done: float) -> float:
-        """Note products and copies under way; until when the warp waits for such."""
+        """Record pending products and copies; return until when the warp waits for them."""
         if step.kind == "product":
             warp.product = max(warp.product, start + step.busy + PRODUCT)
             if step.number:
@@ -237,7 +237,7 @@ class Multiprocessor:
         return 0.0
 
     def _released(self, warp: Warp, step: Step) -> list[Warp]:
-        """The warps that go on after a step: from a barrier, all once the last is there."""
+        """Warps that continue after a step; at a barrier, all of them once the last has arrived."""
         if step.kind != "barrier":
             return [warp]
         arrived = self.arrived.setdefault(warp.program, [])

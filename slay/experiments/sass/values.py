@@ -1,4 +1,4 @@
-"""Registers of every thread that a simulation has, of which some are not known."""
+"""Values of a simulation's registers in every thread, some of which are unknown."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class Unknown(Exception):
 
 
 class UnknownBranch(Exception):
-    """A branch whose direction depends on data, or that goes where no simulation follows."""
+    """A branch whose direction depends on data, or code that the simulation does not follow."""
 
 
 class Value(NamedTuple):
-    """A register of every thread: 32 or 64 bits or, of a predicate, one."""
+    """A register in every thread: 32 or 64 bits, or one bit for a predicate."""
 
     bits: Array
-    unknown: Array | None = None  # threads whose value is not known; None: of none
+    unknown: Array | None = None  # threads whose value is unknown; None: no thread
 
 
 def either(*unknown: Array | None) -> Array | None:
-    """Threads for which any of these is not known."""
+    """Mask of the threads for which any of these is unknown; None: no thread."""
     found = [mask for mask in unknown if mask is not None]
     return np.logical_or.reduce(found) if found else None
 
 
 def merged(active: Array, new: Value | None, old: Value | None) -> Value | None:
-    """The new value for the active threads, the old one for others; None: not known."""
+    """The new value in active threads, the old one in others; None: unknown."""
     known = new or old
     if known is None:
         return None
@@ -53,7 +53,7 @@ def merged(active: Array, new: Value | None, old: Value | None) -> Value | None:
 
 
 def after(name: str, offset: int) -> str:
-    """The register `offset` after another."""
+    """Name of the register `offset` after another."""
     if name in ("RZ", "URZ", "PT", "UPT"):
         return name
     match = re.fullmatch(r"(\D+)(\d+)", name)
@@ -81,7 +81,7 @@ def written(i: Instruction) -> list[str]:
 
 
 def width(i: Instruction) -> int:
-    """Registers that a result takes."""
+    """Number of registers of a result."""
     if i.name.endswith("GMMA"):
         columns = int(i.modifiers[0].split("x")[1])
         return columns // (2 if i.modifiers[1] == "F32" else 4)

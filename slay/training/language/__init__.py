@@ -1,8 +1,8 @@
-"""Training of language models, with DeepSpeed or in one plain process.
+"""Training of language models, with DeepSpeed or in a single process.
 
     deepspeed --module slay.training.language --attention yat-performer-anchor --context-len 2048
     slay train --attention linear --run-name tiny
 
-`settings` says what can be asked for, `train` is the loop, `engine` what computes (plain or
-DeepSpeed), `tokens`, `corpus` and `stream` where text comes from, `checkpoint` what survives.
+`settings` defines the options, `train` the loop, `engine` the backends (single process or
+DeepSpeed), `tokens`, `corpus` and `stream` the sources of text, `checkpoint` the saved state.
 """

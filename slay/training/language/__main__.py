@@ -1,4 +1,4 @@
-"""`deepspeed --module slay.training.language …`: each process that the launcher starts."""
+"""`deepspeed --module slay.training.language …`: entry point of each launched process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main(**values: Any) -> None:
         deepspeed.init_distributed()
         command(settings, distributed=True)
     except SlayError as error:
-        if rank == 0 or isinstance(error, WriteError):  # the others may not meet it
+        if rank == 0 or isinstance(error, WriteError):  # which may occur on one rank only
             print(f"Error: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
 

@@ -1,9 +1,9 @@
-"""What a training leaves behind to go on from: whole or not there at all.
+"""Checkpoints of a training, written atomically.
 
 <checkpoint_dir>/<run>/step-00001000/
     model.safetensors, config.json    the model, for `slay export` and `slay generate`
     run.json                          step, settings, number and kind of processes
-    process-0.pt, ...                 where the data and the random numbers of a process are
+    process-0.pt, ...                 position in the data and random state of each process
     optimiser.pt or deepspeed/        the optimiser
 """
 
@@ -25,7 +25,7 @@ from slay.training.language.files import WriteError, writing
 from slay.training.language.settings import Settings
 
 STEP = re.compile(r"step-(\d{8})")
-# What a checkpoint's weights fit to.
+# Settings that must match a checkpoint's weights.
 MODEL = (
     "attention", "options", "context_len", "embed_dim", "n_layers", "n_heads", "short_conv",
     "positions", "mlp", "untied",
@@ -33,12 +33,12 @@ MODEL = (
 
 
 def folder_of(settings: Settings) -> Path:
-    """Where a run's checkpoints lie."""
+    """Folder of a run's checkpoints."""
     return Path(settings.checkpoint_dir) / settings.name
 
 
 def complete(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first; what was being written when it died is none."""
+    """Complete checkpoints of a run, oldest first; partially written ones are ignored."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if STEP.fullmatch(path.name))
@@ -47,10 +47,10 @@ def complete(folder: Path) -> list[Path]:
 def find(
     settings: Settings, kind: str, world: int, digests: dict[str, str] | None = None
 ) -> Path | None:
-    """The checkpoint to go on from, if any: the run's own last one, or what it is to start from.
+    """Return the checkpoint to resume from, if any: the run's own last one, or `resume_from`.
 
-    Raises `SlayError` for one that is missing, of another model, of other settings or of files
-    with other `digests` if it is the run's own, or of another number or kind of processes.
+    Raises `SlayError` if it is missing, of another model, or of another number or kind of
+    processes; for the run's own also if it is of other settings or of files with other `digests`.
     """
     own = complete(folder_of(settings))
     path = own[-1] if own else None
@@ -83,7 +83,7 @@ def find(
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """run.json of a checkpoint."""
+    """Contents of a checkpoint's run.json."""
     try:
         return json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -99,9 +99,9 @@ def write(
     save: Callable[[Path], None],
     barrier: Callable[[], None],
 ) -> Path:
-    """Save a checkpoint from all processes, under another name until it is whole; drop old ones.
+    """Save a checkpoint from all processes, under a temporary name until complete; delete old ones.
 
-    `mine`: what this process has to remember. `save`: writes model and optimiser to a folder.
+    `mine`: the state of this process. `save`: writes model and optimiser to a folder.
     """
     final = folder_of(settings) / f"step-{step:08d}"
     partial = final.with_name(f".{final.name}.partial")
@@ -133,12 +133,12 @@ def write(
 
 
 def remembered(path: Path, rank: int) -> dict[str, Any]:
-    """What a process saved of itself."""
+    """Load the state that a process saved."""
     return torch.load(path / f"process-{rank}.pt", weights_only=True)
 
 
 def _sync(folder: Path, deep: bool = True) -> None:
-    """Have the disk hold a folder, and all that is in it, before going on."""
+    """Flush a folder to disk, with everything in it if `deep`."""
     paths = [folder, *(folder.rglob("*") if deep else ())]
     for path in paths:
         handle = os.open(path, os.O_RDONLY)

@@ -18,9 +18,8 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 def _train(threads: int, **values: Any) -> None:
     """Train a GPT with any attention mechanism.
 
-    One plain process trains it. A training that was stopped goes on when the same command is
-    given again. For many processes: deepspeed --module slay.training.language, with the same
-    flags.
+    Trains in a single process. The same command resumes a training that was interrupted. For
+    several processes: deepspeed --module slay.training.language, with the same flags.
 
     \b
     slay train --attention linear --embed-dim 128 --n-layers 4 --n-heads 4 \\
@@ -56,8 +55,8 @@ train = click.Command(
 def export(checkpoint: Path, out: Path) -> None:
     """Write a trained model for use elsewhere.
 
-    What is written: safetensors, configuration, tokenizer; `slay.models.gpt.load` and `slay
-    generate` read it. CHECKPOINT is a step's folder, or a run's, whose last step is taken.
+    Writes safetensors, configuration and tokenizer, which `slay.models.gpt.load` and `slay
+    generate` read. CHECKPOINT is the folder of a step, or of a run, whose last step is taken.
 
     \b
     slay export checkpoints/yat-quadratic --out model
@@ -84,7 +83,7 @@ def export(checkpoint: Path, out: Path) -> None:
     help="Where to compute.",
 )  # fmt: skip
 def generate(model: Path, prompt: str, **how: Any) -> None:
-    """Continue a text by a model that `slay export` wrote.
+    """Continue a text with a model that `slay export` wrote.
 
     \b
     slay generate model --prompt "def main(" --max-new-tokens 100
@@ -102,7 +101,7 @@ for takes_a_model in (export, generate):
 
 @click.group()
 def data() -> None:
-    """Make files of tokens from text, for training.
+    """Convert text to token files for training.
 
     \b
     slay data prepare notes.txt --out tokens
@@ -123,11 +122,11 @@ def data() -> None:
     help="Share of the documents for validation, and as much again for testing; 0: none.",
 )  # fmt: skip
 def prepare(files: tuple[str, ...], out: Path, tokenizer: str, held_out: float) -> None:
-    """Turn text into files of tokens for `slay train --data`.
+    """Convert text to token files for `slay train --data`.
 
-    What is written: train.bin, validation.bin and test.bin. FILES are .txt (a document each),
-    .jsonl, .json or .parquet (a document a row, in a column `text`), or fineweb. Documents too few
-    to be shared out are cut, each into three.
+    Writes train.bin, validation.bin and test.bin. FILES are .txt (one document each), .jsonl, .json
+    or .parquet (one document per row, in a column `text`), or fineweb. If there are too few
+    documents for all splits, each document is cut into three.
 
     \b
     slay data prepare notes.txt --out tokens

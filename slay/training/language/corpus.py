@@ -1,4 +1,4 @@
-"""The corpus that is always there: sources of the running Python's standard library, as bytes."""
+"""Built-in corpus: sources of the running Python's standard library, as bytes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ VOCAB = 257  # every byte, and the end token
 
 @cache
 def stdlib(split: Split) -> Tokens:
-    """One split of the files: a hash of a file's name puts it into one of twenty parts.
+    """One split of the files: a hash of a file's name assigns it to one of twenty parts.
 
-    Part 0 is for testing, part 1 for validation. The facts hold a hash of the contents, since
-    every Python has its own.
+    Part 0 is for testing, part 1 for validation. The facts hold a hash of the contents, which
+    differ between Python versions.
     """
     root = Path(sysconfig.get_path("stdlib"))
     documents = []

@@ -1,4 +1,4 @@
-"""The text of a training: what to train on, what to evaluate on."""
+"""Training and validation text."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from slay.training.language.tokens import TOKENIZER, Tokens, read
 
 @dataclass(frozen=True)
 class Text:
-    """What a training reads."""
+    """Text of a training: what to train on, and what to evaluate on."""
 
     train: Tokens | Stream
     validation: Tokens
     vocab_size: int
     tokenizer: str
-    digest: str = ""  # of what the text is made of
+    digest: str = ""  # of the files that the text comes from
 
     @property
     def unigram_entropy(self) -> float | None:
-        """Nats a token of the validation text by the frequencies of the training text.
+        """Nats per token of the validation text under the token frequencies of the training text.
 
-        Unknown (None) of text that is streamed.
+        None for streamed text.
         """
         if not isinstance(self.train, Tokens):
             return None
@@ -44,7 +44,7 @@ class Text:
 
 
 def open_text(settings: Settings) -> Text:
-    """The text that some settings name. Raises `SlayError` for what cannot be read or is short."""
+    """Open the text that the settings name. Raises `SlayError` if it is unreadable or too short."""
     folder = Path(settings.data)
     digest = texts.digest(texts.files_of(settings.data, settings.eval_data, settings.tokenizer))
     if settings.data == "stdlib":
@@ -78,7 +78,7 @@ def open_text(settings: Settings) -> Text:
 
 
 def _verified(path: Path) -> Tokens:
-    """A file of tokens, if it holds those that its facts are of."""
+    """Read a token file; raise `SlayError` if its tokens are not those that its facts describe."""
     found = read(path)
     if not texts.file_digest(str(path)).startswith(found.facts.hash):
         raise SlayError(
@@ -99,5 +99,5 @@ def _checked(text: Text, settings: Settings) -> Text:
 
 
 def bits_per_byte(nats: float, validation: Tokens) -> float:
-    """From nats a token: all of the text's nats over its bytes."""
+    """Convert nats per token to bits per byte: all of the text's nats over its bytes."""
     return nats / math.log(2) * (validation.facts.tokens - 1) / validation.facts.bytes

@@ -1,4 +1,4 @@
-"""What computes: one plain process, or DeepSpeed's over many. The loop sees no difference."""
+"""Training backends with a common interface: a single process, or DeepSpeed over several."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine(Protocol):
-    """Model, optimiser and processes together."""
+    """Model, optimiser and processes of a training."""
 
     kind: str
     rank: int
@@ -33,10 +33,10 @@ class Engine(Protocol):
         """Mean cross-entropy in nats over the targets; tokens, targets: (B, L)."""
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of one of the step's pieces; the step's is the mean of all of them."""
+        """Accumulate a piece's gradient; that of the step is the mean over its pieces."""
 
     def step(self, lr: float) -> float:
-        """Update the weights; returns the norm of the gradient before clipping."""
+        """Update the weights; return the norm of the gradient before clipping."""
 
     def mean(self, value: float) -> float:
         """Mean of a number over the processes."""
@@ -52,7 +52,7 @@ class Engine(Protocol):
 
 
 class WithLoss(nn.Module):
-    """A model whose output is its loss: what DeepSpeed can wrap."""
+    """A model whose output is its loss, which DeepSpeed can wrap."""
 
     def __init__(self, model: GPT):
         super().__init__()
@@ -63,7 +63,7 @@ class WithLoss(nn.Module):
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters for an optimiser: matrices decay, the others don't."""
+    """Parameter groups of an optimiser: weight decay for matrices only."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -72,7 +72,7 @@ def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 class SingleProcess:
-    """One process: autocast, and loss scaling for fp16."""
+    """A single process: autocast, and loss scaling for fp16."""
 
     kind, rank, world = "plain", 0, 1
 
@@ -124,7 +124,7 @@ class SingleProcess:
 
 
 class DeepSpeed:
-    """Data-parallel processes with ZeRO, as the launcher `deepspeed` starts them."""
+    """Data-parallel processes with ZeRO, started by the launcher `deepspeed`."""
 
     kind = "DeepSpeed"
 
@@ -150,7 +150,7 @@ class DeepSpeed:
         own = self.engine.zero_optimization() or self.settings.precision != "fp32"
         if not own and self.engine.is_gradient_accumulation_boundary():
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-            self.norm = nn.utils.get_total_norm(grads).item()  # DeepSpeed keeps none of these
+            self.norm = nn.utils.get_total_norm(grads).item()  # DeepSpeed does not keep it
         self.engine.step()  # does nothing before the step's last piece
 
     def step(self, lr: float) -> float:
@@ -189,7 +189,7 @@ class DeepSpeed:
 
 
 def deepspeed_config(settings: Settings, world: int) -> dict[str, Any]:
-    """DeepSpeed's configuration: that of the file, with what the settings say."""
+    """DeepSpeed's configuration: that of the file, overridden by the settings."""
     config: dict[str, Any] = {"zero_optimization": {"stage": 2}}
     if settings.deepspeed_config:
         try:
@@ -216,5 +216,5 @@ def deepspeed_config(settings: Settings, world: int) -> dict[str, Any]:
 
 
 def processes() -> tuple[int, int]:
-    """(rank, number) of the processes that a launcher started; (0, 1) without one."""
+    """(rank, world size) as set by a launcher; (0, 1) without one."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

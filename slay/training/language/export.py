@@ -1,4 +1,4 @@
-"""Trained models outside of their training: exported folders, text from them."""
+"""Export of trained models, and text generation from them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from slay.training.language.files import new_folder
 from slay.training.language.stream import Tokenizer
 from slay.training.language.tokens import TOKENIZER
 
-LENGTH = 200  # of a continuation
+LENGTH = 200  # default tokens of a continuation
 
 
 def export_model(path: Path, out: Path) -> dict[str, Any]:
-    """Copy the model of a checkpoint, or of a run's last one, with what its text needs."""
+    """Copy the model of a checkpoint, or of a run's last one, with its tokenizer."""
     path = next(reversed(checkpoint.complete(path)), path)
     facts = checkpoint.facts_of(path)
     load(path)  # or raise before anything is written
@@ -49,9 +49,9 @@ def continuations(
     seed: int,
     device: str,
 ) -> Iterator[str]:
-    """The prompt, then text as it is drawn, until the end token or `max_new_tokens`.
+    """Yield the prompt, then text as it is sampled, until the end token or `max_new_tokens`.
 
-    None stands for `LENGTH`, or for what is left of the positions that the model has learned.
+    If None, that is `LENGTH`, limited to the remaining positions if these are learned.
     """
     check_sampling(temperature, top_k, top_p)
     there = "cuda" if torch.cuda.is_available() else "cpu"
@@ -85,7 +85,7 @@ def continuations(
                 break
             new.append(int(token))
             text = codec.decode(new)
-            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # inside of a character
+            if not text.endswith("\N{REPLACEMENT CHARACTER}"):  # else inside a character
                 yield text[len(shown) :]
                 shown = text
             if len(new) < max_new_tokens:
@@ -93,7 +93,7 @@ def continuations(
 
 
 class Bytes:
-    """The tokenizer of the embedded corpus."""
+    """Byte tokenizer of the built-in corpus."""
 
     end = 256
 

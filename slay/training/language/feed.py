@@ -1,4 +1,4 @@
-"""From text to batches: each process gets its share of the sequences, in an order of their own."""
+"""Batches from text: each process gets its share of the sequences, in a fixed order."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from slay.training.language.tokens import Order, Sequence, Tokens
 
 
 def _shorten_sockets() -> None:
-    """Put the sockets of worker processes into /tmp where TMPDIR is too long for them.
+    """Put the sockets of worker processes into /tmp if TMPDIR is too long for them.
 
-    The name of a socket has 107 bytes at most. Processes that this one starts inherit its folder.
+    The path of a socket has at most 107 bytes. Child processes inherit the folder.
     """
     before = tempfile.tempdir
     if len(os.fsencode(tempfile.gettempdir())) > 60:
         tempfile.tempdir = "/tmp"
     try:
-        get_temp_dir()  # chosen once
+        get_temp_dir()  # chosen once per process
     finally:
         tempfile.tempdir = before
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Documents to train on while they are read."""
+    """Documents that are tokenised during training."""
 
     source: Source
     tokenizer: Tokenizer
@@ -45,9 +45,9 @@ Sample = tuple[Sequence, int, Cursor]  # of a stream: the sequence, its shard, i
 
 
 class Feed(IterableDataset):
-    """The sequences g >= first with g mod world = rank, in order; without end.
+    """Endless dataset of the sequences g >= first with g mod world = rank, in order.
 
-    Of several workers, the j-th sequence of a process comes from worker j mod W.
+    With W workers, the j-th sequence of a process comes from worker j mod W.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Feed(IterableDataset):
 
 @dataclass
 class Batches:
-    """Batches of this process, and where a stream is: what has been taken, not what was read."""
+    """Batches of this process, and its position in a stream: what was taken, not prefetched."""
 
     text: Tokens | Stream
     length: int
@@ -102,7 +102,7 @@ class Batches:
             feed,
             batch_size=None,
             num_workers=self.workers,
-            generator=torch.Generator(),  # or it would draw from the one that dropout uses
+            generator=torch.Generator(),  # separate from the one that dropout uses
             **more,
         )
         self.samples = iter(loader)
@@ -121,6 +121,6 @@ class Batches:
     def _next(self) -> Sample:
         try:
             return next(self.samples)
-        except SlayError as error:  # from a worker with its traceback as text, its own line last
+        except SlayError as error:  # from a worker: its traceback as text, the message last
             line = str(error).strip().splitlines()[-1]
             raise SlayError(line.removeprefix(f"{SlayError.__module__}.SlayError: ")) from error

@@ -1,4 +1,4 @@
-"""Folders that one process writes at a time, whole or not at all; one line where that fails."""
+"""Exclusive, atomic writing of folders, with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slay.files import WriteError
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Have a folder to oneself; the lock beside it ends with the process, however that ends."""
+    """Lock a folder for this process; the lock file is released however the process ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.with_name(f".{folder.name}.lock")
     lock = FileLock(path)
@@ -35,9 +35,9 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `out` at the end; nothing is left where that fails.
+    """Yield a temporary folder that is renamed to `out` at the end, or removed on failure.
 
-    What an interrupted attempt left is removed. Raises `SlayError` for an `out` that is not empty.
+    Remains of an interrupted attempt are removed. Raises `SlayError` if `out` is not empty.
     """
     if out.exists() and not out.is_dir():
         raise SlayError(f"{out}: is no folder; give another")
@@ -58,10 +58,10 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(what: Path, then: str = "") -> Iterator[None]:
-    """Raise one line, a `WriteError`, where a file cannot be written. `then`: how it goes on."""
+    """Convert errors in writing a file to a one-line `WriteError`, which `then` completes."""
     try:
         yield
-    except WriteError as error:  # of a file in a folder
+    except WriteError as error:  # about a file in the folder
         raise WriteError(what, error.why, then) from error
     except OSError as error:
         raise WriteError(what, error.strerror, then) from error
@@ -69,5 +69,5 @@ def writing(what: Path, then: str = "") -> Iterator[None]:
         raise WriteError(what, str(error), then) from error
     except RuntimeError as error:
         if not any(word in str(error) for word in ("inline_container", "StreamWriter")):
-            raise  # not from PyTorch's writer of files
+            raise  # not from PyTorch's file writer
         raise WriteError(what, "is the disk full?", then) from error

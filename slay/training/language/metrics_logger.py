@@ -1,4 +1,4 @@
-"""The log of a training: a line of JSON a report, TensorBoard, and Weights & Biases if asked."""
+"""Log of a training: one line of JSON per report, TensorBoard, and optionally Weights & Biases."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Line = dict[str, Any]
 
 
 class MetricsLogger:
-    """metrics.jsonl in the run's folder, and what else it is told to write.
+    """Writer of metrics.jsonl in the run's folder, of TensorBoard and Weights & Biases.
 
-    After an interruption the lines of steps that are done again are dropped.
+    On resume, the lines of steps that will be repeated are dropped.
     """
 
     def __init__(self, settings: Settings, after: int):
@@ -43,7 +43,7 @@ class MetricsLogger:
         self.board = _tensorboard(self.folder, after)
 
     def write(self, line: Line) -> None:
-        """A line with its `step`; numbers that are none become null."""
+        """Write a line with its `step`; numbers that are not finite become null."""
         clean = {k: None if _none(v) else v for k, v in line.items()}
         self.lines.append(clean)
         numbers = {k: v for k, v in clean.items() if isinstance(v, int | float) and k != "step"}
@@ -55,7 +55,7 @@ class MetricsLogger:
             self.wandb.log(numbers, step=line["step"])
 
     def close(self, quietly: bool = False) -> None:
-        """`quietly`: after an error, which is not to be hidden by that of a full disk."""
+        """Close the log. `quietly`: suppress write errors, which would hide an earlier error."""
         with suppress(WriteError) if quietly else nullcontext(), self._writing():
             self.file.close()
             if self.board is not None:
@@ -65,12 +65,12 @@ class MetricsLogger:
 
 
 def folder_of(settings: Settings) -> Path:
-    """Where a run's log lies."""
+    """Folder of a run's log."""
     return Path(settings.log_dir) / settings.name
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a log; the last one may have been cut short."""
+    """Read the lines of a log, without incomplete ones."""
     lines = []
     if path.is_file():
         for text in path.read_text(encoding="utf-8").splitlines():
@@ -86,7 +86,7 @@ def _none(value: Any) -> bool:
 
 
 def _tensorboard(folder: Path, after: int) -> Any:
-    """A writer for TensorBoard, if that is installed."""
+    """Writer for TensorBoard, or None if it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -95,7 +95,7 @@ def _tensorboard(folder: Path, after: int) -> Any:
 
 
 def _wandb(settings: Settings, folder: Path, after: int) -> Any:
-    """A run of W&B: the one that the steps up to `after` are in, or a new one."""
+    """Run of W&B: the one that contains the steps up to `after`, or a new one."""
     try:
         import wandb
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Files of tokens from text: `slay data prepare`."""
+"""`slay data prepare`: token files from text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slay.training.language.tokens import TOKENIZER, Facts, Writer
 
 SPLITS = ("train", "validation", "test")
 EVERY = 10_000  # documents between reports
-Pieces = Iterable[tuple[str, str]]  # of a document: each with the split that it belongs to
+Pieces = Iterable[tuple[str, str]]  # of a document, each with its split
 
 
 def prepare_tokens(
@@ -29,8 +29,8 @@ def prepare_tokens(
 ) -> list[Facts]:
     """Write train.bin, validation.bin and test.bin; a hash of a document chooses its split.
 
-    Documents so few that a split would have none are cut instead, each into its own three parts.
-    Of a share `held_out` of 0 only train.bin is written.
+    If a split would get no documents, each document is cut into three parts instead. If `held_out`
+    is 0, only train.bin is written.
     """
     files = list(files)
     sources = [source(name) for name in files]
@@ -73,7 +73,7 @@ def prepare_tokens(
 
 
 def _reported(sources: list[Source], progress: Callable[[str], None]) -> Iterator[str]:
-    """All documents that are not empty, with word of how many there were."""
+    """Yield all nonempty documents, and report how many there were."""
     number = empty = 0
     for given in sources:
         for text in given.texts():
@@ -93,7 +93,7 @@ def _split(text: bytes, held_out: float) -> str:
 
 
 def _cut(text: str, held_out: float) -> Pieces:
-    """The parts of a document for training, for validation and for testing, none of them empty."""
+    """Training, validation and test parts of a document, without empty ones."""
     first, second = (round(len(text) * (1 - n * held_out)) for n in (2, 1))
     parts = (text[:first], text[first:second], text[second:])
     return [(split, part) for split, part in zip(SPLITS, parts, strict=True) if part]

@@ -1,7 +1,7 @@
-"""Documents of files: .txt, .jsonl, .json and .parquet, gzipped or not, in UTF-8.
+"""Documents of .txt, .jsonl and .json files, gzipped or not, and of .parquet files, in UTF-8.
 
-Text stays as it is in the file: ends of lines too, but for a byte order mark at the start. What is
-no document is one line with its place; nothing is left out.
+Text is not changed, line ends included, except for a byte order mark at the start. Anything that
+is not a document raises a one-line error with its location; nothing is skipped.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ BOM = b"\xef\xbb\xbf"
 
 
 def kind_of(path: str) -> str:
-    """The ending that says how a file is read, without .gz."""
+    """File extension that selects the reader, without .gz."""
     return Path(path.removesuffix(".gz")).suffix
 
 
 def documents(path: str, column: str) -> Iterator[str]:
-    """Every document of a file, empty ones too; a file that holds none is an empty one."""
+    """Yield every document of a file, empty ones too; a file without any yields an empty one."""
     number = 0
     try:
         for number, text in enumerate(KINDS[kind_of(path)](path, column), 1):  # noqa: B007
@@ -42,13 +42,13 @@ def _opened(path: str) -> BinaryIO:
 
 
 def _text(path: str, column: str) -> Iterator[str]:
-    """A document a file."""
+    """One document per file."""
     with _opened(path) as file:
         yield _decoded(file.read().removeprefix(BOM), path)
 
 
 def _lines(path: str, column: str) -> Iterator[str]:
-    """A document a line of JSON."""
+    """One document per line of JSON."""
     with _opened(path) as file:
         for number, raw in enumerate(file, 1):
             where = f"{path}, line {number}"
@@ -58,7 +58,7 @@ def _lines(path: str, column: str) -> Iterator[str]:
 
 
 def _json(path: str, column: str) -> Iterator[str]:
-    """A document an entry of a list, or a document a line."""
+    """One document per entry of a list, or per line."""
     with _opened(path) as file:
         raw = file.read().removeprefix(BOM)
     if not raw.lstrip().startswith(b"["):
@@ -69,7 +69,7 @@ def _json(path: str, column: str) -> Iterator[str]:
 
 
 def _parquet(path: str, column: str) -> Iterator[str]:
-    """A document a row."""
+    """One document per row."""
     import pyarrow
     from pyarrow import parquet
 
@@ -121,7 +121,7 @@ def _of_row(row: Any, column: str, where: str) -> str:
 
 
 def text_of(value: Any, column: str, where: str) -> str:
-    """A value of a column, which must be text that UTF-8 can hold."""
+    """Return a column's value, which must be text that UTF-8 can encode."""
     if not isinstance(value, str):
         raise SlayError(f"{where}: {column!r} is {shown(value)}, which is no text")
     try:

@@ -1,4 +1,4 @@
-"""What a step has: its learning rate, its batch."""
+"""Learning rate and batch size of each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slay.training.language.settings import Settings
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """Of step 1, 2, ...: up in a line over the warm-up, then down to zero along a cosine."""
+    """Learning rate of step 1, 2, ...: linear warm-up, then cosine decay to zero."""
     warmup, total = settings.warmup_steps, settings.total_steps
     if step <= warmup:
         return settings.lr * step / warmup
@@ -18,7 +18,7 @@ def learning_rate(step: int, settings: Settings) -> float:
 
 
 def batch_size(step: int, settings: Settings, unit: int) -> int:
-    """Sequences of step 1, 2, ...: grows in a line from `batch_start`, in multiples of `unit`."""
+    """Sequences in step 1, 2, ...: grows linearly from `batch_start`, in multiples of `unit`."""
     start = settings.batch_start or settings.batch_size
     if step > settings.batch_ramp_steps:
         return settings.batch_size
@@ -27,7 +27,7 @@ def batch_size(step: int, settings: Settings, unit: int) -> int:
 
 
 def batches(settings: Settings, unit: int, after: int) -> Iterator[tuple[int, int, int]]:
-    """(step, number of the first sequence, sequences) of every step after step `after`."""
+    """Yield (step, number of the first sequence, sequences) of every step after step `after`."""
     first = 0
     for step in range(1, settings.total_steps + 1):
         size = batch_size(step, settings, unit)
@@ -37,7 +37,7 @@ def batches(settings: Settings, unit: int, after: int) -> Iterator[tuple[int, in
 
 
 def unit_of(settings: Settings, world: int) -> int:
-    """Sequences that a batch is a multiple of: one for each process and piece."""
+    """Number of sequences that must divide a batch: one for each process and piece."""
     unit = world * settings.gradient_accumulation_steps
     if settings.batch_size % unit:
         raise SlayError(

@@ -1,4 +1,4 @@
-"""Everything that a training of a language model can be asked for."""
+"""Settings of a language model's training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Settings(BaseModel):
     """Train a GPT with any attention mechanism.
 
-    A training that was stopped goes on when it is started again with the same run name.
+    A training that was interrupted resumes when it is started again with the same run name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,7 +110,7 @@ class Settings(BaseModel):
         return self.run_name or self.attention
 
     def identity(self) -> dict[str, object]:
-        """What must not change when a run goes on: all but where and how often it reports."""
+        """Settings that must not change on resume: all but where and how often the run reports."""
         return self.model_dump(exclude=set(MAY_CHANGE))
 
 

@@ -1,4 +1,4 @@
-"""Text that is tokenised while it is read, from Hugging Face datasets or files of one's own.
+"""Text that is tokenised while it is read, from Hugging Face datasets or local files.
 
 Document i belongs to shard i mod 64, and sequence g comes from shard g mod 64, whatever the number
 of processes and workers: each reads all documents but tokenises those of its own shards only.
@@ -23,30 +23,33 @@ from slay.training.language.tokens import Sequence, Tokens, pack
 
 SHARDS = 64
 END = "<|endoftext|>"
-Cursor = tuple[int, int]  # document, and token of it, at which a shard goes on
+Cursor = tuple[int, int]  # document, and token in it, at which a shard resumes
 
 
 @dataclass(frozen=True)
 class Source:
-    """Documents: of files, or of a data set of the hub."""
+    """Documents of local files, or of a dataset on the hub."""
 
     name: str
     files: tuple[str, ...] = ()
     column: str = "text"
 
     def documents(self) -> Iterator[str]:
-        """Every document once; the empty ones are left out."""
+        """Yield every nonempty document once."""
         yield from filter(None, self.texts())
 
     def texts(self) -> Iterator[str]:
-        """Every document once, empty ones too."""
+        """Yield every document once, empty ones too."""
         if not self.files:
             yield from self._of_hub()
         for path in self.files:
             yield from reading.documents(path, self.column)
 
     def _of_hub(self) -> Iterator[str]:
-        """By batches: one by one, the library would share documents out among PyTorch's workers."""
+        """Documents of a hub dataset, in batches.
+
+        One by one, the library would divide the documents among PyTorch's workers.
+        """
         for rows in _load(self.name).iter(batch_size=64):
             if self.column not in rows:
                 columns = ", ".join(rows)
@@ -56,7 +59,7 @@ class Source:
 
 
 def source(name: str) -> Source:
-    """A data set of the hub by its short name, or local files by their path or pattern."""
+    """Dataset on the hub by its short name, or local files by path or glob pattern."""
     if name in HUB:
         return Source(name)
     files = sorted(glob.glob(name)) or [name]
@@ -85,11 +88,11 @@ def _load(name: str) -> Any:
 
 
 class Tokenizer:
-    """Text to tokens, by a file tokenizer.json or the name of one on the hub.
+    """Tokenizer from a file tokenizer.json, or from the hub by name.
 
-    All of a document is kept: what the file says of truncation, padding and random choices of
-    tokens is switched off. Text that spells a special token is text, not that token. The end token
-    is `<|endoftext|>`, added after the others where there is none.
+    Documents are encoded in full: the file's truncation, padding and random choices of tokens are
+    switched off. Text that spells a special token is encoded as text. The end token is
+    `<|endoftext|>`, appended to the vocabulary if it is missing.
     """
 
     def __init__(self, name: str):
@@ -101,14 +104,14 @@ class Tokenizer:
                 self.inner = tokenizers.Tokenizer.from_file(name)
             else:
                 self.inner = tokenizers.Tokenizer.from_pretrained(name)
-        except Exception as error:  # the library raises plain ones
+        except Exception as error:  # the library raises plain exceptions
             raise SlayError(
                 f"tokenizer {name!r}: cannot be opened ({_first_line(error)}); give a "
                 "tokenizer.json, or a name on the Hugging Face hub where that can be reached"
             ) from error
         self._switch_off()
         end = self.inner.token_to_id(END)
-        after = 1 + max(self.inner.get_vocab().values(), default=-1)  # numbers may be left out
+        after = 1 + max(self.inner.get_vocab().values(), default=-1)  # ids may have gaps
         self.vocab_size = after + (end is None)
         self.end = after if end is None else end
 
@@ -127,7 +130,7 @@ class Tokenizer:
     def encode(self, text: str) -> np.ndarray:
         """Tokens of a text, without the end token."""
         tokens = self._tokens(text)
-        if self.end in tokens:  # the model itself has a word that is spelt like it
+        if self.end in tokens:  # the model's own vocabulary has an entry spelt like it
             first, *others = text.split(END)
             pieces = [first, *(half for other in others for half in (END[:2], END[2:] + other))]
             tokens = [token for piece in pieces for token in self._tokens(piece)]
@@ -141,7 +144,7 @@ class Tokenizer:
     def _tokens(self, text: str) -> list[int]:
         try:
             return self.inner.encode(text, add_special_tokens=False).ids
-        except Exception as error:  # the library raises plain ones
+        except Exception as error:  # the library raises plain exceptions
             raise SlayError(
                 f"tokenizer {self.name!r}: cannot encode a document ({_first_line(error)})"
             ) from error
@@ -156,7 +159,7 @@ def _first_line(error: Exception) -> str:
 
 
 def whole(given: Source, tokenizer: Tokenizer) -> Tokens:
-    """All documents of a source, in memory: for evaluation."""
+    """Load all documents of a source into memory, for evaluation."""
     texts = list(given.documents())
     return pack(
         map(tokenizer.encode, texts),
@@ -169,10 +172,10 @@ def whole(given: Source, tokenizer: Tokenizer) -> Tokens:
 
 
 class Shards:
-    """Sequences of some shards, each from where its cursor says; epochs follow one another.
+    """Sequences of some shards, each from its cursor on, epoch after epoch.
 
-    Documents are counted through the epochs: the first of the second epoch follows the last of the
-    first one. `cursors` holds where each shard is, and may be given again to go on from there.
+    Document numbers continue across epochs: the first of the second epoch follows the last of the
+    first one. `cursors` holds the position of each shard, and may be passed again to resume.
     """
 
     def __init__(
@@ -203,7 +206,7 @@ class Shards:
         return torch.from_numpy(piece[:-1].copy()), torch.from_numpy(piece[1:].copy())
 
     def _read(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """(shard, document, tokens with the end token) of the documents still to be had."""
+        """Yield (shard, document, tokens with the end token) of the remaining documents."""
         number = 0
         starts = {shard: document for shard, (document, _) in self.cursors.items()}
         while True:

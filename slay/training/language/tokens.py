@@ -1,4 +1,4 @@
-"""Tokens in one long row, in memory or in a file; the sequences that a model is trained on."""
+"""Tokens in one long row, in memory or in a file, and the training sequences cut from it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from torch import Tensor
 from slay.errors import SlayError
 
 IGNORE = -100
-TOKENIZER = "tokenizer.json"  # beside files of tokens, what made them
+TOKENIZER = "tokenizer.json"  # the tokenizer, beside the token files that it made
 Sequence = tuple[Tensor, Tensor]  # tokens and their successors: (L,) each
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of some text: in the record of a training, and beside a file of tokens."""
+    """Metadata of tokenised text, kept beside a token file and in the record of a training."""
 
     name: str
     tokenizer: str  # "bytes", or the path or name of one
@@ -43,17 +43,17 @@ class Tokens:
     row: np.ndarray  # (tokens,), an unsigned type
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For another process, that maps a file into memory itself."""
+        """Pickle a memory-mapped file by its path, so that another process maps it itself."""
         if isinstance(self.row, np.memmap) and len(self.row) == self.facts.tokens:
             return read, (self.row.filename,)
         return Tokens, (self.facts, self.row)
 
     def sequences(self, length: int) -> int:
-        """How many sequences of a length there are, the last one perhaps with padding."""
+        """Number of sequences of a length; the last one may be padded."""
         return max(0, math.ceil((len(self.row) - 1) / length))
 
     def sequence(self, index: int, length: int) -> Sequence:
-        """Tokens index L to (index + 1) L, and their successors; -100 follows the last token."""
+        """Tokens index L to (index + 1) L, and their successors; -100 after the last token."""
         piece = self.row[index * length : (index + 1) * length + 1].astype(np.int64)
         tokens = torch.zeros(length, dtype=torch.int64)
         targets = torch.full((length,), IGNORE)
@@ -101,7 +101,7 @@ def with_end(document: np.ndarray, end: int, vocab_size: int) -> np.ndarray:
 
 
 def read(path: Path) -> Tokens:
-    """A file of tokens, mapped into memory: NAME.bin with its facts in NAME.json beside it."""
+    """Memory-map a token file: NAME.bin, with its facts in NAME.json."""
     path = Path(path)
     beside = path.with_suffix(".json")
     try:
@@ -122,17 +122,17 @@ def read(path: Path) -> Tokens:
 
 
 class Writer:
-    """Writes a file of tokens a document at a time, and at the end its facts beside it."""
+    """Writer of a token file, document by document, and at the end of its facts beside it."""
 
     def __init__(self, path: Path, *, name: str, tokenizer: str, vocab_size: int, end: int):
-        self.path = path = path.resolve()  # a link stays
+        self.path = path = path.resolve()  # a symbolic link is kept
         self.facts = Facts(name, tokenizer, vocab_size, end, 0, 0, 0, "")
         self.digest = hashlib.sha256()
         self.counts = [0, 0, 0]  # documents, tokens, bytes
         self.file = path.open("wb")
 
     def add(self, document: np.ndarray, size: int) -> None:
-        """A document's tokens, without the end token, and its size in bytes."""
+        """Append a document's tokens, without the end token; `size` is its length in bytes."""
         row = with_end(document, self.facts.end, self.facts.vocab_size).tobytes()
         self.file.write(row)
         self.digest.update(row)
@@ -140,7 +140,7 @@ class Writer:
             self.counts[place] += more
 
     def close(self) -> Facts:
-        """The facts of all that was added."""
+        """Write and return the facts of everything added."""
         self.file.close()
         documents, tokens, size = self.counts
         given = asdict(self.facts)
@@ -154,7 +154,7 @@ class Writer:
 
 
 class Order:
-    """Which of `number` sequences is the g-th of a training: shuffled anew every epoch."""
+    """Index of a training's g-th sequence among `number` ones, reshuffled every epoch."""
 
     def __init__(self, number: int, seed: int):
         self.number, self.seed = number, seed

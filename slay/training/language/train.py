@@ -1,4 +1,4 @@
-"""The loop: read, step, report, evaluate, save; the same for one process and for many."""
+"""Training loop: read, step, report, evaluate, save; the same for one and for many processes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from slay.training.language.settings import Settings
 from slay.training.language.tokens import IGNORE, Tokens
 
 Progress = Callable[[str], None]
-EVALUATED = 16  # sequences at once in an evaluation
+EVALUATED = 16  # sequences per batch of an evaluation
 
 
 class DivergedError(SlayError):
-    """A loss that is no number; the last good checkpoint is kept."""
+    """The loss is not finite; the last good checkpoint is kept."""
 
     def __init__(self, step: int, loss: float):
         super().__init__(f"the loss at step {step} is {loss}; the checkpoints before it are kept")
@@ -44,21 +44,21 @@ class DivergedError(SlayError):
 
 @dataclass
 class Outcome:
-    """What a training came to."""
+    """Result of a training."""
 
     metrics: dict[str, Any]
     lines: list[Line] = field(default_factory=list)  # of the log
 
 
 def train(settings: Settings, *, distributed: bool = False, progress: Progress = print) -> Outcome:
-    """Train, or go on training. All that can be refused is refused before the first step."""
+    """Train, or resume training. Everything invalid is rejected before the first step."""
     device = _device(settings)
     rank, world = processes() if distributed else (0, 1)
     unit = unit_of(settings, world)
     text = open_text(settings)
     kind = "DeepSpeed" if distributed else "plain"
     digests = digests_of(settings, text)
-    checkpoint.find(settings, kind, world, digests)  # refuses
+    checkpoint.find(settings, kind, world, digests)  # to raise before folders are locked
     with ExitStack() as held:
         # Both may be the same folder.
         folders = (checkpoint.folder_of(settings), metrics_logger.folder_of(settings))
@@ -69,7 +69,7 @@ def train(settings: Settings, *, distributed: bool = False, progress: Progress =
 
 
 def digests_of(settings: Settings, text: Text) -> dict[str, str]:
-    """Digests of the files that a run is made from, by the setting that names them."""
+    """Digests of the files that a run depends on, by the setting that names them."""
     given = [settings.deepspeed_config] if settings.deepspeed_config else []
     return {"data": text.digest, "deepspeed_config": texts.digest(given)}
 
@@ -83,10 +83,10 @@ def _run(
     progress: Progress,
     distributed: bool,
 ) -> Outcome:
-    """Train from a checkpoint on, or from nothing."""
+    """Train from a checkpoint, or from scratch."""
     torch.manual_seed(settings.seed)
     model = GPT(model_config(settings, text))
-    if settings.use_triton:  # of this run, not of the model
+    if settings.use_triton:  # a setting of this run, not of the model
         for block in model.blocks:
             cast(Block, block).attention.backend = "triton"
     engine: Engine = (DeepSpeed if distributed else SingleProcess)(model, settings, device)
@@ -107,7 +107,7 @@ def _run(
 
 
 class Run:
-    """A training under way."""
+    """A running training."""
 
     def __init__(
         self,
@@ -128,10 +128,10 @@ class Run:
             settings.num_workers, first, state.get("cursors", {}),
         )  # fmt: skip
         self.metrics = MetricsLogger(settings, after) if engine.rank == 0 else None
-        self.tokens, self.seconds = 0, 0.0  # of the steps alone
+        self.tokens, self.seconds = 0, 0.0  # of the training steps only
 
     def finish(self) -> Outcome:
-        """All steps that are left, then the last evaluation."""
+        """Run all remaining steps, then the last evaluation."""
         settings = self.settings
         try:
             for step, _, size in self.steps:
@@ -155,9 +155,10 @@ class Run:
                 self.metrics.close(quietly=sys.exc_info()[0] is not None)
 
     def _step(self, step: int, size: int) -> tuple[float, float]:
-        """One step of the optimiser on `size` sequences of all processes: loss, gradient norm.
+        """Take one optimiser step on `size` sequences of all processes; return loss, gradient norm.
 
-        Both are of the mean over the step's tokens, however these fall on pieces and processes.
+        Both are of the mean over the step's tokens, however these are split into pieces and
+        processes.
         """
         settings, engine = self.settings, self.engine
         pieces = settings.gradient_accumulation_steps
@@ -219,7 +220,7 @@ class Run:
         )
 
     def _evaluate(self, step: int, final: bool = False) -> dict[str, Any]:
-        """Loss on the validation text; at the end with what the whole run came to."""
+        """Return the loss on the validation text; at the end with the totals of the run."""
         nats = evaluate(self.engine, self.text.validation, self.settings)
         found = {
             "validation_loss": nats,
@@ -236,7 +237,7 @@ class Run:
         return {"step": step, **found}
 
     def _totals(self, step: int) -> dict[str, Any]:
-        """What the whole training came to."""
+        """Metrics of the whole training."""
         model = self.engine.model
         speed = self.tokens / self.seconds if self.seconds else None
         return {
@@ -251,9 +252,9 @@ class Run:
 
 @torch.no_grad()
 def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
-    """Mean cross-entropy in nats a token, over `eval_sequences` evenly spaced sequences or all.
+    """Mean cross-entropy in nats per token, over `eval_sequences` evenly spaced sequences or all.
 
-    Every process takes its share; one that has less than the others repeats its last, uncounted.
+    Every process takes its share; one with no sequences left evaluates sequence 0, uncounted.
     """
     length = settings.context_len
     there = text.sequences(length)
@@ -275,7 +276,7 @@ def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
 
 
 def model_config(settings: Settings, text: Text) -> GPTConfig:
-    """The GPT that some settings describe."""
+    """Configuration of the GPT that the settings describe."""
     known = accepted(get_attention_class(settings.attention), {"epsilon": settings.epsilon})
     return GPTConfig(
         vocab_size=text.vocab_size,
@@ -296,7 +297,7 @@ def model_config(settings: Settings, text: Text) -> GPTConfig:
 
 
 def _device(settings: Settings) -> torch.device:
-    """Where to compute; raises `SlayError` for what the machine cannot do."""
+    """Device to compute on. Raises `SlayError` if it does not support the settings."""
     there = torch.cuda.is_available()
     if settings.device == "cuda" and not there:
         raise SlayError("device 'cuda': torch sees no GPU here; use device 'cpu' or 'auto'")
@@ -309,7 +310,7 @@ def _device(settings: Settings) -> torch.device:
 
 
 def _random() -> dict[str, Any]:
-    """The state of the generators that dropout draws from."""
+    """State of the generators that dropout draws from."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
@@ -323,14 +324,14 @@ def _set_random(state: dict[str, Any]) -> None:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: of the GPU's allocator, or of the process."""
+    """Peak bytes of the GPU's allocator, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-# Operations a second of dense matrix products, from the makers' data sheets: fp16 and bf16, fp32.
+# Operations per second of dense matrix products, from the makers' data sheets: fp16 and bf16, fp32.
 PEAKS = {
     "H100": (989e12, 67e12), "H200": (989e12, 67e12), "A100": (312e12, 19.5e12),
     "L40S": (362e12, 91.6e12), "L4": (121e12, 30.3e12), "A10": (125e12, 31.2e12),
@@ -339,7 +340,7 @@ PEAKS = {
 
 
 def operations(model: GPT) -> float:
-    """Of a token's forward and backward pass: 6 a weight that multiplies, and the attention's."""
+    """Operations per token, forward and backward: 6 per matrix weight, plus those of attention."""
     config = model.config
     weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim >= 2)
     weights += config.vocab_size * config.embed_dim
@@ -351,7 +352,7 @@ def operations(model: GPT) -> float:
 def _utilisation(
     model: GPT, settings: Settings, engine: Engine, speed: float | None
 ) -> float | None:
-    """Share of the GPUs' peak that goes into the model; None on a CPU or an unknown GPU."""
+    """Model FLOPs utilisation, as a share of the GPUs' peak; None on a CPU or an unknown GPU."""
     if engine.device.type != "cuda" or speed is None:
         return None
     name = torch.cuda.get_device_name(engine.device)
@@ -367,7 +368,7 @@ def _clock(seconds: float) -> str:
 
 
 def command(settings: Settings, *, distributed: bool) -> Path:
-    """Train from a command line; returns the last checkpoint."""
+    """Train from a command line; return the last checkpoint."""
     rank = processes()[0] if distributed else 0
 
     def say(line: str) -> None:
@@ -375,7 +376,7 @@ def command(settings: Settings, *, distributed: bool) -> Path:
             print(line, flush=True)
 
     def ignore(failure: threading.ExceptHookArgs) -> None:
-        """Of TensorBoard's thread, a write that failed: the next line of the log meets it too."""
+        """Ignore failed writes in TensorBoard's thread: the log's next line raises them."""
         if not issubclass(failure.exc_type, OSError):
             hook(failure)
 
