@@ -65,9 +65,10 @@ def source(name: str) -> Source:
     files = sorted(glob.glob(name)) or [name]
     unknown = next((path for path in files if reading.kind_of(path) not in reading.KINDS), None)
     if unknown is not None:
+        *texts, binary = reading.KINDS
         raise SlayError(
             f"data {unknown!r}: is neither stdlib, {', '.join(HUB)}, a folder of `slay data "
-            f"prepare` nor files that end in {', '.join(reading.KINDS)}, or one of these and .gz"
+            f"prepare` nor files that end in {', '.join(texts)}, these and .gz, or {binary}"
         )
     if not Path(files[0]).exists():
         raise SlayError(f"data {name!r}: there is no such file")
