@@ -118,7 +118,7 @@ class FeatureAttention(Attention):
         return y, (state,) if final else ()
 
     def _places(self, q: Tensor, k: Tensor, padding: Tensor | None, start: Tensor | None) -> Places:
-        """Positions of queries and keys if there is padding, which takes up none; else None.
+        """Positions of queries and keys if padding, which takes up none, shifts them; else None.
 
         With as many queries as keys, both are the same tokens.
         """

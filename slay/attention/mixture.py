@@ -29,8 +29,8 @@ class MixtureAttention(FeatureAttention):
     """F(u) = sqrt(w_r / M) exp(sqrt(2 s_r) omega_ri·u - s_r) on unit vectors u (Luna et al. 2026).
 
     R = `num_quadrature_nodes` Gauss–Laguerre nodes (s_r, w_r), M = `num_prf_features` Gaussian
-    omega_ri per node, drawn per head, in orthogonal blocks if `orthogonal`. Unbiased for sum_r w_r
-    exp(2 s_r x), which tends to 1 / (C - 2x), C = 2 + epsilon.
+    omega_ri per node, drawn per head, in orthogonal blocks if `orthogonal`. Unbiased for
+    sum_r w_r exp(2 s_r x), which tends to 1 / (C - 2x), C = 2 + epsilon.
     """
 
     nonnegative = True

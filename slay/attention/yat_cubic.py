@@ -19,8 +19,8 @@ from slay.ops.triton.spec import FeatureSpec
 class CubicAttention(FeatureAttention):
     """k(q, k) = (x + beta)^2 (1 + x), x the cosine of q and k; m = d (d + 1)^2 / 2.
 
-    phi(u) = [monomials of (u, sqrt beta)] (x) (1, u). beta = 0, x^2 (1 + x), is closest to the
-    spherical Yat kernel in mean square: the linear factor replaces the shift of the quadratic
+    phi(u) = [monomials of (u, sqrt beta)] (x) (1, u). With beta = 0, x^2 (1 + x) is closest to
+    the spherical Yat kernel in mean square: the linear factor replaces the shift of the quadratic
     kernel. With `project_dim` = d' each head is first mapped to d' dimensions by a learned matrix,
     initialised with orthonormal columns, and d' replaces d above.
     """

@@ -55,13 +55,13 @@ def linear_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """y_i = sum_j <phi(q_i), phi(k_j)> v_j / sum_j <phi(q_i), phi(k_j)>, over j <= i when causal.
 
-    q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal. Lq,
-    Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count from
-    `start`: (B,), else from 0, or are given by `places`. `key_padding_mask`: (B, Lk), True for
+    q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal.
+    Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
+    from `start`: (B,), else from 0, or are given by `places`. `key_padding_mask`: (B, Lk), True for
     padding. A state is S: (B, K, e + 1, m), the sum over all earlier tokens; it needs `causal`.
     `parameters` are the tensors inside the maps that require gradients. With `overwrite`, an
-    initial state that requires no gradient may be overwritten by the final one. Returns y: (B, H,
-    Lq, e) in v's dtype, and the state after the last token if `output_final_state`.
+    initial state that requires no gradient may be overwritten by the final one. Returns y:
+    (B, H, Lq, e) in v's dtype, and the state after the last token if `output_final_state`.
     """
     maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1], places)
     tensors = (q, k, v, key_padding_mask, initial_state)

@@ -22,8 +22,8 @@ def naive_attention(
     """y_i = sum_j k(i, j) v_j / sum_j k(i, j), over the visible j.
 
     scores: (B, H, Lq, Lk), unnormalised k(i, j); v: (B, K, Lk, e), K dividing H. Visible are j <= i
-    when causal, that are not padding: (B, Lk), and in the same packed sequence. Returns (B, H, Lq,
-    e). O(L^2) in time and memory: an oracle for tests, never a baseline.
+    when causal, that are not padding: (B, Lk), and in the same packed sequence. Returns
+    (B, H, Lq, e). O(L^2) in time and memory: an oracle for tests, never a baseline.
     """
     lq, lk = scores.shape[-2:]
     visible = torch.ones(1, 1, lq, lk, dtype=torch.bool)

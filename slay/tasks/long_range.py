@@ -68,10 +68,10 @@ class DistantMatch(Task):
 class MultiHop(Task):
     """Pairs "a b" of a ring in which a points to b; then: where do one and two steps lead?
 
-    A node asks for its successor, a node with a prime for its successor's successor. Half of the L
-    / 4 questions are of each kind. Two steps take three layers: one links each node to the one that
-    points to it, two follow the pointers. Two layers learn the one-step questions and guess the
-    others.
+    A node asks for its successor, a node with a prime for its successor's successor. Half of the
+    L / 4 questions are of each kind. Two steps take three layers: one links each node to the one
+    that points to it, two follow the pointers. Two layers learn the one-step questions and guess
+    the others.
     """
 
     name = "multihop"

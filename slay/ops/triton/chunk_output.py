@@ -88,8 +88,8 @@ def chunk_output(
     """y and z of a block of queries; grid (blocks x B H,), longest blocks first.
 
     S: (B K, states, rows, EP) and s: (B K, states, sums), before every chunk or, unless `CAUSAL`,
-    of every sequence; None without an earlier state. `INSIDE`: include keys of the same chunk. y:
-    (B, H, L, E); z: (B, H, L) float32.
+    of every sequence; None without an earlier state. `INSIDE`: include keys of the same chunk.
+    y: (B, H, L, E); z: (B, H, L) float32.
     """
     pid = tl.program_id(0)
     b, h, n, t0, start, end = own_block(queries.spans, pid, chunks, C, Lq, H, T, True)

@@ -285,7 +285,7 @@ def programs(M: Tiling, R: int) -> int:
 
 
 def _configs(key: str) -> list[Config]:
-    """R: as many groups as have accumulators that fit in registers, at most 8."""
+    """R: number of groups, limited by registers for their accumulators, at most 8."""
     F, E = widths(key)
     W = min(F, 32 if "polynomial" in key else 64)
     most = 1 if key.startswith("dense") else 8

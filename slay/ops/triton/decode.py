@@ -124,7 +124,7 @@ kernel = Kernel(decode, lambda key: [Config(8, 1), Config(2, 1)])
 
 
 def width_of(M: Tiling) -> int:
-    """Features per program, which then holds about 4,096 elements of the state."""
+    """Features per program, which then holds at most 4,096 elements of the state."""
     return min(128, max(16, 4096 // M.EP))
 
 

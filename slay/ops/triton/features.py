@@ -293,7 +293,7 @@ _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
 
 
 def width(dp: int) -> int:
-    """Columns of F computed at once: as many as have weights that fit in registers."""
+    """Columns of F computed at once, limited by registers for their weights."""
     return 64 if dp <= 64 else 16
 
 

@@ -396,8 +396,8 @@ def kernel_attention(
 ) -> tuple[Tensor, Tensor | None]:
     """`slay.ops.linear.linear_attention` in Triton, for features described by a spec.
 
-    `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `log_decay`: (B,
-    K, L), at most 0: at each token, all tokens before it are scaled by its exp. `chunk_size`:
+    `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `log_decay`:
+    (B, K, L), at most 0: at each token, all tokens before it are scaled by its exp. `chunk_size`:
     tokens per chunk, a multiple of 128; 0 selects one. Wide values are split over several
     independent calls, whose attention weights are the same.
     """

@@ -23,7 +23,10 @@ Term = tuple[int, ...]  # the coordinates whose product is summed
 
 
 class State(NamedTuple):
-    """S: (B K, sequences, rows, EP) and s: (B K, sequences, sums), float32."""
+    """S: (B K, n, rows, EP) and s: (B K, n, sums), for n sequences or chunks.
+
+    float32, but S of chunks is bfloat16 in half precision.
+    """
 
     S: Tensor
     s: Tensor

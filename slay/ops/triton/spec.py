@@ -13,11 +13,11 @@ from slay.features.forms import Dense, Features, Product
 class FeatureSpec:
     """The features phi = P (x) F of a token u, or a polynomial of x = q·k.
 
-    Kinds of P: "none" (phi = F), "given", "square" (W u)^2, "product" (W u)(W' u). Kinds of F, with
-    s = W u (s = u without weights) and constants (c, c') per column: "given"; "identity", s; "exp",
-    exp(s + c); "hadamard", s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu", (relu(s) + c) c';
-    "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1. In the last two, exponents of keys are
-    clamped to at least -60, and those of a query are shifted by the largest.
+    Kinds of P: "none" (phi = F), "given", "square" (W u)^2, "product" (W u)(W' u).
+    Kinds of F, with s = W u (s = u without weights) and constants (c, c') per column: "given";
+    "identity", s; "exp", exp(s + c); "hadamard", s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu",
+    (relu(s) + c) c'; "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1. In the last two,
+    exponents of keys are clamped to at least -60, and those of a query are shifted by the largest.
 
     Weights are (K, width, d), numbers (2, width), float32. "given" factors are passed as tensors,
     (B, H, Lq, width) of queries and (B, K, Lk, width) of keys. With `degree` 2 or 3, P is "none"

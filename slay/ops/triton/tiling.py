@@ -71,7 +71,7 @@ class Tiling:
 
     @property
     def gradient_width(self) -> int:
-        """Columns of F whose gradients are computed at once: as many as fit in registers."""
+        """Columns of F whose gradients are computed at once, limited by registers."""
         return 32 if self.BP >= 128 else min(self.BP, 64)
 
     @property
@@ -182,7 +182,7 @@ def tiling_of(
 
 
 def value_columns(value_dim: int, dtype: torch.dtype) -> list[int]:
-    """Value columns of each call: as many as have accumulators that fit in registers."""
+    """Value columns of each call, limited by registers for their accumulators."""
     calls = math.ceil(value_dim / (64 if dtype == torch.float32 else 128))
     return [value_dim // calls + (i < value_dim % calls) for i in range(calls)]
 

@@ -4,8 +4,8 @@ With x = q^·k^ and w = 1 / max(C - 2x, eps), C = 2 + eps, a score and its slope
 
     k = x^2 w,    k' = 2 x w (1 + x w),
 
-and y = sum k v / z, z = sum k, over the visible keys. In the backward pass, with g = do / z and D =
-do·y,
+and y = sum k v / z, z = sum k, over the visible keys. In the backward pass, with g = do / z
+and D = do·y,
 
     dx = k' (g·v - D / z),    dq^ = sum dx k^,    dk^ = sum dx q^,    dv = sum k g.
 
