@@ -1,4 +1,4 @@
-"""The Yat neuron: similar to its weights and near them, in one number."""
+"""The Yat neuron: similarity and proximity to its weights in one number."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def yat(
     """y = (x·w + b)^2 / (‖x - w‖^2 + eps) for every row w of the weight (Bouhsine 2026).
 
     x: (..., in), weight: (out, in), bias: (out,) or None for b = 0. Returns (..., out) in x's
-    dtype, evaluated in float32, or in float64 if an argument is, whatever autocast says.
-    ‖x - w‖^2 comes from a difference of larger numbers; it is kept at their rounding error or more.
+    dtype, evaluated in float32, or in float64 if an argument is, regardless of autocast. ‖x - w‖^2
+    is a difference of larger numbers and is clamped from below at their rounding error.
     """
     _check(x, weight, epsilon)
     dtype = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
@@ -37,10 +37,10 @@ class YatLinear(nn.Module):
     """y = s (x·w + b)^2 / (‖x - w‖^2 + eps) for every row w: (..., in) -> (..., out).
 
     A linear layer and its activation in one. The bias b: (out,) lies inside the square, where a
-    linear layer that follows cannot make up for it. The scale s: (1,) is learnt.
+    linear layer that follows cannot make up for it. The scale s: (1,) is learned.
 
-    Rows start as N(0, 1), as long as inputs that were normalised, with b = 0 and s = 1: y is then
-    half a chi-square, whatever the width.
+    Rows are initialised from N(0, 1), with the norm of normalised inputs, b = 0 and s = 1: y is
+    then half a chi-square variable at any width.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class YatLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the rows anew."""
+        """Redraw the weight; reset the bias to 0 and the scale to 1."""
         nn.init.normal_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)

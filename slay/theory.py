@@ -89,8 +89,8 @@ def mercer_bound(dim: int, epsilon: float, num_features: int, degrees: int = 64)
 
     The kernel's eigenvalues on the sphere are lambda_l with multiplicity N(d, l), and
     E[k^2] = sum_l N(d, l) lambda_l^2. A rank-m approximation keeps at best the m largest
-    (Eckart–Young), so its squared relative error is the rest over the whole. Raises ValueError
-    where `degrees` harmonics do not fill `num_features`.
+    (Eckart–Young), so its squared relative error is the remaining energy over the total. Raises
+    ValueError if `degrees` degrees have fewer than `num_features` harmonics.
     """
     total, energy = _energies(dim, epsilon, degrees)
     counts = np.array([multiplicity(dim, degree) for degree in range(degrees)], dtype=np.float64)

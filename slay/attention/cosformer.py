@@ -19,8 +19,8 @@ from slay.ops.triton.spec import FeatureSpec
 class CosformerAttention(FeatureAttention):
     """k(q_i, k_j) = relu(q_i)·relu(k_j) cos(pi/2 (i - j) / M) (Qin et al. 2022), m = 2 d.
 
-    cos(a - b) = cos a cos b + sin a sin b splits the weight into features of one token each.
-    M = `max_len` is fixed, and no sequence may be longer: outputs do not change when a sequence is
+    cos(a - b) = cos a cos b + sin a sin b splits the weight into per-token features. M = `max_len`
+    is fixed, and no sequence may be longer, so that outputs do not change when a sequence is
     extended.
     """
 

@@ -18,9 +18,9 @@ from slay.ops.select import choose
 
 
 class PairwiseAttention(Attention):
-    """A mechanism that looks at all keys so far, and carries them from call to call.
+    """Base class of mechanisms that attend to all keys so far and cache them between calls.
 
-    `dropout` is the share of attention weights dropped in training (0).
+    `dropout`: probability that an attention weight is dropped in training (0).
     """
 
     complexity = "L^2"
@@ -59,21 +59,21 @@ class PairwiseAttention(Attention):
             y = self._attend_all(q, k, v, padding)
         if not final:
             return y, ()
-        if memory is None:  # a state owns what it holds
+        if memory is None:  # a state shares no memory with the caller's tensors
             k, v = k.clone(), v.clone()
             padding = None if padding is None else padding.clone()
         return y, (k, v, padding)
 
     def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
-        """Why no Triton kernel computes a call, if none does."""
+        """Return why no Triton kernel supports a call, or None."""
         return "kernels compute mechanisms that have features, and yat-spherical"
 
     @abstractmethod
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
-        """Attention of the last Lq tokens, if causal, over all Lk; both at least 1."""
+        """Attention of Lq queries over Lk keys, both at least 1; if causal, queries come last."""
 
     def operations(self, length: int, *, backward: bool = False) -> int:
-        # k(q, k) and its product with v over half the pairs; five such products on the way back.
+        # Scores and their product with v, over half the pairs; five such products backward.
         forward = length**2 * (self.head_dim + self.value_dim)
         return forward * 7 // 2 if backward else forward
 
@@ -92,10 +92,10 @@ class PairwiseAttention(Attention):
 
 
 class ExactAttention(PairwiseAttention):
-    """A mechanism given by `prepare`, a map of each token, and `pairs`, a kernel of two such."""
+    """Base class of mechanisms given by a per-token map `prepare` and a pairwise kernel `pairs`."""
 
     def prepare(self, u: Tensor) -> Tensor:
-        """What is computed once a token: (B, H, L, d) -> (B, H, L, d')."""
+        """Map applied once per token: (B, H, L, d) -> (B, H, L, d')."""
         return u
 
     @abstractmethod

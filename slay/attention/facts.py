@@ -1,4 +1,4 @@
-"""What the tables and `docs/mechanisms.md` say about a mechanism, read from its class."""
+"""Facts about a mechanism for the tables and `docs/mechanisms.md`, read from its class."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ROW = "| [`{name}`](#{name}) | $`{kernel}`$ | {mark} | $`O({complexity})`$ | {m}
 
 
 def page(rows: list[dict[str, Any]]) -> str:
-    """The facts of mechanisms, their definitions and their options, in Markdown."""
+    """Return the Markdown page of the mechanisms: facts, definitions and options."""
     shared = docstring(Attention).split("\n\n")[2]
     families = dict.fromkeys(f for row in rows for f in _families(get_attention_class(row["name"])))
     return PAGE.format(
@@ -68,7 +68,7 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
-    """A line of the table; a bar would end its cell."""
+    """Row of the Markdown table; bars are replaced, because they would end a cell."""
     values = {
         **row,
         "kernel": row["kernel"].replace(r"\|", r"\Vert ").replace("|", r"\vert "),
@@ -96,6 +96,6 @@ def _section(row: dict[str, Any]) -> str:
 
 
 def _families(cls: type[Attention]) -> list[type[Attention]]:
-    """The abstract classes above a mechanism, nearest first."""
+    """Abstract base classes of a mechanism, nearest first."""
     above = (c for c in cls.__mro__[1:] if issubclass(c, Attention) and c is not Attention)
     return [c for c in above if inspect.isabstract(c)]

@@ -1,4 +1,4 @@
-"""Attention by name on tensors that are split into heads already."""
+"""Functional interface: attention by name on tensors already split into heads."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ def attend(
     output_final_state: bool = False,
     **options: Any,
 ) -> Any:
-    """Attention of q over k and v by the mechanism of that name.
+    """Compute attention of q over k and v with the named mechanism.
 
     q: (B, H, L, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), where K divides H. Returns (B, H, L, e),
-    or that and a `State` with `output_final_state`. `key_padding_mask`, `cu_seqlens` and
-    `initial_state` are those of `Attention.forward`. `options` are the mechanism's own
-    (`causal=True`, `seed=0`, `epsilon=...`); random features are drawn once for a set of options
-    and kept. Raises `UnknownNameError` for the name, TypeError for an option, ValueError for
-    shapes.
+    or (y, `State`) with `output_final_state`. `key_padding_mask`, `cu_seqlens` and `initial_state`
+    are as in `Attention.forward`. `options` are the mechanism's own (`causal=True`, `seed=0`,
+    `epsilon=...`); random features are drawn once per set of options and cached. Raises
+    `UnknownNameError` for the name, TypeError for an option, ValueError for shapes.
     """
     if q.ndim != 4 or k.ndim != 4:
         raise SlayError(
@@ -56,12 +55,12 @@ def attend(
 
 
 def _number(size: int) -> int:
-    """A size for good, where torch.compile may have a symbol that stands for many."""
+    """Return a size as a plain int, where torch.compile may have a symbolic one."""
     return len(range(size))
 
 
 class _Compiled:
-    """Mechanisms of compiled functions, an attribute each: torch.compile can read those."""
+    """Mechanisms of compiled functions as attributes, which torch.compile can read."""
 
 
 def _heads(name: str, q: Tensor, **options: Any) -> Attention:
@@ -74,7 +73,7 @@ def _heads(name: str, q: Tensor, **options: Any) -> Attention:
 
 @torch.compiler.assume_constant_result
 def _compiled(name: str, device: torch.device, options: tuple[tuple[str, Any], ...]) -> str:
-    """The attribute of `_Compiled` that is this mechanism; while a function is being compiled."""
+    """Return the attribute of `_Compiled` that holds this mechanism; called during compilation."""
     heads = _kept(get_attention_class(name), device, **dict(options))
     key = f"{name} {id(heads)}"
     setattr(_Compiled, key, heads)

@@ -1,6 +1,6 @@
-"""What every attention mechanism shares: projections, heads, packing, the carried state, options.
+"""Base class of attention mechanisms: projections, heads, packing, recurrent state, options.
 
-A mechanism is a class that states its facts and gives either a kernel of two tokens
+A mechanism is a class that declares its properties and implements either a pairwise kernel
 (`slay.attention.exact`) or a feature map (`slay.attention.linearised`).
 """
 
@@ -33,18 +33,18 @@ class Attention(nn.Module, ABC):
 
     Options of every mechanism:
 
-    - `n_kv_heads`: heads of the keys and values, shared by groups of query heads (all heads).
-    - `value_dim`: width e of a head's values (the head dimension d).
-    - `causal`: a token sees itself and what came before (True).
-    - `bias`: of the projections (False).
-    - `rotary`: base of rotary positions, such as 10000.0 (None: no positions here).
+    - `n_kv_heads`: number of key and value heads, shared by groups of query heads (all heads).
+    - `value_dim`: dimension e of each value head (the head dimension d).
+    - `causal`: a token attends to itself and to earlier tokens (True).
+    - `bias`: the projections have a bias (False).
+    - `rotary`: base of the rotary position embedding, such as 10000.0 (None: no rotary positions).
     - `short_conv`: width of a causal convolution over q, k and v (0: none).
-    - `seed`: of what a mechanism draws at random, head by head (0).
+    - `seed`: seed of a mechanism's random draws, head by head (0).
     - `backend`: "torch", "triton" (kernels for a CUDA GPU, or an error that says why not), or
-      "auto", whichever can ("auto"). `backend_used` says what the last call was computed by.
+      "auto", Triton where possible ("auto"). `backend_used` is the backend of the last call.
 
-    `project=False` leaves the projections out; such an instance has `attend` and `scores` alone
-    (see `heads_only`).
+    `project=False` omits the projections; only `attend` and `scores` can then be called (see
+    `heads_only`).
     """
 
     kernel: ClassVar[str]  # k(q, k), in LaTeX
@@ -119,7 +119,7 @@ class Attention(nn.Module, ABC):
 
     @classmethod
     def heads_only(cls, head_dim: int, n_heads: int, **options: Any) -> Self:
-        """An instance without projections, for queries, keys and values that are split already."""
+        """Construct an instance without projections, for q, k and v already split into heads."""
         return cls(head_dim * n_heads, n_heads, project=False, **options)
 
     def forward(
@@ -132,14 +132,13 @@ class Attention(nn.Module, ABC):
         initial_state: State | None = None,
         output_final_state: bool = False,
     ) -> Any:
-        """x: (B, L, E), and for cross-attention the `context`: (B, Lk, E). Returns (B, L, E).
+        """Attend over x: (B, L, E), or across to a `context`: (B, Lk, E). Returns (B, L, E).
 
-        `key_padding_mask`: (B, Lk), True for tokens that are padding, which may hold anything; on
-        either side, or between, they are as if they were not there: they take up no position and
-        no place in the convolution, and the state does not count them. `cu_seqlens`: boundaries
-        (N + 1,) of N sequences packed into one row, none of them empty. `initial_state` is what an
-        earlier call left behind; with `output_final_state` the result is (y, State). Raises
-        ValueError for shapes and combinations that do not fit.
+        `key_padding_mask`: (B, Lk), True for padding, on either side or in between, whose values
+        are ignored: padding takes up no position, is skipped by the convolution and is not counted
+        by the state. `cu_seqlens`: boundaries (N + 1,) of N non-empty sequences packed into one
+        row. `initial_state` is the state of an earlier call; with `output_final_state` the result
+        is (y, State). Raises ValueError for shapes and combinations that do not fit.
         """
         self._check_layer(x, context)
         source = x if context is None else context
@@ -150,10 +149,11 @@ class Attention(nn.Module, ABC):
         start = initial_state.length if initial_state is not None else None
         padding = key_padding_mask
         if padding is not None:
-            source = source.masked_fill(padding.unsqueeze(-1), 0.0)  # or weights had its gradient
+            # Otherwise padding would contribute to the gradients of the weights.
+            source = source.masked_fill(padding.unsqueeze(-1), 0.0)
             if context is None:
                 x = source
-            else:  # where it lies does not matter then
+            else:  # keys have no order here: padding is moved to the end
                 order = padding.byte().argsort(dim=1, stable=True)
                 context = source.gather(1, order.unsqueeze(-1).expand_as(source))
                 padding = padding.gather(1, order)
@@ -179,7 +179,7 @@ class Attention(nn.Module, ABC):
         return y if state is None else (y, state._replace(recent=recent))
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """One token: x: (B, E). Returns y: (B, E) and the state for the next token."""
+        """Decode one token x: (B, E). Returns y: (B, E) and the state for the next token."""
         if x.ndim != 2:
             raise SlayError(f"x has shape {tuple(x.shape)}; expected (B, {self.embed_dim})")
         y, state = self(x.unsqueeze(1), initial_state=state, output_final_state=True)
@@ -198,8 +198,8 @@ class Attention(nn.Module, ABC):
     ) -> Any:
         """Attention over heads: q: (B, H, L, d), k: (B, K, Lk, d), v: (B, K, Lk, e).
 
-        Returns (B, H, L, e), or that and a `State` with `output_final_state`; the other arguments
-        are those of `forward`. Of several dtypes autocast makes one, as for PyTorch's attention.
+        Returns (B, H, L, e), or (y, `State`) with `output_final_state`; the other arguments are as
+        in `forward`. Under autocast, mixed dtypes are cast to one, as in PyTorch's attention.
         """
         q, k, v = in_one_dtype(q, k, v)
         self.check_heads(q, k, v)
@@ -262,7 +262,7 @@ class Attention(nn.Module, ABC):
         memory: Memory | None,
         final: bool,
     ) -> tuple[Tensor, Memory]:
-        """Every packed sequence by itself."""
+        """Run `_attend` on each packed sequence separately."""
         n = len(lengths)
         starts = [None] * n if start is None else start.split(1)
         memories = [None] * n if memory is None else [row(memory, i) for i in range(n)]
@@ -287,65 +287,66 @@ class Attention(nn.Module, ABC):
         final: bool,
         overwrite: bool = False,
     ) -> tuple[Tensor, Memory]:
-        """`attend` for arguments that fit, and what is left behind if `final`.
+        """`attend` for validated arguments; also returns the final memory if `final`.
 
-        With `overwrite` that may take the place of `memory`.
+        With `overwrite` the final memory may be written over `memory`.
         """
 
     @abstractmethod
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """k(q_i, k_j), unnormalised: (B, H, Lq, Lk) from (B, H, Lq, d), (B, H, Lk, d).
 
-        The specification of the mechanism, for tokens at positions 0, 1, 2, ...; in float32 or
-        better, whose range scores may need.
+        The reference definition of the mechanism, for tokens at positions 0, 1, 2, ...; in float32
+        or better, because scores may need its range.
         """
 
     def stack(self, memories: list[Memory]) -> Memory:
-        """The memories of several sequences as that of a batch."""
+        """Concatenate the memories of several sequences into that of a batch."""
         return tuple(torch.cat(parts) for parts in zip(*memories, strict=True))
 
     def state_size(self, value_dim: int) -> int | None:
-        """Numbers a head carries from token to token; None where that grows with the context."""
+        """Elements of the recurrent state per head; None if it grows with the context."""
         return None
 
     @abstractmethod
     def operations(self, length: int, *, backward: bool = False) -> int:
-        """Operations of a head's matrix products over a causal sequence, its gradient included.
+        """FLOPs of one head's matrix products over a causal sequence.
 
-        A multiplication and an addition are two. Feature maps are left out: a lower bound.
+        With `backward`, of the forward and backward pass together. A multiply-add counts as two.
+        Feature maps are left out, so this is a lower bound.
         """
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """A generator from the mechanism's seed: the same buffers on every rank and device.
+        """Return a generator seeded by `seed`: buffers are the same on every rank and device.
 
-        Different things are drawn from different streams.
+        Each kind of draw uses its own `stream`.
         """
         return torch.Generator().manual_seed(self.seed + (stream << 32))
 
     def draw(self) -> dict[str, Tensor]:
-        """Tensors that follow from the options and the seed alone, by name."""
+        """Return tensors determined by the options and the seed alone, by name."""
         return {}
 
     def drawn(self) -> dict[str, Tensor]:
-        """What `draw` returns, whatever modes are on, where the caller makes tensors."""
+        """Return `draw()`, unaffected by the caller's modes, on the caller's default device."""
         arrays = undisturbed(lambda: {name: t.numpy() for name, t in self.draw().items()})
-        with torch.inference_mode(False):  # what is made in inference can serve training later
+        with torch.inference_mode(False):  # inference tensors cannot be used in training
             return {name: torch.tensor(array) for name, array in arrays.items()}
 
     def register_drawn(self) -> None:
-        """Keep what was drawn as buffers; the `numbers` of kernels are no part of the state."""
+        """Register the drawn tensors as buffers; `numbers`, for the kernels, is not persistent."""
         for name, tensor in self.drawn().items():
             self.register_buffer(name, tensor, persistent=name != "numbers")
         self.register_load_state_dict_post_hook(_draw_the_rest)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw again what the seed says, as where the layer was on the meta device."""
+        """Redraw the buffers from the seed, for example after construction on the meta device."""
         for name, tensor in self.drawn().items():
             getattr(self, name).copy_(tensor)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q: (B, H, L, d), k: (B, K, L, d), v: (B, K, L, e), as `attend` takes them; x: (B, L, E).
+        """Project x: (B, L, E) to q: (B, H, L, d), k: (B, K, L, d), v: (B, K, L, e) for `attend`.
 
         Without rotary positions, which `forward` applies after the projection.
         """
@@ -371,7 +372,7 @@ class Attention(nn.Module, ABC):
         else:
             if self.short_conv is not None:
                 raise SlayError("short_conv is for a sequence by itself, not for cross-attention")
-            # The whole layer is called for both: what is hooked or laid over it counts too.
+            # The whole layer is called for both, so that its hooks and wrappers apply.
             q, _, _ = self.qkv(x).split(self.widths, dim=-1)
             _, k, v = self.qkv(context).split(self.widths, dim=-1)
         return (
@@ -424,7 +425,7 @@ class Attention(nn.Module, ABC):
 
 
 def _draw_the_rest(layer: nn.Module, _: Any) -> None:
-    """After loading, what is no part of the state: on the meta device there was none."""
+    """After loading a state dict, redraw the buffers that are not part of it."""
     assert isinstance(layer, Attention)
     there = next((t for t in layer.state_dict().values() if not t.is_meta), None)
     for name, tensor in layer.drawn().items():
@@ -433,15 +434,16 @@ def _draw_the_rest(layer: nn.Module, _: Any) -> None:
 
 
 def nothing(q: Tensor, v: Tensor) -> Tensor:
-    """Zeros for queries that have nothing to look at, still a function of them: (B, H, L, e)."""
-    empty = q[..., :0].sum(-1, keepdim=True)  # zero even where q is not a number
+    """Zeros for queries without keys, still part of the autograd graph: (B, H, L, e)."""
+    empty = q[..., :0].sum(-1, keepdim=True)  # zero even where q is NaN
     return empty.expand(*q.shape[:3], v.shape[-1])
 
 
 def without_padding(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys and values as zeros where they are padding, whatever they hold.
+    """Zero the keys and values at padding, whatever they hold.
 
-    Of as many queries, those of padding keep what numbers they hold: they have outputs.
+    With as many queries as keys, only non-finite values of padded queries are zeroed: padded
+    queries still have outputs.
     """
     padding = mask[:, None, :, None]  # (B, 1, Lk, 1)
     k, v = k.masked_fill(padding, 0.0), v.masked_fill(padding, 0.0)
@@ -456,7 +458,7 @@ def split_heads(u: Tensor, n_heads: int) -> Tensor:
 
 
 def row(memory: Memory, index: int) -> Memory:
-    """One sequence's part of a batch's memory."""
+    """Slice one sequence out of a batch's memory."""
     return tuple(None if t is None else t[index : index + 1] for t in memory)
 
 
@@ -473,7 +475,7 @@ def check_padding(mask: Tensor | None, batch: int, length: int) -> None:
 
 
 def options_of(cls: type[Attention]) -> dict[str, Any]:
-    """Options of a mechanism with their defaults, `embed_dim` and `n_heads` left out."""
+    """Return a mechanism's options with their defaults, without `embed_dim` and `n_heads`."""
     options: dict[str, Any] = {}
     for parent in reversed(cls.__mro__):
         init = parent.__dict__.get("__init__")
@@ -494,9 +496,9 @@ KINDS: dict[str, tuple[type, str]] = {
 
 
 def check_kinds(cls: type[Attention], options: Mapping[str, Any]) -> None:
-    """Raise ValueError where an option that is a number or a truth value is given another thing.
+    """Raise ValueError if a numeric or boolean option has a value of another type.
 
-    Text such as "1e-3", which YAML makes of 1e-3, is no number here.
+    Strings such as "1e-3", as which YAML reads 1e-3, are rejected too.
     """
     for parent in cls.__mro__:
         annotations = getattr(parent.__dict__.get("__init__"), "__annotations__", {})
@@ -517,6 +519,6 @@ def unknown_option(cls: type[Attention], name: str) -> UnknownOptionError:
 
 
 def accepted(cls: type[Attention], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that a mechanism knows: for settings shared by a whole experiment."""
+    """Return the options that a mechanism accepts, from settings shared by a whole experiment."""
     known = options_of(cls)
     return {name: value for name, value in options.items() if name in known}

@@ -13,8 +13,8 @@ from slay.ops.triton.spec import FeatureSpec
 class LinearAttention(FeatureAttention):
     """k(q, k) = phi(q)·phi(k), phi(u) = elu(u) + 1, m = d (Katharopoulos et al. 2020).
 
-    Coordinates of keys below -60 count as -60: a query all of whose keys lie there gets their
-    running mean.
+    Key coordinates are clamped to at least -60, so a query whose keys all lie below gets the
+    running mean of their values.
     """
 
     kernel = r"\phi(q)^\top\phi(k),\ \phi(u)=\mathrm{elu}(u)+1"

@@ -21,15 +21,15 @@ from slay.ops.triton.spec import FeatureSpec, given
 
 
 class FeatureAttention(Attention):
-    """A mechanism given by its feature map phi: k(q, k) = <phi(q), phi(k)>.
+    """Base class of mechanisms given by a feature map phi: k(q, k) = <phi(q), phi(k)>.
 
-    There is no dropout of attention weights: they are never formed.
+    Attention weights are never formed, so they have no dropout.
     """
 
     complexity = "L"
     exact = False
     chunk_size = 128
-    kernel_chunk_size = 0  # tokens between the states of kernels; 0: by what states need
+    kernel_chunk_size = 0  # tokens per chunk in the kernels; 0: chosen by the state size
 
     @abstractmethod
     def feature_map(self, u: Tensor, position: Tensor) -> Features:
@@ -39,11 +39,14 @@ class FeatureAttention(Attention):
         """
 
     def query_map(self, u: Tensor, position: Tensor) -> Features:
-        """phi of queries, if it is another one: a factor a row leaves the output as it is."""
+        """phi of queries, if different from that of keys.
+
+        A per-query scale cancels in the normalisation.
+        """
         return self.feature_map(u, position)
 
     def prepare(self, u: Tensor) -> Tensor:
-        """What is computed once a token, before chunks are cut: (B, H, L, d) -> (B, H, L, d')."""
+        """Map applied once per token, before chunking: (B, H, L, d) -> (B, H, L, d')."""
         return u
 
     def _attend(
@@ -76,7 +79,7 @@ class FeatureAttention(Attention):
             if state is None:
                 state = self.empty_state(v) if final else None
             elif not overwrite:
-                state = state.clone()  # the next call may overwrite it, but not the one before
+                state = state.clone()  # the next call may overwrite the new state but not the old
         else:
             y, state = linear_attention(
                 self.prepare(q),
@@ -115,9 +118,9 @@ class FeatureAttention(Attention):
         return y, (state,) if final else ()
 
     def _places(self, q: Tensor, k: Tensor, padding: Tensor | None, start: Tensor | None) -> Places:
-        """Positions of queries and keys where padding, which takes up none, lies among them.
+        """Positions of queries and keys if padding, which takes up none, shifts them; else None.
 
-        As many queries as keys are the same tokens.
+        With as many queries as keys, both are the same tokens.
         """
         if padding is None:
             self.check_length(max(q.shape[2], k.shape[2]), start)
@@ -139,9 +142,9 @@ class FeatureAttention(Attention):
         lengths: list[int] | None,
         places: Places = (None, None),
     ) -> tuple[Tensor, Tensor, FeatureSpec] | None:
-        """Prepared queries and keys and the spec of their features, where kernels compute the call.
+        """Return prepared q and k and their feature spec if kernels compute the call, else None.
 
-        `lengths`: of packed sequences. Notes in `backend_used` what computes it.
+        `lengths`: of packed sequences. Sets `backend_used`.
         """
         reason, found = tensor_limit(self.backend, q, v), None
         if self.backend != "torch" and reason is None:
@@ -165,9 +168,10 @@ class FeatureAttention(Attention):
     def possible_spec(
         self, q: Tensor, k: Tensor, v: Tensor, i: Tensor, j: Tensor
     ) -> tuple[FeatureSpec | None, str | None]:
-        """A spec that kernels can take, or why they cannot; arguments as for `feature_spec`.
+        """Return a feature spec, and the reason if kernels do not support it.
 
-        A product that is too wide for them is tried as one vector of features.
+        Arguments are as in `feature_spec`. A product whose factors are too wide is tried as one
+        dense feature vector.
         """
         spec = self.feature_spec(q, k, i, j)
         reason = spec_limit(spec, q, v)
@@ -188,7 +192,7 @@ class FeatureAttention(Attention):
         lengths: list[int] | None,
         final: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention and the state after it by Triton; `lengths`: of packed sequences."""
+        """Attention and the final state by Triton kernels; `lengths`: of packed sequences."""
         from slay.ops.triton.launch import kernel_attention
 
         with without_autocast(q.device):
@@ -206,15 +210,15 @@ class FeatureAttention(Attention):
             )
 
     def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec | None:
-        """How kernels form the features of q: (B, H, Lq, d) at positions i: (B or 1, 1, Lq), and k.
+        """Spec of the features of q: (B, H, Lq, d) at positions i: (B or 1, 1, Lq), and of k at j.
 
-        Unless a mechanism says something better, the features are formed here and given to the
-        kernels. None: they cannot take them.
+        By default the features are computed here and passed to the kernels. None if the kernels do
+        not support their form.
         """
         return given(*self._features(q, k, i, j))
 
     def _features(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> tuple[Features, Features]:
-        """phi of prepared queries, all heads of them, and keys."""
+        """phi of prepared queries, for all query heads, and of prepared keys."""
         groups = q.shape[1] // k.shape[1]
         dtype = accumulation_dtype(q.dtype)
         phi_q = self.query_map(fold(q.to(dtype), groups), i.repeat(1, 1, groups))
@@ -222,10 +226,10 @@ class FeatureAttention(Attention):
         return phi_q.at(lambda factor: unfold(factor, groups)), phi_k
 
     def check_length(self, length: int, start: Tensor | None) -> None:
-        """Raise ValueError where a mechanism cannot take tokens that far."""
+        """Raise ValueError if a sequence is too long for the mechanism."""
 
     def map_parameters(self) -> list[Tensor]:
-        """Parameters that are trained inside the feature map."""
+        """Trainable parameters of the feature map."""
         return [
             parameter
             for name, parameter in self.named_parameters()
@@ -253,8 +257,8 @@ class FeatureAttention(Attention):
         return self._probe().expand().shape[-1]
 
     def operations(self, length: int, *, backward: bool = False) -> int:
-        # The state is written and read; scores and their product with v take half of a chunk's
-        # pairs. On the way back there are four products for two, and five.
+        # Forward pass: two products to write and read the state, two (scores and their product
+        # with v) over half of a chunk's pairs. Backward pass: four and five.
         width = self.value_dim + 1
         factors = sum(factor.shape[-1] for factor in self._probe().factors())
         state = 4 * length * self.num_features * width

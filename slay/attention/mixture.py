@@ -1,7 +1,7 @@
 """The study's family: random features for the spherical Yat kernel.
 
-1/y = ∫_0^∞ exp(-s y) ds makes x^2 / (C - 2x) a mixture of x^2 exp(2 s x), which a quadrature makes
-finite (`slay.features.quadrature`). The members differ in what stands for x^2.
+1/y = ∫_0^∞ exp(-s y) ds makes x^2 / (C - 2x) a mixture of x^2 exp(2 s x), which a quadrature turns
+into a finite sum (`slay.features.quadrature`). The members differ in their features for x^2.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MixtureAttention(FeatureAttention):
     """F(u) = sqrt(w_r / M) exp(sqrt(2 s_r) omega_ri·u - s_r) on unit vectors u (Luna et al. 2026).
 
     R = `num_quadrature_nodes` Gauss–Laguerre nodes (s_r, w_r), M = `num_prf_features` Gaussian
-    omega_ri a node, drawn per head, in orthogonal blocks if `orthogonal`. Unbiased for
+    omega_ri per node, drawn per head, in orthogonal blocks if `orthogonal`. Unbiased for
     sum_r w_r exp(2 s_r x), which tends to 1 / (C - 2x), C = 2 + epsilon.
     """
 
@@ -70,14 +70,14 @@ class MixtureAttention(FeatureAttention):
         return positive_random_features(u, self.omega.to(u.dtype), self.offset.to(u.dtype))
 
     def exponential_spec(self, **polynomial: Any) -> FeatureSpec:
-        """F as kernels form it, with another factor if there is one."""
+        """Kernel spec of F, optionally with a polynomial factor P."""
         return FeatureSpec(
             f="exp", unit=True, f_weight=self.omega, f_numbers=self.numbers, **polynomial
         )
 
 
 class TensorAttention(MixtureAttention):
-    """phi(u) = p(u) (x) F(u), where p: P = `poly_dim` features stands for x^2; m = P R M."""
+    """phi(u) = p(u) (x) F(u), with P = `poly_dim` features p for x^2; m = P R M."""
 
     def __init__(self, embed_dim: int, n_heads: int, *, poly_dim: int = 32, **family: Any):
         self.poly_dim = whole("poly_dim", poly_dim, 1)
@@ -88,7 +88,7 @@ class TensorAttention(MixtureAttention):
 
     @abstractmethod
     def build(self, draw: torch.Generator) -> dict[str, Tensor]:
-        """Draw what p needs, head by head: tensors by name."""
+        """Draw the tensors of p, head by head; returns them by name."""
 
     @abstractmethod
     def polynomial(self, u: Tensor) -> Tensor:

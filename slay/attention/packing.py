@@ -1,4 +1,4 @@
-"""Sequences of several lengths side by side in one row, told apart by their boundaries."""
+"""Packed sequences: several sequences concatenated in one row, given by their boundaries."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Boundaries = Tensor | Sequence[int]
 def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
     """Lengths of packed sequences from their boundaries 0 = c_0 < c_1 < ... < c_N = L.
 
-    Raises ValueError for boundaries that do not cut (1, L) into sequences, each of a token at
-    least: an empty one has no output, and its state is the one before.
+    Raises ValueError for boundaries that do not split (1, L) into non-empty sequences: an empty one
+    would have no output and leave its state unchanged.
     """
     if isinstance(cu_seqlens, Tensor):
         if cu_seqlens.ndim != 1 or cu_seqlens.dtype not in (torch.int32, torch.int64):
@@ -26,7 +26,7 @@ def lengths_of(cu_seqlens: Boundaries, batch: int, length: int) -> list[int]:
                 f"cu_seqlens has shape {tuple(cu_seqlens.shape)} and dtype {cu_seqlens.dtype}; "
                 "expected (N + 1,) in int32 or int64"
             )
-        # Asked here: a function that asks would be compiled by itself where the graph breaks.
+        # Checked inline: a helper function would be compiled separately after a graph break.
         if torch.compiler.is_compiling() or stands_in(cu_seqlens):
             raise SlayError(
                 "cu_seqlens is a tensor, whose numbers cannot be read while a graph is traced; "
@@ -59,13 +59,13 @@ def positions(
 ) -> Tensor:
     """Position of every token in its own sequence: (B or 1, L); `start`: (B,) or (N,).
 
-    Padding, (B, L), takes up none: the tokens after it go on where those before it ended.
+    Padding, (B, L), takes up none: tokens after it continue the count of those before it.
     """
     if lengths is None:
         position = torch.arange(length, device=device).unsqueeze(0)
         if padding is not None:
             before = padding.cumsum(1).masked_fill(padding, 0).cummax(1).values
-            first = padding.long().cumprod(1).sum(1, keepdim=True)  # on the left
+            first = padding.long().cumprod(1).sum(1, keepdim=True)  # padding on the left
             position = position - before.maximum(first)
         return position if start is None else position + start.unsqueeze(-1)
     parts = [torch.arange(n, device=device) for n in lengths]

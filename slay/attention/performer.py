@@ -18,7 +18,7 @@ from slay.features.projections import gaussian
 from slay.ops.triton.spec import FeatureSpec
 
 Kernel = Literal["relu", "softmax"]
-FLOOR = 1e-3  # keeps a token that no direction sees from having no weight at all
+FLOOR = 1e-3  # avoids zero weight for a token whose projections are all negative
 
 
 class PerformerAttention(FeatureAttention):
@@ -26,8 +26,8 @@ class PerformerAttention(FeatureAttention):
 
     M = `num_features` directions omega_i ~ N(0, I), in `orthogonal` blocks. With `kernel="softmax"`
     phi(u) = M^{-1/2} exp(omega_i·x - ‖x‖^2 / 2), x = u / d^{1/4}, unbiased for the softmax kernel
-    (Choromanski et al. 2021, section 2.3). Exponents of keys below -60 count as -60: a query all of
-    whose keys lie there gets their running mean.
+    (Choromanski et al. 2021, section 2.3). Key exponents are clamped to at least -60, so a query
+    whose keys all lie below gets the running mean of their values.
     """
 
     kernel = r"\tfrac1M\sum_i\mathrm{relu}(\omega_i^\top q)\,\mathrm{relu}(\omega_i^\top k)"
@@ -72,7 +72,7 @@ class PerformerAttention(FeatureAttention):
         if not self.softmax:
             return self.feature_map(u, position)
         exponents = softmax_projections(u, self.omega.to(u.dtype))
-        # A query's own scale cancels in y; without it a long query would have no weight left.
+        # A per-query scale cancels in y; dividing by the largest keeps long queries from underflow.
         return Dense((exponents - exponents.detach().amax(-1, keepdim=True)).exp())
 
     def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:

@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021): q·k then depends on positions by their difference."""
+"""Rotary position embedding (Su et al. 2021): q·k depends on the difference of positions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def rotate(u: Tensor, position: Tensor, base: float) -> Tensor:
-    """Turn the pair (u_i, u_{i + d/2}) by the angle position x base^(-2 i / d), i < d / 2.
+    """Rotate the pair (u_i, u_{i + d/2}) by the angle position x base^(-2 i / d), i < d / 2.
 
     u: (B, H, L, d), d even; position: (B or 1, L). Norms do not change.
     """

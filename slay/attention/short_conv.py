@@ -1,4 +1,4 @@
-"""A short causal convolution of each channel, aware of packed sequences and of what came before."""
+"""Short causal depthwise convolution with packed sequences, padding and a carried state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slay.errors import SlayError
 class ShortConvolution(nn.Module):
     """y_t = sum_{j < W} w_j x_{t-j}, channel by channel, x = 0 before a sequence begins.
 
-    It starts as the identity (w_0 = 1), so that a layer with it starts as one without.
+    Initialised to the identity (w_0 = 1), so that a layer with it starts as one without.
     """
 
     def __init__(self, channels: int, width: int):
@@ -24,7 +24,7 @@ class ShortConvolution(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Become the identity again."""
+        """Reset to the identity."""
         self.weight.zero_()[0] = 1.0
 
     def forward(
@@ -36,8 +36,8 @@ class ShortConvolution(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """x: (B, L, C); `recent`: (B or N, W - 1, C), the inputs before; `lengths` of N sequences.
 
-        Returns y: (B, L, C) and the last W - 1 inputs of every sequence. Where `padding`, (B, L),
-        is True there is no input.
+        Returns y: (B, L, C) and the last W - 1 inputs of every sequence. Positions where `padding`,
+        (B, L), is True are skipped.
         """
         if padding is not None:
             return self._between(x, recent, padding)
@@ -49,7 +49,7 @@ class ShortConvolution(nn.Module):
         return torch.cat(ys, dim=1), torch.cat(ends)
 
     def _between(self, x: Tensor, recent: Tensor | None, padding: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens that are no padding are laid side by side, and go back to their places."""
+        """Gather the tokens that are not padding, convolve them and scatter the results back."""
         place = padding.byte().argsort(dim=1, stable=True).unsqueeze(-1).expand_as(x)
         if recent is None:
             recent = x.new_zeros(x.shape[0], self.width - 1, x.shape[2])
@@ -70,4 +70,4 @@ class ShortConvolution(nn.Module):
         y = weight[0] * x
         for j in range(1, self.width):
             y = y + weight[j] * padded[:, self.width - 1 - j :][:, :length]
-        return y, padded[:, length:].clone()  # not a part of what holds the whole sequence
+        return y, padded[:, length:].clone()  # a view would keep the whole sequence in memory

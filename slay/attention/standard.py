@@ -1,4 +1,4 @@
-"""Softmax attention through PyTorch's fused implementations: the competitor to beat."""
+"""Softmax attention through PyTorch's fused implementations: the baseline."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class StandardAttention(PairwiseAttention):
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
         lq, lk = q.shape[2], k.shape[2]
         square = lq == lk
-        mask = None  # (B or 1, 1, Lq or 1, Lk), True where a query may look
+        mask = None  # (B or 1, 1, Lq or 1, Lk), True where a query may attend
         if padding is not None:
             mask = ~padding[:, None, None, :]
         if self.causal and lq > 1 and (mask is not None or not square):
             order = torch.ones(lq, lk, dtype=torch.bool, device=q.device).tril(lk - lq)
             mask = order if mask is None else mask & order
-        # Of PyTorch's implementations the plain one alone has all derivatives.
+        # Of PyTorch's backends, only MATH supports all derivatives.
         with sdpa_kernel(SDPBackend.MATH) if transformed() else nullcontext():
             y = F.scaled_dot_product_attention(
                 q,
@@ -44,7 +44,7 @@ class StandardAttention(PairwiseAttention):
             )
         if mask is None:
             return y
-        return y.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # nothing to look at
+        return y.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # no visible key
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         groups = q.shape[1] // k.shape[1]

@@ -1,4 +1,4 @@
-"""What a mechanism carries from token to token."""
+"""Recurrent state of a mechanism."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from torch import Tensor
 
 
 class State(NamedTuple):
-    """Everything that earlier tokens leave behind; hand it to the next call as it is.
+    """State after earlier tokens, to be passed to the next call unchanged.
 
-    `memory` is the mechanism's own: S, (B, K, e + 1, m), for features, whatever the context; the
-    keys, values and padding so far for exact kernels, which grow with it. `length`: (B,), tokens
-    seen. `recent`: (B, W - 1, ...), the last inputs of a layer's short convolution. `expendable`:
-    the next call may overwrite it, which saves a copy (`state._replace(expendable=True)`).
+    `memory` depends on the mechanism: S, (B, K, e + 1, m), of constant size for feature maps; keys,
+    values and padding so far, which grow with the context, for exact kernels. `length`: (B,),
+    tokens seen. `recent`: (B, W - 1, ...), the last inputs of a layer's short convolution.
+    `expendable`: the next call may overwrite it, which saves a copy
+    (`state._replace(expendable=True)`).
     """
 
     memory: tuple[Tensor | None, ...]
@@ -23,4 +24,4 @@ class State(NamedTuple):
     expendable: bool = False
 
 
-torch.serialization.add_safe_globals([State])  # `torch.load` reads it with `weights_only=True`
+torch.serialization.add_safe_globals([State])  # for `torch.load` with `weights_only=True`

@@ -9,7 +9,7 @@ from slay.features.forms import Dense
 
 
 class UniformAttention(FeatureAttention):
-    """k(q, k) = 1: looks at nothing. What it solves needs no attention."""
+    """k(q, k) = 1: ignores queries and keys. Tasks that it solves need no attention."""
 
     kernel = "1"
     exact = True

@@ -1,4 +1,4 @@
-"""The Yat kernel as it was first given, off the sphere."""
+"""The original Yat kernel, without projection to the sphere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slay.errors import positive
 class YatAttention(ExactAttention):
     """k(q, k) = (q·k)^2 / (‖q - k‖^2 + eps) (Bouhsine 2026).
 
-    ‖q - k‖^2 comes from a difference of larger numbers; it is kept at their rounding error or more.
+    ‖q - k‖^2 is a difference of larger numbers and is clamped from below at their rounding error.
     """
 
     kernel = r"(q^\top k)^2/(\|q-k\|^2+\varepsilon)"

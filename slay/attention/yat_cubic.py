@@ -1,4 +1,4 @@
-"""Exact cubic features: a finer target than the quadratic where heads are small."""
+"""Exact cubic features: a closer approximation than the quadratic for small heads."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from slay.ops.triton.spec import FeatureSpec
 class CubicAttention(FeatureAttention):
     """k(q, k) = (x + beta)^2 (1 + x), x the cosine of q and k; m = d (d + 1)^2 / 2.
 
-    phi(u) = [monomials of (u, sqrt beta)] (x) (1, u). With beta = 0, x^2 (1 + x), it is nearest to
-    the spherical Yat kernel in mean square: the linear term does what beta does for squares. With
-    `project_dim` = d' each head is first mapped to d' dimensions by a learnt matrix that starts
-    with orthonormal columns, and d' stands for d above.
+    phi(u) = [monomials of (u, sqrt beta)] (x) (1, u). With beta = 0, x^2 (1 + x) is closest to
+    the spherical Yat kernel in mean square: the linear factor replaces the shift of the quadratic
+    kernel. With `project_dim` = d' each head is first mapped to d' dimensions by a learned matrix,
+    initialised with orthonormal columns, and d' replaces d above.
     """
 
     kernel = r"(x+\beta)^2(1+x)"
@@ -63,12 +63,12 @@ class CubicAttention(FeatureAttention):
         if self.projection is None:
             return u
         weight = self.projection.repeat_interleave(u.shape[1] // self.n_kv_heads, dim=0)
-        u, dtype = unit(u.to(accumulation_dtype(u.dtype))), u.dtype  # whose sums float16 holds
+        u, dtype = unit(u.to(accumulation_dtype(u.dtype))), u.dtype  # no float16 overflow
         return (u @ weight.to(u.dtype)).to(dtype)
 
     def feature_map(self, u: Tensor, position: Tensor) -> Product:
         u = unit(u)
-        # 1 + x stays above zero where x = -1 is rounded.
+        # Keeps 1 + x above zero where rounding takes x to -1 or below.
         inside = u * (1.0 - 32.0 * torch.finfo(u.dtype).eps)
         linear = torch.cat((torch.ones_like(u[..., :1]), inside), dim=-1)
         return Product(shifted_square(u, self.beta), Dense(linear))

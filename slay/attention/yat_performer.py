@@ -14,7 +14,7 @@ from slay.ops.triton.spec import FeatureSpec
 class HadamardAttention(MixtureAttention):
     """phi(u) = (omega_i·u)^2 F_i(u), feature by feature, with the omega_i of F; m = R M.
 
-    Sharing the directions makes it another kernel than x^2 / (C - 2x), but a cheap one.
+    Sharing the directions is cheap, but gives a kernel other than x^2 / (C - 2x).
     """
 
     kernel = r"\sum_r\tfrac{w_r}M\sum_i(\omega_{ri}^\top\hat q)^2(\omega_{ri}^\top\hat k)^2" + (

@@ -16,8 +16,8 @@ from slay.features.polynomial import inverse_root, nystrom_features
 class NystromAttention(TensorAttention):
     """p(u) = (K_AA + lambda I)^{-1/2} K_Au for random unit anchors A, K = (·)^2.
 
-    The projection of x^2 on P anchors (Williams & Seeger 2000), lambda = `ridge`. It has rank P
-    and no sign: scores can be negative.
+    The projection of x^2 on P anchors (Williams & Seeger 2000), lambda = `ridge`. It has rank P,
+    and scores can be negative.
     """
 
     kernel = r"\hat x^2_{\mathrm{Nystr\ddot om}}\cdot\sum_r w_r\,e^{2s_rx}"

@@ -38,7 +38,7 @@ class SphericalYatAttention(ExactAttention):
 
     def pairs(self, q: Tensor, k: Tensor) -> Tensor:
         x = q @ k.mT
-        rest = torch.rsub(x, 2.0 + self.epsilon, alpha=2.0)  # C - 2x, at least eps but for rounding
+        rest = torch.rsub(x, 2.0 + self.epsilon, alpha=2.0)  # C - 2x, at least eps up to rounding
         return x.square() / rest.clamp(min=self.epsilon)
 
     def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:

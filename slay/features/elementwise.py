@@ -26,11 +26,11 @@ Where all keys of a query lie below, its output is therefore their running mean.
 
 
 def elu_plus_one(u: Tensor) -> Tensor:
-    """elu(u) + 1 > 0 (Katharopoulos et al. 2020, eq. 7), of u at least `LOWEST`."""
+    """elu(u) + 1 > 0 (Katharopoulos et al. 2020, eq. 7), with u clamped to at least `LOWEST`."""
     return F.relu(u) + u.clamp(LOWEST, 0.0).exp()  # cheaper to differentiate than elu
 
 
 def elu_plus_one_over_top(u: Tensor) -> Tensor:
-    """elu(u) + 1, over its largest coordinate where that is below 1: so one always stays."""
+    """elu(u) + 1, divided by its largest coordinate if that is below 1."""
     top = u.detach().amax(-1, keepdim=True).clamp(max=0.0)
     return F.relu(u) + (u.clamp(max=0.0) - top).exp()

@@ -40,7 +40,7 @@ def softmax_exponents(u: Tensor, omega: Tensor) -> Tensor:
 
 
 def softmax_projections(u: Tensor, omega: Tensor) -> Tensor:
-    """omega_i·u / d^(1/4), the exponents but for what all features of a token have in common."""
+    """omega_i·u / d^(1/4), the exponents without the terms shared by all features of a token."""
     return u @ (omega / omega.shape[-1] ** 0.25).mT
 
 

@@ -1,4 +1,4 @@
-"""Forms of a feature map phi(u), told apart by what is cheap.
+"""Representations of a feature map phi(u) that make different operations cheap.
 
 Inside a chunk of c tokens only scores <phi(q), phi(k)> are needed, and a product of maps gives
 them without ever forming an m-vector. Across chunks the m-vectors themselves are summed.
@@ -18,35 +18,35 @@ from slay.features.workspace import Workspace, product
 
 
 class Features(Protocol):
-    """phi of a block of tokens, given by some factors."""
+    """phi of a block of tokens, represented by factors."""
 
     by_column: ClassVar[bool]
     """Whether `vjp` likes a gradient whose tokens lie next to each other in memory."""
 
     def factors(self) -> list[Tensor]:
-        """What phi is made of, each (..., L, its width)."""
+        """Tensors from which phi is computed, each (..., L, its width)."""
 
     def at(self, rows: Callable[[Tensor], Tensor]) -> Self:
-        """phi of some of the tokens: `rows` cuts them out of a factor."""
+        """phi of some of the tokens; `rows` selects them from a factor."""
 
     def scores(self, keys: Self, work: Workspace | None = None) -> Tensor:
-        """<phi(q_i), phi(k_j)>: (..., Lq, Lk). What lies in a workspace has no gradient."""
+        """<phi(q_i), phi(k_j)>: (..., Lq, Lk). With a workspace there is no autograd."""
 
     def expand(self, work: Workspace | None = None) -> Tensor:
-        """phi itself: (..., L, m). What lies in a workspace has no gradient but `vjp`."""
+        """phi itself: (..., L, m). With a workspace there is no autograd, only `vjp`."""
 
     def vjp(self, g: Tensor, work: Workspace) -> list[Tensor]:
-        """The factors' gradients from phi's: (..., L, m)."""
+        """Gradients of the factors from the gradient g of phi: (..., L, m)."""
 
     def pull_scores(
         self, keys: Self, g: Tensor, work: Workspace
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The gradients of these factors and of the keys' from that of the scores."""
+        """Gradients of these factors and of the keys' factors from the gradient g of the scores."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """phi given outright."""
+    """phi as an explicit tensor."""
 
     phi: Tensor  # (..., L, m)
     by_column: ClassVar[bool] = False

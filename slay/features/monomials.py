@@ -18,8 +18,8 @@ from slay.features.workspace import Workspace
 def monomials(u: Tensor, work: Workspace | None = None) -> Tensor:
     """u_i u_j for every i <= j, times sqrt 2 where i < j: (..., L, n) -> (..., L, n (n + 1) / 2).
 
-    <monomials(q), monomials(k)> = (q·k)^2. With `work` the result lies there, and only
-    `monomials_gradient` leads back.
+    <monomials(q), monomials(k)> = (q·k)^2. With `work` the result is stored there, and its gradient
+    is `monomials_gradient`, not autograd's.
     """
     n = u.shape[-1]
     kept = n * (n + 1) // 2
@@ -34,10 +34,10 @@ def monomials(u: Tensor, work: Workspace | None = None) -> Tensor:
 
 
 def monomials_gradient(u: Tensor, g: Tensor, work: Workspace) -> Tensor:
-    """du_i = 2 g_ii u_i + sqrt 2 sum_{j != i} g_ij u_j, shift by shift, on a token a column.
+    """du_i = 2 g_ii u_i + sqrt 2 sum_{j != i} g_ij u_j, shift by shift, one token per column.
 
-    u: (..., L, n); g: (..., L, n (n + 1) / 2), the gradient of `monomials(u)`, best with its tokens
-    next to each other in memory.
+    u: (..., L, n); g: (..., L, n (n + 1) / 2), the gradient of `monomials(u)`, fastest if
+    contiguous along tokens.
     """
     n, g = u.shape[-1], g.mT
     shape = (*u.shape[:-2], n + n // 2, u.shape[-2])

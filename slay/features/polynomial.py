@@ -1,4 +1,4 @@
-"""Polynomial maps on unit vectors: what stands in for the factor x^2 of the kernel, x = q·k.
+"""Polynomial maps on unit vectors: features for the factor x^2 of the kernel, x = q·k.
 
 u: (B, H, L, d) throughout; every map returns (B, H, L, P).
 """
@@ -50,7 +50,7 @@ def sketch_features(u: Tensor, first: Tensor, second: Tensor, size: int) -> Tens
     """TensorSketch of degree 2 (Pham & Pagh 2013), in the frequency domain; unbiased for x^2.
 
     A sketch is the circular convolution of two count sketches C1 u and C2 u. The Fourier transform
-    makes it a product, and keeps inner products, so that there is no need to come back.
+    turns it into a product and preserves inner products, so that no inverse transform is needed.
     first, second: (H, d, 2 F), the transformed count sketches of `sketch_spectrum`; P = `size`.
     """
     (a_re, a_im), (b_re, b_im) = ((u @ t).chunk(2, dim=-1) for t in (first, second))
@@ -70,7 +70,7 @@ def sketch_spectrum(bucket: Tensor, sign: Tensor, size: int) -> Tensor:
     angle = -2.0 * math.pi / size * bucket.unsqueeze(-1) * frequency  # (H, d, F)
     alone = (frequency == 0) | (2 * frequency == size)
     count = torch.where(alone, 1.0, 2.0) / size
-    scale = sign.unsqueeze(-1) * count**0.25  # two are multiplied, and two such products meet
+    scale = sign.unsqueeze(-1) * count**0.25  # a score is a product of four of these
     return torch.cat((scale * angle.cos(), scale * angle.sin()), dim=-1).float()
 
 

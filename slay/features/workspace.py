@@ -1,4 +1,4 @@
-"""Memory for the widest arrays, used again from chunk to chunk.
+"""Buffers for the widest arrays, reused from chunk to chunk.
 
 An array of a few megabytes that is allocated for every chunk costs more in page faults than in
 arithmetic.
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 class Workspace:
-    """Uninitialised arrays by name: asking again for a name overwrites what it held."""
+    """Uninitialised arrays by name; requesting a name again reuses its memory."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, torch.dtype], Tensor] = {}
         self._parts: dict[str, Workspace] = {}
 
     def part(self, name: str) -> Workspace:
-        """A workspace whose names are its own."""
+        """A nested workspace with its own names."""
         return self._parts.setdefault(name, Workspace())
 
     def __call__(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""slay inside other libraries: one file each, and nothing is imported before it is asked for."""
+"""Integrations with other libraries, one module each, imported only on request."""

@@ -1,7 +1,7 @@
-"""What transformers' masks come down to: real tokens, or the boundaries of packed sequences.
+"""Reduction of transformers' masks to padding, or to the boundaries of packed sequences.
 
 transformers describes a mask by a function m(b, h, i, j) of a query's and a key's position, and
-builds L x L booleans of it. Here it is asked about a few pairs alone.
+builds L x L booleans from it. Here it is evaluated on a few pairs only.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def mask(
     device: torch.device | str = "cpu",
     **unused: Any,
 ) -> Tensor | None:
-    """transformers' mask interface for slay: None where every key counts, else one of
+    """transformers' mask interface for slay: None if every key counts, else one of
 
-    - (B, n) in bool, True for the tokens that are real, of the first n keys; a static cache has
-      more, which are not filled yet;
-    - (N + 1,) in int32: boundaries of N packed sequences in the batch's rows laid end to end.
+    - (B, n) in bool, True for real tokens among the first n keys; a static cache has more, which
+      are not filled yet;
+    - (N + 1,) in int32: boundaries of N packed sequences in the batch's concatenated rows.
 
     Raises `SlayError` for any other pattern, such as a window shorter than the sequence.
     """
-    causal = allow_is_bidirectional_skip is None  # given where all may see all, and only there
+    causal = allow_is_bidirectional_skip is None  # passed only for bidirectional masks
     queries = range(int(q_offset), int(q_offset) + q_length)
     keys = range(kv_offset, kv_offset + kv_length)
     real = attention_mask
@@ -64,7 +64,7 @@ def mask(
 
 
 def _real(attention_mask: Tensor, keys: range, kv_length: int) -> Tensor | None:
-    """The part of (B, L) that is about those keys; None if they are all of them, and all real."""
+    """Slice a mask (B, L) to those keys; None if they are all of them, and all real."""
     if attention_mask.shape[-1] < keys.stop:
         raise SlayError(
             f"attention_mask is of {attention_mask.shape[-1]} tokens, but there are {keys.stop}; "
@@ -77,7 +77,10 @@ def _real(attention_mask: Tensor, keys: range, kv_length: int) -> Tensor | None:
 def _sees(
     function: MaskFunction, batch: int, device: torch.device | str
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Whether queries i see keys j, pair by pair: (1 or B, n) each -> (B, n)."""
+    """Return a function (i, j) that is True where query i sees key j.
+
+    i and j: (1 or B, n) each, compared pair by pair; result: (B, n).
+    """
     rows = torch.arange(batch, device=device).unsqueeze(-1)  # (B, 1)
     head = torch.zeros((), dtype=torch.long, device=device)
     return lambda i, j: function(rows, head, i, j).expand(batch, j.shape[-1])
@@ -90,9 +93,10 @@ def _boundaries(
     causal: bool,
     device: torch.device | str,
 ) -> Tensor | None:
-    """Where packed sequences begin and end; None if all queries see all keys, or all before.
+    """Boundaries of packed sequences; None if all queries see all keys, or all earlier ones.
 
-    Asks each query about its sequence's ends and neighbours at powers of two: O(L log L) pairs.
+    Tests each query against the ends of its sequence and neighbours at powers of two: O(L log L)
+    pairs.
     """
     i = torch.arange(queries.start, queries.stop, device=device).unsqueeze(0)  # (1, L)
     begins, start = i == queries.start, torch.full_like(i, keys.start)

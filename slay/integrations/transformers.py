@@ -3,21 +3,20 @@
     import slay.integrations.transformers
     model = AutoModelForCausalLM.from_config(config, attn_implementation="slay:yat-quadratic")
 
-makes every mechanism known as `slay:<name>`, with its default options. `register` takes options,
-and mechanisms that were added with `slay.register_attention`.
+registers every mechanism as `slay:<name>`, with its default options. Use `register` for options,
+and for mechanisms that were added with `slay.register_attention`.
 
 - Padding, grouped keys, packed sequences, non-causal and cross-attention work as they do with
-  PyTorch's own attention. What a mechanism cannot honour raises `SlayError`: windows shorter than
-  what is read at once, soft caps, sinks, biases of positions, 4-D masks, weights as an output, and
-  dropout of attention weights that are never formed (all but the mechanisms with a `dropout`
-  option).
+  PyTorch's own attention. Unsupported features raise `SlayError`: sliding windows shorter than the
+  input of a call, soft caps, sinks, position biases, 4-D masks, attention weights as an output, and
+  attention dropout in mechanisms that never form weights (those without a `dropout` option).
 - `scaling` multiplies queries by scaling sqrt(d), 1 in most models, so that the exp(q·k / sqrt d)
-  of `slay:standard` is the model's exp(scaling q·k). A kernel on the sphere has no scale, and
-  takes no notice.
-- Layer l draws random features from seed + l, once, and keeps them. They are no part of the
-  model's state: the seed says all about them. A module without `layer_idx` counts as layer 0.
-- With a cache, which keeps all keys, a linear mechanism forms its state of them anew at every
-  call: O(L) a token. `slay.models.gpt` carries the state instead.
+  of `slay:standard` is the model's exp(scaling q·k). Kernels on the sphere have no scale and
+  ignore it.
+- Layer l draws random features from seed + l once, and caches them. They are not in the model's
+  state dict: the seed determines them. A module without `layer_idx` counts as layer 0.
+- transformers' cache keeps all keys, from which a linear mechanism recomputes its state at every
+  call: O(L) per token. `slay.models.gpt` carries the state instead.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ except ImportError as error:
     ) from error
 
 OF_THE_MODEL = {"bias", "causal", "dropout", "n_kv_heads", "rotary", "short_conv", "value_dim"}
-# Keywords that models hand down and that change nothing here: masks and boundaries say it too.
+# Keywords of models that have no effect here: masks and boundaries carry the same information.
 OF_NO_EFFECT = {
     "cache_position",
     "cu_seq_lens_k",
@@ -65,15 +64,15 @@ OF_NO_EFFECT = {
 
 
 def register(attention: str, *, name: str | None = None, **options: Any) -> str:
-    """Make a mechanism known to transformers as `slay:<name>`, by default its own name.
+    """Register a mechanism with transformers as `slay:<name>`, by default its own name.
 
-    `options` are the mechanism's. Returns what `attn_implementation` should be:
+    `options` are the mechanism's. Returns the value for `attn_implementation`:
 
         register("yat-performer-anchor", name="small-anchor", poly_dim=8)
 
-    Another call with the same name takes the earlier one's place. Raises `UnknownNameError`,
-    TypeError for an option that the mechanism does not have, and `SlayError` for one that
-    follows from the model.
+    A later call with the same name replaces the earlier one. Raises `UnknownNameError`, TypeError
+    for an option that the mechanism does not have, and `SlayError` for one that follows from the
+    model.
     """
     cls = get_attention_class(attention)
     for option in options:
@@ -88,8 +87,8 @@ def register(attention: str, *, name: str | None = None, **options: Any) -> str:
 
 
 def _attention(cls: type[Attention], options: dict[str, Any]) -> Callable[..., tuple[Tensor, None]]:
-    """A mechanism as transformers calls it."""
-    drawn = cache(partial(_heads, cls, options))  # an instance for each layer, device and mode
+    """Return a mechanism as a function that transformers can call."""
+    drawn = cache(partial(_heads, cls, options))  # one instance per layer, device and mode
 
     def forward(
         module: nn.Module,
@@ -124,14 +123,14 @@ def _attention(cls: type[Attention], options: dict[str, Any]) -> Callable[..., t
 
 
 def _refuse(keywords: dict[str, Any]) -> None:
-    """Raise `SlayError` for what no mechanism can honour."""
+    """Raise `SlayError` for keywords that no mechanism supports."""
     for name, value in keywords.items():
         if name not in OF_NO_EFFECT and value is not None and value is not False:
             raise SlayError(f"slay's attention cannot honour {name}; leave it out of the model")
 
 
 def _in_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The dtype that autocast would give PyTorch's own attention."""
+    """Under autocast, cast to the dtype that PyTorch's own attention would get."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors
@@ -139,7 +138,7 @@ def _in_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def _scaled(query: Tensor, scaling: float | None) -> Tensor:
-    """Queries such that q·k / sqrt d is what the model calls scaling q·k."""
+    """Scale queries so that q·k / sqrt d equals the model's scaling q·k."""
     factor = 1.0 if scaling is None else scaling * math.sqrt(query.shape[3])
     return query if math.isclose(factor, 1.0) else query * factor
 
@@ -154,7 +153,7 @@ def _causal(module: nn.Module, is_causal: bool | None) -> bool:
 def _marks(
     mask: Tensor | None, bounds: Tensor | None, of_keys: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Padding, (B, n), True where a key is padding, and boundaries (N + 1,)."""
+    """Return padding, (B, n), True where a key is padding, and boundaries (N + 1,)."""
     if bounds is not None and of_keys is not None and not torch.equal(bounds, of_keys):
         raise SlayError("cu_seq_lens_q and cu_seq_lens_k differ; slay packs both alike")
     if mask is None:
@@ -176,7 +175,7 @@ def _marks(
 
 
 def _packed(heads: Attention, q: Tensor, k: Tensor, v: Tensor, bounds: Tensor) -> Tensor:
-    """Attention in sequences that are packed into all rows, laid end to end: (B, L, H, e)."""
+    """Attention within sequences packed into the batch's concatenated rows: (B, L, H, e)."""
     batch = q.shape[0]
     q, k, v = (t.transpose(0, 1).flatten(1, 2).unsqueeze(0) for t in (q, k, v))  # (1, H, B L, d)
     y = heads.attend(q, k, v, cu_seqlens=bounds)
@@ -196,10 +195,10 @@ def _last(heads: Attention, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | N
 
 
 def _state(heads: Attention, k: Tensor, v: Tensor, padding: Tensor | None) -> State:
-    """What those tokens leave behind."""
+    """State after these tokens."""
     if isinstance(heads, PairwiseAttention):
         return State((k, v, padding), torch.full(k.shape[:1], k.shape[2], device=k.device))
-    q = k.repeat_interleave(heads.n_heads // heads.n_kv_heads, dim=1)  # any will do
+    q = k.repeat_interleave(heads.n_heads // heads.n_kv_heads, dim=1)  # the values do not matter
     return heads.attend(q, k, v, key_padding_mask=padding, output_final_state=True)[1]
 
 
@@ -214,7 +213,7 @@ def _heads(
     dropout: float,
     layer: int,
 ) -> Attention:
-    """The mechanism of a layer. Raises `SlayError` for one that would have to be trained."""
+    """Build a layer's mechanism. Raises `SlayError` if it has trainable parameters."""
     of_layer = {"n_kv_heads": n_kv_heads, "causal": causal, "seed": options.get("seed", 0) + layer}
     if dropout:
         if "dropout" not in options_of(cls):
@@ -223,7 +222,7 @@ def _heads(
                 "to 0 in the model's configuration"
             )
         of_layer["dropout"] = dropout
-    with torch.inference_mode(False):  # what is drawn in inference can serve training later
+    with torch.inference_mode(False):  # inference tensors cannot be used in training
         heads = cls.heads_only(head_dim, n_heads, **{**options, **of_layer}).to(device)
     for name, _ in heads.named_parameters():
         raise SlayError(

@@ -1,4 +1,4 @@
-"""The smallest model that shows what attention can do: no MLP, no normalisation."""
+"""A minimal model that isolates attention: no MLP, no normalisation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from slay.registry import get_attention_class
 class AttentionOnly(nn.Module):
     """h = token + position; h = h + attention(h), n_layers times; logits = W h.
 
-    Whatever it solves, attention has solved. Layer l draws its random features from seed + l.
+    With no MLP, whatever it solves is solved by attention. Layer l draws its random features from
+    seed + l.
     """
 
     def __init__(
@@ -45,6 +46,6 @@ class AttentionOnly(nn.Module):
         return self.head(h)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Token and position: (B, L) -> (B, L, E)."""
+        """Sum of token and position embeddings: (B, L) -> (B, L, E)."""
         places = torch.arange(tokens.shape[1], device=tokens.device)
         return self.token(tokens) + self.position(places)

@@ -1,4 +1,4 @@
-"""A GPT with any attention mechanism: the whole model, from tokens to text."""
+"""A GPT with any attention mechanism: model, loss, generation, saving and loading."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from slay.registry import ATTENTION, get_attention_class
 
 ROTARY_BASE = 10000.0
 STD = 0.02
-IGNORE = -100  # the target where nothing is asked
+IGNORE = -100  # target at positions without a loss
 COUNTS = ["vocab_size", "block_size", "n_layers", "n_heads", "embed_dim", "mlp_ratio", "n_kv_heads"]
-States = tuple[State, ...]  # one a layer
+States = tuple[State, ...]  # one per layer
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """What a GPT is made of.
+    """Configuration of a GPT.
 
-    `block_size`: how many positions there are to learn. Rotary positions have no end: there it
-    only tells a mechanism with a `max_len` how far it must reach. `options`: of the mechanism
-    itself (see `slay.attention`). `seed`: of its random features; weights come from PyTorch's
-    default generator.
+    `block_size`: number of learned positions. Rotary positions are unlimited; there it only sets
+    the `max_len` of mechanisms that have one. `options`: options of the mechanism (see
+    `slay.attention`). `seed`: seed of its random features; weights are drawn from PyTorch's default
+    generator.
     """
 
     vocab_size: int
@@ -52,7 +52,7 @@ class GPTConfig:
     mlp: Literal["gelu", "yat"] = "gelu"
     mlp_ratio: int = 4
     dropout: float = 0.0
-    checkpoint: bool = False  # keep a block's input alone, and compute the rest again
+    checkpoint: bool = False  # keep only each block's input, and recompute the rest
     tie_head: bool = True
     bias: bool = False
     short_conv: int = 0
@@ -75,7 +75,7 @@ class GPTConfig:
                 raise SlayError(f"options give {name!r}, which GPTConfig itself sets")
 
     def attention_options(self, layer: int) -> dict[str, Any]:
-        """What the mechanism of a layer is built with."""
+        """Options with which a layer's mechanism is built."""
         known = {"dropout": self.dropout, "max_len": self.block_size}
         return {
             "n_kv_heads": self.n_kv_heads,
@@ -126,7 +126,7 @@ class Block(nn.Module):
         key_padding_mask: Tensor | None,
         cu_seqlens: Boundaries | None,
     ) -> tuple[Tensor, State | None]:
-        """x: (B, L, E). Returns (B, L, E), and the state left behind if `final`."""
+        """x: (B, L, E). Returns (B, L, E), and the final state if `final`."""
         y = self.attention(
             self.norm_1(x),
             key_padding_mask=key_padding_mask,
@@ -142,8 +142,8 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """logits = W norm(blocks(token + position)): tokens (B, L) -> (B, L, V).
 
-    Rotary positions are turned into queries and keys by the attention layers instead. Layer l
-    draws its random features from seed + l.
+    Rotary positions are applied to queries and keys in the attention layers instead. Layer l draws
+    its random features from seed + l.
     """
 
     def __init__(self, config: GPTConfig):
@@ -163,9 +163,9 @@ class GPT(nn.Module):
         self._draw()
 
     def initialise(self) -> None:
-        """Draw everything again: also where the model was built on the meta device.
+        """Reinitialise all weights, for example after construction on the meta device.
 
-        From the same seed of PyTorch's generator come the weights of a new model.
+        With the same seed of PyTorch's generator they equal those of a new model.
         """
         for module in self.modules():
             reset: Any = getattr(module, "reset_parameters", None)
@@ -174,7 +174,7 @@ class GPT(nn.Module):
         self._draw()
 
     def _draw(self) -> None:
-        """Draw weights as GPT-2 does: N(0, 0.02^2), less where 2 n_layers branches add up."""
+        """Draw weights as in GPT-2: N(0, 0.02^2), over sqrt(2 n_layers) where branches add up."""
         branch = STD / math.sqrt(2 * self.config.n_layers)
         for module in (self.token, self.position, self.head):
             draw(module, STD)
@@ -187,12 +187,12 @@ class GPT(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        _tie(self)  # what leaves the meta device makes two weights of one
+        _tie(self)  # leaving the meta device unties the weights
         return self
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained; a tied head counts once."""
+        """Number of parameters; a tied head counts once."""
         return sum(p.numel() for p in self.parameters())
 
     def forward(
@@ -207,12 +207,12 @@ class GPT(nn.Module):
     ) -> Any:
         """tokens: (B, L), int64. Returns logits: (B, L, V).
 
-        `key_padding_mask`: (B, L), True for tokens that are padding: on either side or between,
-        they are as if they were not there, and take up no position. `cu_seqlens`: boundaries
-        (N + 1,) of N sequences packed into one row. `state` is what an earlier call left behind, a
-        `State` a layer; with `output_final_state` the result is (logits, state). `only`: (B,), the
-        one place in each row whose logits are wanted: (B, 1, V). Raises ValueError for what does
-        not fit, and for more than `block_size` learned positions.
+        `key_padding_mask`: (B, L), True for padding, on either side or in between, which is ignored
+        and takes up no position. `cu_seqlens`: boundaries (N + 1,) of N sequences packed into one
+        row. `state` is the state of an earlier call, one `State` per layer; with
+        `output_final_state` the result is (logits, state). `only`: (B,), the one position in each
+        row whose logits are computed: (B, 1, V). Raises ValueError for what does not fit, and for
+        more than `block_size` learned positions.
         """
         h, state = self._hidden(tokens, state, output_final_state, key_padding_mask, cu_seqlens)
         if only is not None:
@@ -221,7 +221,7 @@ class GPT(nn.Module):
         return (logits, state) if output_final_state else logits
 
     def loss(self, tokens: Tensor, targets: Tensor, **packing: Any) -> Tensor:
-        """Mean cross-entropy of targets: (B, L), -100 where nothing is asked."""
+        """Mean cross-entropy of targets: (B, L), -100 at ignored positions."""
         if targets.shape != tokens.shape:
             raise SlayError(
                 f"targets have shape {tuple(targets.shape)}; expected that of the tokens, "
@@ -232,7 +232,7 @@ class GPT(nn.Module):
         return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORE)
 
     def step(self, tokens: Tensor, state: States | None = None) -> tuple[Tensor, States]:
-        """The next token of each sequence: (B,). Returns logits: (B, V), and the state after it."""
+        """Feed the next token of each sequence: (B,). Returns logits: (B, V), and the new state."""
         if tokens.ndim != 1:
             raise SlayError(f"tokens have shape {tuple(tokens.shape)}; expected (B,)")
         logits, after = self(tokens.unsqueeze(1), state=state, output_final_state=True)
@@ -254,12 +254,12 @@ class GPT(nn.Module):
         """Continue tokens: (B, L) by n <= max_new_tokens each. Returns (B, L + n).
 
         Prompts of different lengths are padded, on either side, and `key_padding_mask`, (B, L), is
-        True for the padding: each is continued as it would be by itself, whatever the positions.
-        The padding stays where it is, and new tokens come after column L.
+        True for padding: each is continued as it would be alone, with either kind of positions. The
+        padding stays where it is, and new tokens come after column L.
 
-        The prompt is read once; from then on a token costs what `step` does. See `sample` for
-        `temperature`, `top_k` and `top_p`. A sequence that reached the token `stop` is filled up
-        with it, and all end when the last one did.
+        The prompt is processed once; each further token costs one `step`. See `sample` for
+        `temperature`, `top_k` and `top_p`. A sequence that has reached the token `stop` is filled
+        up with it; generation ends when all have.
         """
         last = self._check_generation(tokens, max_new_tokens, stop, key_padding_mask)
         check_sampling(temperature, top_k, top_p)
@@ -291,7 +291,7 @@ class GPT(nn.Module):
         key_padding_mask: Tensor | None = None,
         cu_seqlens: Boundaries | None = None,
     ) -> tuple[Tensor, States | None]:
-        """What the head reads: (B, L, E), and the layers' states if `final`."""
+        """Hidden states before the head: (B, L, E), and the layers' states if `final`."""
         self._check_tokens(tokens)
         check_padding(key_padding_mask, *tokens.shape)
         batch, length = tokens.shape
@@ -307,7 +307,7 @@ class GPT(nn.Module):
                 length, lengths, start, tokens.device, key_padding_mask
             )  # (B or 1, L)
             if key_padding_mask is not None:
-                place = place.masked_fill(key_padding_mask, 0)  # any that there is
+                place = place.masked_fill(key_padding_mask, 0)  # any valid position
             counted = start is not None or key_padding_mask is not None
             self._check_reach(place if counted else None, max(lengths or [length]))
             x = x + self.position(place)
@@ -330,7 +330,7 @@ class GPT(nn.Module):
                 "expected (B, L) in torch.int64"
             )
         if tokens.is_cuda or not tokens.numel() or not readable(tokens):
-            return  # looking at them would wait for the device
+            return  # reading them would synchronise with the device
         low, high = tokens.aminmax()
         if low < 0 or high >= self.config.vocab_size:
             raise SlayError(
@@ -347,7 +347,7 @@ class GPT(nn.Module):
             raise SlayError(f"the state is of {len(state[0].length)} sequences, but {batch} follow")
 
     def _check_reach(self, place: Tensor | None, reach: int) -> None:
-        """Refuse positions that were not learnt; without a state they count from 0."""
+        """Raise ValueError for positions that are not learned; without a state they start at 0."""
         if place is not None and not readable(place):
             return
         if place is not None and place.numel():
@@ -365,7 +365,7 @@ class GPT(nn.Module):
         stop: int | None,
         padding: Tensor | None,
     ) -> Tensor:
-        """The place of the last token of each prompt: (B,)."""
+        """Check the arguments; returns the index of each prompt's last token: (B,)."""
         self._check_tokens(tokens)
         if not tokens.numel():
             raise SlayError(
@@ -391,7 +391,7 @@ class GPT(nn.Module):
 
 
 def draw(module: nn.Module | None, std: float) -> None:
-    """Weights from N(0, std^2), without bias; Yat neurons keep their own."""
+    """Draw weights from N(0, std^2) and zero the bias; Yat neurons keep their own."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -405,10 +405,10 @@ def sample(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw from p = softmax(logits / temperature): (B, V) -> (B,); the likeliest at temperature 0.
+    """Draw from p = softmax(logits / temperature): (B, V) -> (B,); greedy at temperature 0.
 
-    `top_k` keeps the k likeliest tokens; `top_p` the fewest of the likeliest whose p adds up to
-    that much (Holtzman et al. 2020).
+    `top_k` keeps the k likeliest tokens; `top_p` the smallest set of likeliest tokens whose p sums
+    to at least that (Holtzman et al. 2020).
     """
     check_sampling(temperature, top_k, top_p)
     if logits.ndim != 2:
@@ -422,7 +422,7 @@ def sample(
         return logits.argmax(-1)
     logits, token = logits.float().sort(dim=-1, descending=True)  # (B, V)
     best = logits[:, :1]
-    # The likeliest are at 0 however small the temperature is: greedy in the limit.
+    # The largest logit is 0 at any temperature: greedy in the limit.
     logits = torch.where(logits < best, (logits - best) / temperature, 0.0)
     if top_k is not None:
         logits = logits[:, :top_k]
@@ -444,7 +444,7 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -
 
 
 def _tie(model: nn.Module, *_: Any) -> None:
-    """Make the head's weight that of the embedding where the configuration says so."""
+    """Tie the head's weight to the embedding's if the configuration says so."""
     assert isinstance(model, GPT)
     head, token = model.head._parameters, model.token._parameters
     if model.config.tie_head and "weight" in head and "weight" in token:
@@ -453,7 +453,7 @@ def _tie(model: nn.Module, *_: Any) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in the mode it was in."""
+    """Context manager for evaluation mode; restores every module's mode on exit."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -464,7 +464,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def save(model: GPT, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
-    """Write model.safetensors and config.json to a folder; `weights` if not the model's own."""
+    """Write model.safetensors and config.json to a folder; `weights` replace the model's own."""
     from safetensors.torch import save as safetensors
 
     tensors, seen = {}, set()
@@ -480,7 +480,7 @@ def save(model: GPT, folder: Path, *, weights: Mapping[str, Tensor] | None = Non
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> GPT:
-    """The model that `save` or `slay export` wrote; nothing in the files is executed.
+    """Load a model written by `save` or `slay export`; nothing in the files is executed.
 
     Raises `SlayError` for a folder without a model, and for weights that do not fit it.
     """

@@ -1,1 +1,1 @@
-"""Attention over heads: the oracle, the chunked linear form, the blocked exact form."""
+"""Attention over heads: reference, chunked linear and blocked exact implementations."""

@@ -1,12 +1,12 @@
 """Linear attention over features, chunk by chunk: O(L) time, O(chunk x m) memory.
 
-With S = sum_j [v_j, 1] phi(k_j)^T over the chunks before, (e + 1, m), and inside a chunk
+With S = sum_j [v_j, 1] phi(k_j)^T over earlier chunks, (e + 1, m), and inside a chunk
 A = tril(<phi(q_i), phi(k_j)>):
 
     [o, z] = A [v, 1] + phi(q) S^T,    y = o / z.
 
 The column of ones carries the normaliser through the same products. They are computed transposed,
-e + 1 rows and a chunk or m columns, which the matrix units like better than e + 1 columns.
+with e + 1 rows and c or m columns, which matrix products handle faster than e + 1 columns.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from slay.ops.normalise import accumulation_dtype, normalise, saturating_cast
 FeatureMap = Callable[[Tensor, Tensor], Features]
 Span = tuple[int, int]  # the first token, and the one after the last
 Places = tuple[Tensor | None, Tensor | None]  # positions of queries and keys: (B, L) each
-BLOCK = 4  # chunks whose factors, narrow as they are, are evaluated at once
+BLOCK = 4  # chunks whose narrow factors are evaluated at once
 
 
 @dataclass(frozen=True)
 class Maps:
-    """How tokens become features and chunks; see `slay.ops.linear` for the arguments."""
+    """Feature maps and chunking of one call; see `slay.ops.linear` for the arguments."""
 
     query_map: FeatureMap
     key_map: FeatureMap
     chunk_size: int
     start: Tensor | None  # (B,)
     groups: int
-    places: Places = (None, None)  # where they do not follow one another from `start`
+    places: Places = (None, None)  # positions, if not consecutive from `start`
 
     def spans(self, u: Tensor) -> Iterator[Span]:
         """The chunks of u: (B, H, L, d)."""
         return spans(0, u.shape[2], self.chunk_size)
 
     def queries(self, q: Tensor) -> Iterator[tuple[Span, Features]]:
-        """The chunks of queries and their phi."""
+        """Yield each chunk of queries and its phi."""
         for block, span, inside in self._blocks(q.shape[2]):
             if span[0] == block[0]:
                 phi = self.query(q, block)
@@ -55,32 +55,32 @@ class Maps:
     def keys(
         self, k: Tensor, v: Tensor, padding: Tensor | None, work: Workspace
     ) -> Iterator[tuple[Features, Tensor]]:
-        """phi and [v, 1]^T of each chunk of keys."""
+        """Yield phi and [v, 1]^T of each chunk of keys."""
         for block, span, inside in self._blocks(k.shape[2]):
             if span[0] == block[0]:
                 phi, v1 = self.key(k, block), values(v, padding, block, work)
             yield phi if span == block else phi.at(partial(cut, inside, 1)), v1[..., slice(*inside)]
 
     def _blocks(self, length: int) -> Iterator[tuple[Span, Span, Span]]:
-        """A block, a chunk in it, and the chunk's place there."""
+        """Yield (block, chunk, chunk relative to its block)."""
         for block in spans(0, length, BLOCK * self.chunk_size):
             for lo, hi in spans(*block, self.chunk_size):
                 yield block, (lo, hi), (lo - block[0], hi - block[0])
 
     def query(self, q: Tensor, span: Span) -> Features:
-        """phi of those queries, folded: (B, K, G c, ...)."""
+        """phi of a span of queries, folded: (B, K, G c, ...)."""
         return self.query_of(fold(rows(q, span), self.groups), span)
 
     def key(self, k: Tensor, span: Span) -> Features:
-        """phi of those keys: (B, K, c, ...)."""
+        """phi of a span of keys: (B, K, c, ...)."""
         return self.key_of(rows(k, span), span)
 
     def query_of(self, u: Tensor, span: Span) -> Features:
-        """phi of queries that are cut out and folded already."""
+        """phi of queries already sliced and folded."""
         return self.query_map(u, self._position(span, u, self.groups, self.places[0]))
 
     def key_of(self, u: Tensor, span: Span) -> Features:
-        """phi of keys that are cut out already."""
+        """phi of keys already sliced."""
         return self.key_map(u, self._position(span, u, 1, self.places[1]))
 
     def _position(self, span: Span, u: Tensor, copies: int, places: Tensor | None) -> Tensor:
@@ -93,24 +93,24 @@ class Maps:
 
 
 def spans(first: int, end: int, size: int) -> Iterator[Span]:
-    """Pieces of that size, the last one shorter."""
+    """Split [first, end) into spans of `size` tokens, the last possibly shorter."""
     return ((lo, min(lo + size, end)) for lo in range(first, end, size))
 
 
 def cut(span: Span, groups: int, factor: Tensor) -> Tensor:
-    """Those tokens of every group: (B, K, G n, w) -> (B, K, G c, w)."""
+    """Slice a span out of every group: (B, K, G n, w) -> (B, K, G c, w)."""
     if groups == 1:
         return factor[..., slice(*span), :]
     return factor.unflatten(-2, (groups, -1))[..., slice(*span), :].flatten(-3, -2)
 
 
 def rows(t: Tensor, span: Span) -> Tensor:
-    """Those tokens of t: (B, H, L, d) -> (B, H, c, d), in the dtype of sums."""
+    """Slice a span of t, in the accumulation dtype: (B, H, L, d) -> (B, H, c, d)."""
     return t[:, :, span[0] : span[1]].to(accumulation_dtype(t.dtype))
 
 
 def values(v: Tensor, padding: Tensor | None, span: Span, work: Workspace | None = None) -> Tensor:
-    """[v, 1]^T of those tokens, zero where they are padding: (B, K, e + 1, c)."""
+    """[v, 1]^T of a span, zero at padding: (B, K, e + 1, c)."""
     block = rows(v, span).mT
     if work is None:
         v1 = F.pad(block, (0, 0, 0, 1), value=1.0)
@@ -130,7 +130,7 @@ def add(state: Tensor | None, v1: Tensor, phi: Tensor) -> Tensor:
 
 
 def add_(sum_: Tensor | None, v1: Tensor, phi: Tensor) -> Tensor:
-    """The same in place, for a sum that is ours: it is too large to be made anew every chunk."""
+    """`add` in place, for a sum we own: it is too large to reallocate for every chunk."""
     if sum_ is None:
         return v1 @ phi
     sum_.flatten(0, 1).baddbmm_(v1.flatten(0, 1), phi.flatten(0, 1))
@@ -148,10 +148,11 @@ def chunked(
     causal: bool,
     final: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """y: (B, H, L, e) and the last state (the last but one unless `final`).
+    """Return y: (B, H, L, e) and the final state, which may be None unless `final`.
 
-    Pure and differentiable, at the price of everything m wide: for `torch.compile`, `torch.func`,
-    second derivatives, and to read. All chunks at once: the graph is the same at every length.
+    Pure and differentiable, but materialises tensors m wide: for `torch.compile`, `torch.func`,
+    second derivatives, and as readable reference. All chunks are computed at once, so that the
+    graph does not depend on the length.
     """
     whole = (0, q.shape[2])
     phi_q = maps.query(q, whole)
@@ -171,14 +172,14 @@ def chunked(
         o = o + states[:, :, :-1] @ phi_q.expand().mT
         state = states[:, :, -1]
     o = o.unflatten(-1, (maps.groups, -1)).permute(0, 1, 3, 4, 2, 5).flatten(-2)
-    there = torch.arange(q.shape[2], device=o.device)  # a slice would compare lengths
+    there = torch.arange(q.shape[2], device=o.device)  # a slice would add a guard on the length
     o = o.index_select(-1, there).flatten(-2)  # (B, K, e + 1, G L)
     return unfold(output(o, v.dtype), maps.groups), state
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Chunks of C tokens, as many as there are whole ones after some zeros at the end."""
+    """Cuts sequences into whole chunks of C tokens, after padding the end with zeros."""
 
     size: int
     zeros: int
@@ -186,9 +187,9 @@ class Cut:
 
     @classmethod
     def of(cls, length: int, size: int) -> Cut:
-        """Chunks of a sequence; of one whose length a graph leaves open, two or more.
+        """Chunking of a sequence; always two or more chunks at a dynamic length.
 
-        What depends on there being several would make another graph.
+        A graph that depended on the number of chunks would be recompiled.
         """
         if not torch.compiler.is_compiling():
             return cls(size, size - 1, length > size)
@@ -222,10 +223,10 @@ def chunked_in_place(
     overwrite: bool = False,
     keep: Callable[[int, Tensor | None], None] = lambda index, state: None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The same without a gradient, in memory that is used again; returns z: (B, H, L, 1) too.
+    """`chunked` without autograd, chunk by chunk in reused memory; also returns z: (B, H, L, 1).
 
-    `keep` is shown the state before each chunk, which then changes; the first one is copied unless
-    `overwrite`.
+    Unless `final`, a causal state lacks the last chunk. `keep` is called with the state before each
+    chunk, which is then modified in place; the initial state is copied unless `overwrite`.
     """
     work = Workspace()
     y = v.new_empty(*q.shape[:3], v.shape[-1])

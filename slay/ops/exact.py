@@ -30,11 +30,11 @@ def exact_attention(
 
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H. When causal, the queries
     are the last Lq of Lk tokens. kernel(q, k): (B, K, n, d'), (B, K, Lk, d') -> (B, K, n, Lk) of
-    prepared tokens. `key_padding_mask`: (B, Lk), True for keys that are not there. Returns
-    (B, H, Lq, e) in v's dtype.
+    prepared tokens. `key_padding_mask`: (B, Lk), True for padding. Returns (B, H, Lq, e) in v's
+    dtype.
 
-    A causal block looks no further than its last row, which halves the work; a block of 64 rows
-    keeps the scores in cache. In training its scores are formed again rather than kept.
+    A causal block only computes keys up to its last row, which halves the work; blocks of 64 rows
+    keep the scores in cache. In training, scores are recomputed in the backward pass.
     """
     dtype = accumulation_dtype(v.dtype)
     groups = q.shape[1] // k.shape[1]
@@ -46,11 +46,11 @@ def exact_attention(
         return torch.cat((F.dropout(scores, dropout) @ values, scores @ ones), dim=-1)
 
     def block(q: Tensor, k: Tensor, v1: Tensor, before: int) -> Tensor:
-        """Some rows of the output; when causal, all of them see the first `before` keys."""
+        """Output of a block of rows; when causal, all of them see the first `before` keys."""
         scores = kernel(fold(q, groups), k)  # (B, K, G c, seen)
         if not causal:
             o = weigh(scores, v1)
-        else:  # the square on the diagonal, and what lies wholly before it
+        else:  # the diagonal block, and all keys before it
             o = weigh(tril(scores[..., before:], groups), v1[:, :, before:])
             if before:
                 o = o + weigh(scores[..., :before], v1[:, :, :before])
@@ -64,7 +64,7 @@ def exact_attention(
         v1 = F.pad(v.to(dtype), (0, 1), value=1.0)  # [v, 1]: (B, K, Lk, e + 1)
         if key_padding_mask is not None:
             v1 = v1.masked_fill(key_padding_mask[:, None, :, None], 0.0)
-        if compiling:  # one graph of all lengths
+        if compiling:  # one graph for all lengths
             return block(q, k, v1, lk - lq)
         blocks = []
         for lo, rows in zip(range(0, lq, block_size), q.split(block_size, dim=2), strict=True):

@@ -1,7 +1,7 @@
-"""Grouped queries: with H query heads and K key heads, head h looks at key head h K // H.
+"""Grouped queries: with H query heads and K key heads, head h uses key head h K // H.
 
-The G = H / K queries that share keys are laid one after another, so that a block of c tokens is
-one matrix of G c rows beside c keys, and no key is copied.
+The G = H / K query heads that share keys are concatenated along tokens, so that a block of c tokens
+is one matrix of G c rows against c keys, and no key is copied.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ def unfold(y: Tensor, groups: int) -> Tensor:
 
 
 def tril(scores: Tensor, groups: int) -> Tensor:
-    """Zero where the key comes after the query: (B, K, G c, c), every group alike."""
+    """Zero the scores of keys after the query, in every group: (B, K, G c, c)."""
     if groups == 1:
         return scores.tril()
-    if torch.compiler.is_compiling():  # pure comparisons leave the length open
+    if torch.compiler.is_compiling():  # comparisons keep the length dynamic
         j = torch.arange(scores.shape[-1], device=scores.device)
         return scores.masked_fill(j.repeat(groups).unsqueeze(-1) < j, 0.0)
     return scores.unflatten(-2, (groups, -1)).tril().flatten(-3, -2)
 
 
 def tril_(scores: Tensor, groups: int) -> Tensor:
-    """The same in place."""
+    """`tril` in place."""
     scores.unflatten(-2, (groups, -1)).tril_()
     return scores

@@ -1,6 +1,6 @@
-"""What kernels can take of a mechanism's features, and whether they may be used unasked.
+"""Limits of the kernels: which features they support, and whether these are verified.
 
-Apart from `slay.ops.select`, so that what has no kernels does not depend on their code.
+Separate from `slay.ops.select`, so that mechanisms without kernels do not depend on kernel code.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from torch import Tensor
 from slay.ops.triton.spec import FeatureSpec
 from slay.ops.verification import unverified
 
-WIDEST_CUBIC = 32  # heads
+WIDEST_CUBIC = 32  # head dimension
 WIDEST_FACTOR = 64  # features of either factor of a product
-WIDEST_DENSE = 512  # features that are no product
+WIDEST_DENSE = 512  # features of a dense map
 
 
 def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
-    """Why kernels cannot take a mechanism's features, if they cannot."""
+    """Return why kernels do not support a mechanism's features, or None."""
     head_dim = q.shape[-1]
     if spec is None:
         return "kernels know features that are a vector or an outer product of two, not these"
@@ -31,7 +31,7 @@ def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
 
 
 def verification_limit(backend: str, spec: FeatureSpec, q: Tensor, v: Tensor) -> str | None:
-    """Why kernels are not used unasked for such features, if this device did not verify them."""
+    """Return why backend="auto" does not use kernels for these features, or None if verified."""
     if backend != "auto":
         return None
     from slay.ops.triton.launch import keys_of

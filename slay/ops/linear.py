@@ -1,8 +1,8 @@
-"""Linear attention: one entry, whatever computes it.
+"""Linear attention in PyTorch: the entry point and the backward pass.
 
-`slay.ops.chunked` is the recurrence over chunks. In training its gradient is formed here chunk by
-chunk, from features that are formed again, so that nothing m wide is kept a token. With
-g = [dy, -dy·y] / z and S before a chunk:
+`slay.ops.chunked` is the recurrence over chunks. Its backward pass is computed here chunk by chunk
+with recomputed features, so that nothing m wide is saved per token. With g = [dy, -dy·y] / z and S
+before a chunk:
 
     dA = tril(g [v, 1]^T),    dphi(q) = g S,    dphi(k) = [v, 1] dS,
     d[v, 1] = A^T g + phi(k) dS^T,    and, going backwards,    dS <- dS + g^T phi(q).
@@ -58,11 +58,10 @@ def linear_attention(
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal.
     Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
     from `start`: (B,), else from 0, or are given by `places`. `key_padding_mask`: (B, Lk), True for
-    keys that are not there.
-    A state is S: (B, K, e + 1, m), what all earlier tokens leave behind; it needs `causal`.
-    `parameters` are the tensors inside the maps that want gradients. With `overwrite`, a state that
-    wants no gradient may be overwritten by the next. Returns y: (B, H, Lq, e) in
-    v's dtype, and the state after the last token if it is asked for.
+    padding. A state is S: (B, K, e + 1, m), the sum over all earlier tokens; it needs `causal`.
+    `parameters` are the tensors inside the maps that require gradients. With `overwrite`, an
+    initial state that requires no gradient may be overwritten by the final one. Returns y:
+    (B, H, Lq, e) in v's dtype, and the state after the last token if `output_final_state`.
     """
     maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1], places)
     tensors = (q, k, v, key_padding_mask, initial_state)
@@ -81,11 +80,11 @@ def linear_attention(
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
-    """Whether a call of these is to be differentiated."""
+    """Return True if autograd records a call with these tensors."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-BACK = 2  # the chunks of the way back are as many times longer: they want fewer, larger steps
+BACK = 2  # backward chunks are this many times longer: fewer, larger steps are faster
 
 
 class _LinearAttention(torch.autograd.Function):
@@ -103,10 +102,10 @@ class _LinearAttention(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         states: list[Tensor | None] = []
-        per_state = BACK  # chunks from one kept state to the next
+        per_state = BACK  # chunks between saved states
 
         def keep(index: int, state: Tensor | None) -> None:
-            """Keep states now and then: about as many numbers as q, k, v and y have."""
+            """Save states at intervals: about as many elements as q, k, v and y have."""
             nonlocal per_state
             if index == BACK and state is not None:
                 chunk = maps.chunk_size * maps.groups * (q.shape[-1] + v.shape[-1])
@@ -121,7 +120,7 @@ class _LinearAttention(torch.autograd.Function):
         ctx.causal, ctx.per_state, ctx.n_parameters = causal, per_state, len(parameters)
         ctx.once = maps, final
         if initial_state is not None and not initial_state.requires_grad:
-            initial_state = None  # it is kept with the other states
+            initial_state = None  # it is saved with the other states
         ctx.save_for_backward(q, k, v, padding, initial_state, y, z, *parameters, *states)
         return y, state if final else None
 
@@ -146,7 +145,7 @@ class _LinearAttention(torch.autograd.Function):
 def _differentiable(
     ctx: Any, inputs: Sequence[Any], dy: Tensor, dstate: Tensor | None
 ) -> list[Tensor | None]:
-    """Gradients that can be differentiated in turn."""
+    """Gradients that are differentiable themselves (double backward)."""
     maps, final = ctx.once
     with without_autocast(dy.device):
         y, state = chunked(maps, *inputs[:5], causal=ctx.causal, final=final)
@@ -187,7 +186,7 @@ class _Backward:
         *,
         initial: bool,
     ) -> Tensor | None:
-        """Go back from the last chunk; `states` lie before every `stride`-th chunk.
+        """Iterate over chunks in reverse; `states` are those before every `stride`-th chunk.
 
         Returns the gradient of the initial state if `initial`.
         """
@@ -207,7 +206,7 @@ class _Backward:
     def _chunk(
         self, span: Span, state: Tensor | None, dstate: Tensor | None, *, more: bool
     ) -> Tensor | None:
-        """One chunk's gradients; S before it and dS after it give dS before it, if `more`."""
+        """Gradients of one chunk from S before and dS after it; returns dS before it if `more`."""
         groups, work = self.maps.groups, self.work
         q, k = _leaf(fold(rows(self.q, span), groups)), _leaf(rows(self.k, span))
         with torch.enable_grad():
@@ -231,7 +230,7 @@ class _Backward:
         return add_(dstate, g.mT, phi_q.expand(work)) if more else None
 
     def bidirectional(self, state: Tensor) -> None:
-        """Without causality one state serves all queries, and its gradient all keys."""
+        """Non-causal gradients: one state serves all queries, and its gradient all keys."""
         groups, work = self.maps.groups, self.work
         dstate = None
         for span in self.maps.spans(self.q):
@@ -260,7 +259,7 @@ class _Backward:
         return fold(torch.cat((dy, dz), dim=-1) / divisor(z), self.maps.groups)
 
     def _pull_wide(self, phi: Features, g: Tensor, state: Tensor) -> list[Tensor]:
-        """The factors' gradients from dphi = g S: (B, K, c, e + 1), (B, K, e + 1, m)."""
+        """Gradients of the factors from dphi = g S: (B, K, c, e + 1), (B, K, e + 1, m)."""
         if phi.by_column:
             dphi = product(state.mT, g.mT, self.work, "dphi").mT
         else:
@@ -268,7 +267,7 @@ class _Backward:
         return phi.vjp(dphi, self.work)
 
     def _pull(self, known: Iterable[tuple[Tensor, Tensor]], *leaves: Tensor) -> Sequence[Tensor]:
-        """Gradients of the leaves from those of some features; the parameters' are added up."""
+        """Gradients of the leaves from those of some features; accumulates those of parameters."""
         known = [(feature, gradient) for feature, gradient in known if feature.requires_grad]
         if not known:
             return [torch.zeros_like(leaf) for leaf in leaves]

@@ -1,4 +1,4 @@
-"""The modes that a caller of PyTorch may be in, and what must not depend on them."""
+"""PyTorch's modes (autocast, inference, compilation, torch.func) and isolation from them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 def undisturbed(make: Callable[[], T]) -> T:
-    """What `make` returns where none of the caller's modes is on.
+    """Call `make` with none of the caller's modes active, and return its result.
 
-    What is drawn, or kept for later calls, is made so: it is then the same whatever the default
-    dtype and device are, in inference, under autocast, and inside fake, functional and subclass
-    modes. Those belong to a thread, and a new one has none; the default dtype is the process's.
+    Used for random draws and cached values, which must not depend on the default dtype and device,
+    inference mode, autocast, or fake, functional and subclass modes. Those are thread-local, so
+    `make` runs in a new thread; the default dtype is global and is set to float32.
     """
     if torch.compiler.is_compiling():
         return make()
@@ -35,7 +35,7 @@ def undisturbed(make: Callable[[], T]) -> T:
 
 
 def remembered(make: Callable[..., T]) -> Callable[..., T]:
-    """A function whose results are made undisturbed, and kept for later calls."""
+    """Cache a function's results, which are computed `undisturbed`."""
 
     @lru_cache(maxsize=64)
     @wraps(make)
@@ -46,30 +46,30 @@ def remembered(make: Callable[..., T]) -> Callable[..., T]:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """A context in which autocast changes no dtypes of a device, if it ever would there."""
+    """Context manager that disables autocast on a device, if the device supports autocast."""
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 def transformed() -> bool:
-    """Whether `torch.func` or forward mode is at work: they follow nothing but pure operations."""
+    """Return True under `torch.func` or forward-mode AD, which support only pure operations."""
     functional = torch._C._are_functorch_transforms_active()
     return functional or forward_ad._current_level >= 0
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether a tensor's numbers can be looked at: it may only stand for those of later calls."""
+    """Return True if a tensor's values can be read: not while compiling, not if it `stands_in`."""
     return not torch.compiler.is_compiling() and not stands_in(tensor)
 
 
 def stands_in(tensor: Tensor) -> bool:
-    """Whether a tensor has a shape and no numbers, or is one of a transform's."""
+    """Return True if a tensor has no values (meta, fake) or belongs to a function transform."""
     return transformed() or tensor.is_meta or isinstance(tensor, FakeTensor)
 
 
 def in_one_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast, tensors of several dtypes in the one that PyTorch's own attention takes."""
+    """Under autocast, cast tensors of different dtypes to one, as PyTorch's attention does."""
     device = tensors[0].device.type
     if len({t.dtype for t in tensors}) == 1 or not torch.amp.is_autocast_available(device):
         return tensors

@@ -1,4 +1,4 @@
-"""The specification: attention from an explicit L x L matrix of scores."""
+"""Reference implementation: attention from an explicit L x L matrix of scores."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def naive_attention(
     key_padding_mask: Tensor | None = None,
     cu_seqlens: Sequence[int] | None = None,
 ) -> Tensor:
-    """y_i = sum_j k(i, j) v_j / sum_j k(i, j), over the j that i may look at.
+    """y_i = sum_j k(i, j) v_j / sum_j k(i, j), over the visible j.
 
-    scores: (B, H, Lq, Lk), unnormalised k(i, j); v: (B, K, Lk, e), K dividing H. Those are the
-    j <= i when causal, that are no padding: (B, Lk), and of the same packed sequence. Returns
+    scores: (B, H, Lq, Lk), unnormalised k(i, j); v: (B, K, Lk, e), K dividing H. Visible are j <= i
+    when causal, that are not padding: (B, Lk), and in the same packed sequence. Returns
     (B, H, Lq, e). O(L^2) in time and memory: an oracle for tests, never a baseline.
     """
     lq, lk = scores.shape[-2:]

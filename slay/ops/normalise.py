@@ -1,4 +1,4 @@
-"""The row sum that every kernel attention is divided by."""
+"""Normalisation of kernel attention by its row sums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 def divisor(z: Tensor) -> Tensor:
     """z, or inf where a row has no weight: (..., L, 1) -> (..., L, 1).
 
-    However small, a normaliser is one as long as its dtype holds it to full precision.
+    Only normalisers below the smallest normal number of the dtype count as zero.
     """
     return z.masked_fill(z.abs() < torch.finfo(z.dtype).tiny, math.inf)
 
@@ -25,14 +25,14 @@ def normalise(o: Tensor, z: Tensor) -> Tensor:
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Sums and exponentials are kept in float32 or better."""
+    """Return the dtype of sums and exponentials: float32 or better."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def saturating_cast(y: Tensor, dtype: torch.dtype) -> Tensor:
-    """y as outputs of a dtype: what float16 cannot hold becomes the largest number that it can.
+    """Cast y; values beyond the range of float16 saturate at its largest finite number.
 
-    Where scores have both signs, outputs may be far larger than the values.
+    If scores have both signs, outputs may be far larger than the values.
     """
     if dtype == torch.float16:
         limit = torch.finfo(dtype).max

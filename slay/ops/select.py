@@ -1,4 +1,4 @@
-"""Which backend computes a call: PyTorch everywhere, or Triton kernels where they can."""
+"""Backend selection: PyTorch everywhere, Triton kernels where supported."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from slay.errors import SlayError, unknown
 from slay.ops.modes import transformed
 
 Backend = Literal["auto", "torch", "triton"]
-WIDEST = 128  # heads and values
+WIDEST = 128  # head and value dimensions
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def check_backend(backend: str) -> None:
-    """Raise `UnknownNameError` for what is no backend."""
+    """Raise `UnknownNameError` for an unknown backend."""
     if backend not in get_args(Backend):
         raise unknown("backend", backend, get_args(Backend))
 
 
 def choose(backend: str, reason: str | None) -> Literal["torch", "triton"]:
-    """What computes a call; `reason` says in a line why kernels cannot, None that they can.
+    """Return the backend of a call; `reason` is why kernels cannot compute it, None if they can.
 
-    Raises `SlayError` with that line where kernels are insisted on.
+    Raises `SlayError` with the reason for backend="triton".
     """
     if backend == "torch" or (backend == "auto" and reason is not None):
         return "torch"
@@ -35,8 +35,8 @@ def choose(backend: str, reason: str | None) -> Literal["torch", "triton"]:
     return "triton"
 
 
-# Whether Triton's interpreter runs kernels, on a CPU too; None where there is no Triton. Triton
-# itself is imported where kernels are called for.
+# True if Triton's interpreter runs the kernels, also on a CPU; None without Triton. Triton itself
+# is imported only where kernels are used.
 _interpreted = None
 if find_spec("triton") is not None:
     _interpreted = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
@@ -47,9 +47,9 @@ def interpreted() -> bool | None:
 
 
 def tensor_limit(backend: str, q: Tensor, v: Tensor) -> str | None:
-    """Why kernels cannot take queries (B, H, L, d) and values (B, K, Lk, e), if they cannot.
+    """Return why kernels do not support queries (B, H, L, d) and values (B, K, Lk, e), or None.
 
-    On a CPU Triton's interpreter, slow as it is, computes only what asks for "triton" by name.
+    On a CPU, Triton's slow interpreter is used only for backend="triton".
     """
     interpreter = interpreted()
     if interpreter is None:

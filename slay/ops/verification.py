@@ -1,4 +1,4 @@
-"""Whether kernels may be used unasked: only where this device verified them."""
+"""Verification of kernels: backend="auto" uses only those verified on this device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 
 
 def unverified(device: torch.device, keys: Iterable[str]) -> str | None:
-    """Why kernels for these classes of calls are not used unasked; warns of it once a process."""
+    """Return why kernels for these call classes are not used by default, or None.
+
+    Warns of each reason once per process.
+    """
     from slay.ops.triton import verified
 
     for key in keys:

@@ -1,6 +1,6 @@
-"""Synthetic tasks: what a mechanism must be able to look up, and what it need not.
+"""Synthetic tasks that test what a mechanism can look up in its context.
 
-`get_task(name)` returns a `slay.tasks.base.Task`. The modules here know no model.
+`get_task(name)` returns a `slay.tasks.base.Task`. The modules here do not depend on any model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts of everything at once."""
+"""Aggregation: counts over the whole context."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KINDS = 4
 
 
 class Histogram(Task):
-    """Text, SEP, then each symbol once in their order: how often did it occur in the text?
+    """Text, SEP, then each symbol once, in order: how often did it occur in the text?
 
-    Their probabilities are drawn anew for every sequence.
+    The symbols' probabilities are drawn anew for every sequence.
     """
 
     name = "histogram"

@@ -1,4 +1,4 @@
-"""Adding up."""
+"""Arithmetic: counting, parity, modular sums and addition."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ KINDS = 8
 
 
 class Counting(Task):
-    """A symbol, then text in which it occurs at a rate of its own; QUERY: how often so far?
+    """A symbol, then text in which it occurs at a random rate; QUERY: how often so far?
 
-    An eighth of the positions are queries. The rate is drawn anew for every sequence, so that every
-    count is about as likely as any other.
+    An eighth of the positions are queries. The rate is drawn anew for every sequence, so that all
+    counts are about equally likely.
     """
 
     name = "counting"
@@ -40,7 +40,7 @@ class Counting(Task):
         where = where[:, : max(1, seq_len // 8)]
         inputs.scatter_(1, where, 0)
         inputs[:, -1] = 0
-        count = (inputs == marked).cumsum(-1) - 1  # the first names it and does not count
+        count = (inputs == marked).cumsum(-1) - 1  # the first token only names the symbol
         return inputs, torch.where(inputs == 0, 1 + KINDS + count, IGNORE)
 
     def oracle(self, prefix: Sequence[int], position: int) -> int:
@@ -50,7 +50,7 @@ class Counting(Task):
 class Parity(Task):
     """Bits; at each position after the first, the parity of all bits so far.
 
-    The answer is a bit itself, so that guessing gets half.
+    The answer is a bit, so that guessing is right half of the time.
     """
 
     name = "parity"
@@ -91,9 +91,9 @@ class Modular(Task):
 
 
 class Addition(Task):
-    """a + b = c with n = floor((L - 2) / 3) digits a summand, then c, all with the units first.
+    """a + b = c with n = floor((L - 2) / 3) digits per summand, then c, all with the units first.
 
-    The first tokens are PAD where L does not fit.
+    The first tokens are PAD if L does not fit exactly.
     """
 
     name = "addition"

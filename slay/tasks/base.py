@@ -1,4 +1,4 @@
-"""What a task is: a pure function from a generator to questions whose answers lie in the past."""
+"""Base class of tasks: pure functions from a random generator to inputs and targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slay.errors import SlayError
 
-IGNORE = -100  # the target where nothing is asked
+IGNORE = -100  # target at positions that are not scored
 
 
 class Task(ABC):
@@ -25,7 +25,7 @@ class Task(ABC):
     attention_critical: ClassVar[bool] = False
     minimum: ClassVar[int]  # the shortest sequence
     multiple: ClassVar[int] = 1  # lengths are multiples of this
-    ceiling: ClassVar[float] = 1.0  # the best accuracy there can be
+    ceiling: ClassVar[float] = 1.0  # the best attainable accuracy
 
     @abstractmethod
     def vocabulary(self, seq_len: int) -> list[str]:
@@ -40,7 +40,7 @@ class Task(ABC):
         """The answer asked at `position`, from prefix[0], ..., prefix[position] alone."""
 
     def sample(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
-        """Draw inputs and targets: (batch, seq_len), int64, targets -100 where nothing is asked.
+        """Draw inputs and targets: (batch, seq_len), int64, targets -100 where not scored.
 
         Raises `SlayError` for a length that the task does not allow.
         """
@@ -55,12 +55,12 @@ class Task(ABC):
         return len(self.vocabulary(seq_len))
 
     def allows(self, seq_len: int) -> bool:
-        """Whether the task exists at this sequence length."""
+        """Return True if the task supports this sequence length."""
         return seq_len >= self.minimum and seq_len % self.multiple == 0
 
     @property
     def lengths(self) -> str:
-        """Which sequence lengths the task allows, in words."""
+        """Supported sequence lengths, in words."""
         kind = {1: "any number", 2: "even numbers"}.get(
             self.multiple, f"multiples of {self.multiple}"
         )
@@ -75,17 +75,17 @@ def symbols(count: int, prefix: str = "") -> list[str]:
 
 
 def distinct(generator: torch.Generator, batch: int, count: int, among: int) -> Tensor:
-    """`count` different numbers below `among` in random order a row: (batch, count)."""
+    """`count` different numbers below `among` per row, in random order: (batch, count)."""
     return torch.rand(batch, among, generator=generator).argsort(dim=-1)[:, :count]
 
 
 def places(generator: torch.Generator, batch: int, count: int, among: int) -> Tensor:
-    """`count` different numbers below `among` in rising order a row: (batch, count)."""
+    """`count` different numbers below `among` per row, in ascending order: (batch, count)."""
     return distinct(generator, batch, count, among).sort(dim=-1).values
 
 
 def integers(generator: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
-    """Numbers in [low, high), all as likely."""
+    """Uniform random integers in [low, high)."""
     return torch.randint(low, high, shape, generator=generator)
 
 
@@ -95,12 +95,12 @@ def column(batch: int, token: int) -> Tensor:
 
 
 def nothing_asked(inputs: Tensor) -> Tensor:
-    """Targets that ask nothing yet, shaped like the inputs."""
+    """Targets of -100, shaped like the inputs."""
     return torch.full_like(inputs, IGNORE)
 
 
 def then(context: Tensor, separator: int, answer: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of: context, separator, answer, where each answer sees those before it.
+    """Inputs and targets of: context, separator, answer, each answer given those before it.
 
     context: (B, n); answer: (B, k). Returns (B, n + k) twice, the answer asked from the separator
     on.
@@ -112,7 +112,7 @@ def then(context: Tensor, separator: int, answer: Tensor) -> tuple[Tensor, Tenso
 
 
 def ask(context: Tensor, questions: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of: context, then questions, each with its answer asked at it."""
+    """Inputs and targets of: context, then questions, each answered at its own position."""
     inputs = torch.cat((context, questions), dim=1)
     targets = nothing_asked(inputs)
     targets[:, context.shape[1] :] = answers

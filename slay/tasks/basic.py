@@ -1,4 +1,4 @@
-"""Routing: tokens come in, and go out again at other places."""
+"""Routing: copying tokens to other positions."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Reverse(Task):
 
 
 class Sort(Task):
-    """n different numbers of 4 n in random order, SEP, then the same in rising order.
+    """n different numbers below 4 n in random order, SEP, then the same in ascending order.
 
-    With few symbols, the next of a long sorted list would mostly be the last once more.
+    With few symbols, the next item of a long sorted list would mostly repeat the last one.
     """
 
     name = "sort"

@@ -1,4 +1,4 @@
-"""What lies far back, or several steps away."""
+"""Long-range dependencies: distant tokens, and chains of several steps."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class MultiHop(Task):
     """Pairs "a b" of a ring in which a points to b; then: where do one and two steps lead?
 
     A node asks for its successor, a node with a prime for its successor's successor. Half of the
-    L / 4 questions are of each kind. Two steps take three layers: one ties each node to the one
-    that points to it, two follow the pointers. Two layers learn the questions of one step, and
-    guess at the others.
+    L / 4 questions are of each kind. Two steps take three layers: one links each node to the one
+    that points to it, two follow the pointers. Two layers learn the one-step questions and guess
+    the others.
     """
 
     name = "multihop"

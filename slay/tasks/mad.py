@@ -1,6 +1,7 @@
 """The six tasks of MAD, mechanistic architecture design (Poli et al. 2024, arXiv 2403.17844).
 
-Mended: filler is drawn from the caller's generator, and every answer follows from the prefix.
+Corrected here: filler is drawn from the caller's generator, and every answer follows from the
+prefix.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NOISE = 8
 WORDS = 16
 
 # Every sequence of one to three different tokens out of 8, in the first columns, and its
-# probability: each length is as likely.
+# probability: all lengths are equally likely.
 _MOTIFS = [motif for size in (1, 2, 3) for motif in permutations(range(KEYS), size)]
 MOTIFS = torch.tensor([(*motif, *[IGNORE] * (3 - len(motif))) for motif in _MOTIFS])  # (400, 3)
 MOTIF_CHANCE = torch.tensor([1 / (3 * perm(KEYS, len(motif))) for motif in _MOTIFS])
@@ -79,8 +80,8 @@ class NoisyRecall(Task):
 class FuzzyRecall(Task):
     """In-context recall of keys and values of one to three tokens each, and L / 8 keys in all.
 
-    A value is asked token by token, from the last token of its key on. A key can be the beginning
-    or a part of another.
+    A value is asked token by token, from the last token of its key on. A key can be a prefix or a
+    part of another.
     """
 
     name = "mad_fuzzy_recall"
@@ -92,7 +93,7 @@ class FuzzyRecall(Task):
         return [*symbols(KEYS, "k"), *symbols(VALUES)]
 
     def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
-        # With C keys, one of the first C + 1 pairs is a repetition: something is asked.
+        # With C keys, one of the first C + 1 pairs is a repetition: there is a question.
         count, pairs = seq_len // 8, seq_len // 2 + 1  # C, and enough for L + 1 tokens
         chance = MOTIF_CHANCE.expand(batch, -1)
         keys = torch.multinomial(chance, count, generator=generator)  # (B, C), different
@@ -137,7 +138,7 @@ class Memorisation(Task):
 class SelectiveCopying(Task):
     """k = L / 4 symbols among BLANK tokens, then NEXT, k times: the symbols in their order.
 
-    The answers are not shown, so that each has to be found by its rank.
+    The answers are not among the inputs, so that each has to be found by its rank.
     """
 
     name = "mad_selective_copying"
@@ -163,8 +164,8 @@ class SelectiveCopying(Task):
 class Reconstruction(Task):
     """x_0 ... x_(n-1), SEP, then the n places in random order, each asking what stood there.
 
-    MAD's compression asks one token's vector for the whole sequence, through an MLP of its own;
-    here, where there is none, what was read is asked for place by place.
+    MAD's compression task decodes the whole sequence from one token's vector with an extra MLP;
+    here, without one, the symbols are asked for place by place.
     """
 
     name = "mad_compression"
@@ -187,13 +188,13 @@ class Reconstruction(Task):
 
 
 def _pairs(generator: torch.Generator, batch: int, count: int) -> tuple[Tensor, Tensor]:
-    """Keys, and the values that a table drawn anew gives them: (B, count) each."""
+    """Keys, and their values in a table drawn anew per sequence: (B, count) each."""
     table = integers(generator, 0, VALUES, batch, KEYS)
     keys = integers(generator, 0, KEYS, batch, count)
-    keys[:, -1] = keys[:, 0]  # something is asked
+    keys[:, -1] = keys[:, 0]  # there is a question
     return keys, table.gather(1, keys)
 
 
 def _seen(keys: Tensor) -> Tensor:
-    """Where a key occurred before: (B, n), booleans."""
+    """Mask of keys that occurred before: (B, n)."""
     return (keys.unsqueeze(-1) == keys.unsqueeze(-2)).tril(-1).any(-1)

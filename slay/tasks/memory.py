@@ -71,7 +71,8 @@ class Retrieval(Task):
 class FirstToken(Task):
     """x_0 ... x_(n-1), then L / 4 places, each asking which token stood there; place 0 comes first.
 
-    The first question is the task's name; the others keep a fixed place from being the answer.
+    The first question gives the task its name; the others keep a fixed place from always being the
+    answer.
     """
 
     name = "first_token"
@@ -110,7 +111,7 @@ class SelectiveCopy(Task):
     def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
         k = seq_len // 8
         n = seq_len - k
-        # Marks at least two apart: places among n - k, then one further for each mark before.
+        # Marks at least two apart: places among n - k, then shifted by one for each mark before.
         where = places(generator, batch, k, n - k) + torch.arange(k)  # (B, k)
         noise = integers(generator, 2, 2 + VALUES, batch, n)  # (B, n)
         return then(noise.scatter(1, where, 1), 0, noise.gather(1, where + 1))

@@ -1,4 +1,4 @@
-"""Null predictors: how far one gets without looking at the context."""
+"""Null predictors: the accuracy attainable without looking at the context."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def null_accuracies(task: Task, seq_len: int, seed: int, batch: int = 2048) -> d
 
 
 def _asked(inputs: Tensor, targets: Tensor) -> dict[str, Ints]:
-    """The asked positions as flat arrays: what each null may know, and the target."""
+    """Scored positions as flat arrays: the key of each null predictor, and the target."""
     asked = targets != IGNORE
     position = torch.arange(inputs.shape[1]).expand_as(inputs)[asked]
     token = inputs[asked]
@@ -41,7 +41,7 @@ def _asked(inputs: Tensor, targets: Tensor) -> dict[str, Ints]:
 
 
 def _lookup(key: Ints, target: Ints, asked: Ints) -> Ints:
-    """The most frequent target of each key; for a key never seen, of all."""
+    """Predict the most frequent target of each key; for unseen keys, of all."""
     pairs, counts = np.unique(np.stack((key, target)), axis=1, return_counts=True)
     order = np.argsort(counts, kind="stable")  # a later, more frequent pair overwrites
     best = dict(zip(pairs[0, order].tolist(), pairs[1, order].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Tasks as a person sees them: a list, an example drawn with the names of its tokens, a page."""
+"""Human-readable views of tasks: a list, an example with token names, a Markdown page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ model that is trained has attention and nothing else; `slay run tasks --help` ha
 
 
 def definition(task: Task) -> str:
-    """The task's docstring as one text, a line a paragraph."""
+    """The task's docstring as one text, one line per paragraph."""
     paragraphs = docstring(type(task)).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
@@ -51,7 +51,7 @@ def summary(task: Task) -> str:
 
 
 def facts(name: str) -> dict[str, Any]:
-    """What a list says of a task."""
+    """Facts about a task for lists."""
     task = TASKS.load(name)()
     return {
         "name": name,
@@ -63,7 +63,7 @@ def facts(name: str) -> dict[str, Any]:
 
 
 def drawing(task: Task, seq_len: int, *, seed: int = 0, width: int = WIDTH) -> str:
-    """An example: the tokens by name, and under each what is asked there, wrapped at `width`.
+    """Return an example as text: token names, and below each the target, wrapped at `width`.
 
     Raises `SlayError` for a length that the task does not allow.
     """
@@ -85,7 +85,7 @@ def drawing(task: Task, seq_len: int, *, seed: int = 0, width: int = WIDTH) -> s
 
 
 def page() -> str:
-    """docs/tasks.md."""
+    """Return the text of docs/tasks.md."""
     parts = [INTRODUCTION]
     for group, names in task_groups().items():
         if not group.endswith("/*"):

@@ -19,7 +19,7 @@ CLASSES = 8
 class Majority(Task):
     """L - 1 symbols, then QUERY: which symbol was the most frequent? There is never a tie.
 
-    Ties are broken in the data: one symbol that lost turns into one of the leaders.
+    Ties are broken in the data: one other symbol is replaced by one of the leaders.
     """
 
     name = "majority"
@@ -47,7 +47,7 @@ class Bigram(Task):
     """A Markov chain drawn anew for every sequence: what followed this symbol most often so far?
 
     Each symbol has a favourite successor, another symbol, taken seven times out of ten. Asked where
-    one successor leads and was seen twice.
+    one successor leads and was seen at least twice.
     """
 
     name = "bigram"

@@ -41,7 +41,7 @@ class Induction(Task):
 class Stack(Task):
     """A value pushes itself, POP asks for the value on top and takes it off.
 
-    The stack is never empty at a POP; otherwise the two are as likely.
+    The stack is never empty at a POP; otherwise both are equally likely.
     """
 
     name = "stack"
@@ -54,7 +54,7 @@ class Stack(Task):
     def draw(self, generator: torch.Generator, batch: int, seq_len: int) -> tuple[Tensor, Tensor]:
         inputs = integers(generator, 1, 1 + SYMBOLS, batch, seq_len)
         pops = torch.rand(batch, seq_len, generator=generator) < 0.5
-        pops[:, 0], pops[:, 1] = False, pops[:, 1] | ~pops.any(-1)  # something is asked
+        pops[:, 0], pops[:, 1] = False, pops[:, 1] | ~pops.any(-1)  # there is a question
         depth = torch.zeros(batch, dtype=torch.int64)
         stack = torch.zeros(batch, seq_len, dtype=torch.int64)
         targets = nothing_asked(inputs)
@@ -80,7 +80,7 @@ class Stack(Task):
 class Pattern(Task):
     """Random symbols repeated with a random period p in [2, L / 4]: which comes next?
 
-    Asked from the end of the second period on, where the period is settled.
+    Asked from the end of the second period on, where the period is determined.
     """
 
     name = "pattern"

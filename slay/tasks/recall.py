@@ -11,14 +11,14 @@ from slay.tasks.base import IGNORE, Task, distinct, integers, symbols
 
 VALUES = 16
 FILLERS = 16
-POWER = 0.01  # of the law by which the distance to a question is drawn
+POWER = 0.01  # of the power law from which distances to questions are drawn
 
 
 class MultiQueryRecall(Task):
     """D = L / 8 pairs k v; then filler in which every key occurs once more and asks for its value.
 
     The distance g of a question from the pairs has density proportional to g^(0.01 - 1): most are
-    near, some far. Filler tokens are drawn like all else, from a vocabulary of their own.
+    near, some far. Filler tokens are drawn at random from their own vocabulary.
     """
 
     name = "mqar"

@@ -35,7 +35,7 @@ class NoisyCopy(Task):
 
 
 class Compression(Task):
-    """k = L / 4 runs of equal symbols, neighbours different; after SEP, one symbol a run."""
+    """k = L / 4 runs of equal symbols, neighbours different; after SEP, one symbol per run."""
 
     name = "compression"
     category = "robustness"

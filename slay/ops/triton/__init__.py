@@ -1,1 +1,1 @@
-"""Attention by Triton kernels: a file a step. `launch` is where to begin reading."""
+"""Attention by Triton kernels, one module per step. Start reading at `launch`."""

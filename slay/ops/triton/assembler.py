@@ -1,9 +1,9 @@
-"""The assembler (`ptxas`) that our kernels are made with, and what an old one must not be given.
+"""The assembler (`ptxas`) for our kernels, and the code that old versions miscompile.
 
-Before CUDA 13.3, `ptxas` may give the registers of a WGMMA's left operand to somebody else while
-the asynchronous product still reads them: on Hopper such kernels are wrong now and then. Triton
-brings an older one. The package `nvidia-cuda-nvcc` brings a newer one, which is used for our
-kernels alone; what a user has set for all of Triton (`TRITON_PTXAS_PATH`) comes before both.
+Before CUDA 13.3, `ptxas` may reallocate the registers of a WGMMA's left operand while the
+asynchronous product still reads them: on Hopper such kernels are sometimes wrong. Triton ships an
+older version. The package `nvidia-cuda-nvcc` ships a newer one, which is used for our kernels only;
+a user's setting for all of Triton (`TRITON_PTXAS_PATH`) takes precedence over both.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ Capability = tuple[int, int]
 
 
 class Assembler(NamedTuple):
-    """An assembler that runs."""
+    """A working assembler."""
 
     version: tuple[int, ...]  # (13, 5, 37)
     path: str
-    origin: str  # who brings it
+    origin: str  # where it comes from
 
     def __str__(self) -> str:
         return f"ptxas {'.'.join(map(str, self.version))} ({self.origin})"
 
 
 def find(capability: Capability = HOPPER) -> Assembler:
-    """The assembler of our kernels for GPUs of that capability; raises `SlayError` for none.
+    """Return the assembler for GPUs of a compute capability; raises `SlayError` if there is none.
 
-    From Blackwell on it is the one that Triton has for those.
+    From Blackwell on it is the one that Triton uses for those.
     """
     return _find(capability >= BLACKWELL, os.environ.get(VARIABLE), _set_in_python())
 
 
 def safe(config: Config, capability: Capability, version: tuple[int, ...]) -> bool:
-    """Whether an assembler of that version makes right kernels of a configuration.
+    """Return True if an assembler of that version compiles a configuration correctly.
 
-    WGMMA takes four warps and products of 64 rows; others multiply by `mma.sync`, which is
-    synchronous. Rows are tokens, but in sums over tokens, of groups R, they are features.
+    WGMMA needs four warps and products of 64 rows; smaller ones use `mma.sync`, which is
+    synchronous. Rows are tokens, except in sums over tokens (with a tile R of groups), where they
+    are features.
     """
     tiles = dict(config.tiles)
     small = config.warps < 4 or ("R" not in tiles and max(tiles.values(), default=64) < 64)
@@ -66,7 +67,7 @@ def safe(config: Config, capability: Capability, version: tuple[int, ...]) -> bo
 
 
 def remark(capability: Capability, version: tuple[int, ...]) -> str | None:
-    """What an assembler of that version leaves out on such GPUs, in a line."""
+    """Return in one line what that assembler version cannot compile for such GPUs, or None."""
     if capability != HOPPER or version >= RIGHT_FOR_HOPPER:
         return None
     return (
@@ -77,7 +78,7 @@ def remark(capability: Capability, version: tuple[int, ...]) -> str | None:
 
 
 def objection(ptx: str, version: tuple[int, ...]) -> str | None:
-    """What is wrong with assembling this code by an assembler of that version, in a line."""
+    """Return in one line why that assembler version may miscompile this PTX, or None."""
     if version >= RIGHT_FOR_HOPPER or not has_register_operand(ptx):
         return None
     return (
@@ -87,7 +88,7 @@ def objection(ptx: str, version: tuple[int, ...]) -> str | None:
 
 
 def has_register_operand(ptx: str) -> bool:
-    """Whether PTX has a WGMMA whose left operand A is in registers, not in shared memory.
+    """Return True if PTX has a WGMMA whose left operand A is in registers, not shared memory.
 
     `wgmma.mma_async... {D}, {A}, B, ...;` has one; `wgmma.mma_async... {D}, A, B, ...;` names A by
     a descriptor of shared memory.
@@ -100,10 +101,11 @@ _REGISTER_OPERAND = re.compile(r"\bwgmma\.mma_async[.\w]*\s*\{[^{};]*\}\s*,\s*\{
 
 @contextmanager
 def used() -> Iterator[None]:
-    """Assemble what Triton compiles in here by our assembler.
+    """Context manager in which Triton compiles with our assembler.
 
-    Triton notes an assembler's version for its cache once a process. Those notes are dropped on
-    the way in and out, or code of one assembler would be kept, and found, as the other's.
+    Triton caches the assembler's version, which is part of its compilation cache key, once per
+    process. It is cleared on entry and exit; otherwise code of one assembler would be stored, and
+    found, as the other's.
     """
     from triton import knobs
     from triton.backends.nvidia import compiler
@@ -124,7 +126,7 @@ def used() -> Iterator[None]:
 
 @cache
 def _keep_somewhere() -> None:
-    """Have Triton's cache among temporary files where it cannot be in the user's home folder."""
+    """Move Triton's cache to the temporary directory if its usual folder is not writable."""
     from triton import knobs
 
     with suppress(OSError):
@@ -133,13 +135,13 @@ def _keep_somewhere() -> None:
         knobs.cache.dir = os.path.join(tempfile.gettempdir(), f"slay-{os.getuid()}", "triton")
 
 
-_ONE_AT_A_TIME = threading.RLock()  # Triton's settings are those of the whole process
+_ONE_AT_A_TIME = threading.RLock()  # Triton's settings are process-wide
 
 
 def adopt(function: Any) -> Any:
-    """Let a `triton.jit` function compile by our assembler, however it is launched; returns it.
+    """Make a `triton.jit` function compile with our assembler, however launched; returns it.
 
-    Launches of what is compiled already cost nothing more.
+    Launches of compiled kernels have no overhead.
     """
     compile_and_keep = getattr(function, "_do_compile", None)
     if compile_and_keep is None:  # interpreted
@@ -153,7 +155,7 @@ def adopt(function: Any) -> Any:
             return compile(*args, **kwargs)
 
     def do_compile(*args: Any, **kwargs: Any) -> Any:
-        function.compile = compile_  # Triton sets its own with every device
+        function.compile = compile_  # Triton resets it for every device
         return compile_and_keep(*args, **kwargs)
 
     function._do_compile = do_compile
@@ -168,7 +170,7 @@ def _forget(module: Any) -> None:
 
 
 def _set_in_python() -> str | None:
-    """What a user's code has set as `triton.knobs.nvidia.ptxas`."""
+    """Return the user's setting of `triton.knobs.nvidia.ptxas`, or None."""
     if importlib.util.find_spec("triton") is None:
         return None
     from triton import knobs
@@ -200,16 +202,16 @@ def _find(blackwell: bool, in_environment: str | None, in_python: str | None) ->
 
 
 def packaged() -> Assembler | None:
-    """The assembler of the package `nvidia-cuda-nvcc`; None where there is none that can be used.
+    """Return the assembler of the package `nvidia-cuda-nvcc`, or None if there is no usable one.
 
-    A driver loads code of its own CUDA generation and older ones only.
+    A driver loads only code of its own CUDA generation or older.
     """
     path = _in_packages()
     if path is None:
         return None
     try:
         found = _known(_runnable(path), PACKAGE)
-    except (OSError, SlayError):  # no place for a copy that may run, or of another system
+    except (OSError, SlayError):  # no writable place for a copy, or built for another system
         return None
     cuda = driver_cuda()
     return found if cuda is None or found.version[0] <= cuda[0] else None
@@ -223,7 +225,7 @@ def _in_packages() -> Path | None:
 
 
 def _runnable(path: Path) -> Path:
-    """The file itself if it may be run, else a copy in Triton's cache that may."""
+    """Return the file if it is executable, else an executable copy in Triton's cache."""
     if os.access(path, os.X_OK):
         return path
     from triton import knobs
@@ -243,7 +245,7 @@ def _runnable(path: Path) -> Path:
 
 
 def _known(path: str | Path, origin: str) -> Assembler:
-    """An assembler with the version that it says it has."""
+    """Return the assembler at a path, with the version that it reports."""
     says = f"{path}" if origin in (PACKAGE, "Triton's") else f"{origin}={path}"
     try:
         done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=60)
@@ -258,7 +260,7 @@ def _known(path: str | Path, origin: str) -> Assembler:
 
 @cache
 def driver_cuda() -> tuple[int, int] | None:
-    """The CUDA version that this machine's driver knows; None without a driver."""
+    """CUDA version supported by this machine's driver; None without a driver."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:

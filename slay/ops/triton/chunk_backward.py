@@ -5,12 +5,12 @@ chunk
 
     dF_q = (dA ∘ P_q P_kᵀ) F_k,    dP_q = (dA ∘ F_q F_kᵀ) P_k,    dv = Aᵀ g,
 
-likewise for keys; a polynomial score has its slope in place of P_q P_kᵀ. What comes through the
-state is in `read_state`: queries look at the state before their chunk, keys at the gradient of the
-state after it. Every row is written by one program, in a fixed order of sums.
+likewise for keys; a polynomial score has its slope in place of P_q P_kᵀ. Contributions through the
+state are in `read_state`: queries read the state before their chunk, keys the gradient of the state
+after it. Every row is written by one program, with a fixed summation order.
 
-A decay's gradient needs one number more: weights of a query sum to a constant, so that only what a
-key's weights sum to is left, dG_j = -(v_j·dv_j + sum_i A_ij dz_i).
+The gradient of a decay G needs one more value per key: the weights of a query sum to a constant, so
+that only the sum over a key's weights remains, dG_j = -(v_j·dv_j + sum_i A_ij dz_i).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from slay.ops.triton.tiles import (
 
 @triton.jit
 def columns(f, side, at, first, M: tl.constexpr, N: tl.constexpr, T: tl.constexpr):
-    """Columns `first`... of F: (T, N), as they were loaded where those are all."""
+    """Columns `first`... of F: (T, N); f itself if it already holds all of them."""
     if M.BP != N:
         f = load_tile(side.f, at, T, M.B, N, first)
     return f
@@ -49,7 +49,7 @@ def columns(f, side, at, first, M: tl.constexpr, N: tl.constexpr, T: tl.constexp
 
 @triton.jit
 def add_inside(dF, dP, x, y, dA, f, p, M: tl.constexpr):
-    """dF and dP with dA: (T, TO), of scores with tokens whose factors are f and p."""
+    """Add to dF and dP from dA: (T, TO), where f and p are the other tokens' factors."""
     if M.score == "product":
         dP = dot(dA * x, p, dP, M)
         dF = dot(dA * y, f, dF, M)
@@ -65,7 +65,7 @@ def add_keys_bwd(
     dF, dP, f, p, g, dz, queries, at, keys, kv, K, lo, hi, end, L, first,
     M: tl.constexpr, N: tl.constexpr, T: tl.constexpr, TK: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """dF: (T, N) of columns `first`... and dP of queries, with keys lo, ..., hi - 1."""
+    """Add keys lo, ..., hi - 1 to dF: (T, N), columns `first`..., and dP of queries."""
     b, _, t0, _ = at
     for j0 in range(lo, hi, TK):
         ato = (b, kv, j0, end)
@@ -93,7 +93,7 @@ def add_queries_bwd(
     dF, dP, dv, dG, f, p, v, keys, at, queries, h, kv, H, K, lo, hi, end, L, first,
     M: tl.constexpr, N: tl.constexpr, T: tl.constexpr, TQ: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """dF: (T, N), dP, dv and dG of keys, with queries lo, ..., hi - 1 of head h."""
+    """Add queries lo, ..., hi - 1 of head h to dF: (T, N), dP, dv and dG of keys."""
     b, _, t0, _ = at
     for i0 in range(lo, hi, TQ):
         ato = (b, h, i0, end)
@@ -185,8 +185,8 @@ def key_bwd(
 ):  # fmt: skip
     """dF, dP, dv of a block of keys, and dG; grid (blocks x B K,).
 
-    queries.w is g, queries.one is dz. dS, ds: the gradients of the state after every chunk, or of
-    every sequence's unless `CAUSAL`. dG: (B, K, L) float32, where there is a decay.
+    queries.w is g, queries.one is dz. dS, ds: gradients of the state after every chunk or, unless
+    `CAUSAL`, of every sequence's state. dG: (B, K, L) float32, if there is a decay.
     """
     pid = tl.program_id(0)
     b, kv, n, t0, start, end = own_block(keys.spans, pid, chunks, C, Lk, K, T, False)
@@ -238,7 +238,7 @@ def key_bwd(
 def _configs(
     other: str, sizes: dict[int, list[tuple[int, int, int, int]]]
 ) -> Callable[[str], list[Config]]:
-    """By width: warps, stages, tokens and those of the other side; in float32 tiles are small."""
+    """Candidates by width, from (warps, stages, T, other tile); float32 uses small tiles."""
 
     def candidates(key: str) -> list[Config]:
         width = min(128, max(32, *widths(key)))

@@ -1,10 +1,10 @@
-"""Triton kernel for the outputs of linear attention: what the state gives, and the chunk itself.
+"""Triton kernel for the outputs of linear attention: inter-chunk (state) and intra-chunk parts.
 
     o = phi(q) S + A v,    z = phi(q) s + A 1,    y = o / z,
 
-where A = tril(score(q_i, k_j)) over the keys of the same chunk. Where a sequence is one chunk there
-is no state before it: this is then attention by tiles, without a state at all. With a decay,
-A_ij counts exp(G_i - G_j) and the state exp(G_i).
+where A = tril(score(q_i, k_j)) over the keys of the same chunk. If a sequence is a single chunk
+there is no state before it, and this is tiled attention without a state. With a decay, A_ij is
+weighted by exp(G_i - G_j) and the state by exp(G_i).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from slay.ops.triton.tiles import (
 
 @triton.jit
 def state_of(X, spans, bk, n, states, size: tl.constexpr, CAUSAL: tl.constexpr):
-    """The state that chunk n looks at: the one before it, or its sequence's unless `CAUSAL`."""
+    """State that chunk n reads: the one before it, or its sequence's unless `CAUSAL`."""
     if not CAUSAL:
         if spans is None:
             n = n * 0
@@ -43,7 +43,7 @@ def state_of(X, spans, bk, n, states, size: tl.constexpr, CAUSAL: tl.constexpr):
 
 @triton.jit
 def state_weight(decay, at, kv, K, L, T: tl.constexpr):
-    """exp(G_i), what the state before a chunk counts: (T,)."""
+    """exp(G_i), the weight of the state before a chunk: (T,)."""
     b, _, t0, end = at
     return tl.exp(tl.minimum(load_vector(decay, (b, kv, t0, end), K, L, T), 0.0))
 
@@ -53,9 +53,9 @@ def add_keys(
     o, z, f, p, queries, at, keys, kv, K, lo, hi, end, L,
     M: tl.constexpr, T: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """o and z with keys lo, ..., hi - 1 of the same chunk; `MASK`: some come too late.
+    """Add keys lo, ..., hi - 1 of the same chunk to o and z; `MASK` applies the causal mask.
 
-    z sums the scores as rounded for the product with v, so that their weights sum to 1.
+    z sums the scores as rounded for the product with v, so that the weights sum to 1.
     """
     b, _, t0, _ = at
     for j0 in range(lo, hi, TK):
@@ -85,10 +85,10 @@ def chunk_output(
     M: tl.constexpr, CAUSAL: tl.constexpr, INSIDE: tl.constexpr,
     T: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
-    """y and z of a block of queries; grid (blocks x B H,), the longest first.
+    """y and z of a block of queries; grid (blocks x B H,), longest blocks first.
 
     S: (B K, states, rows, EP) and s: (B K, states, sums), before every chunk or, unless `CAUSAL`,
-    of every sequence; None where there is nothing before. `INSIDE`: keys of the same chunk count.
+    of every sequence; None without an earlier state. `INSIDE`: include keys of the same chunk.
     y: (B, H, L, E); z: (B, H, L) float32.
     """
     pid = tl.program_id(0)
@@ -126,7 +126,7 @@ def chunk_output(
 
 
 def _configs(key: str) -> list[Config]:
-    """Tiles with which nothing spills from registers; TK divides T."""
+    """Tiles without register spilling; TK divides T."""
     width = min(128, max(32, *widths(key)))
     halves = {
         32: [(2, 2, 64, 32), (2, 2, 128, 16), (4, 3, 128, 32)],

@@ -1,9 +1,9 @@
 """Triton kernel for the state of every chunk: S = sum phi(k_j) v_jᵀ and s = sum phi(k_j).
 
-phi is never written: the rows of group a are (p_a x)ᵀ v for a block x of the other factor, see
-`Tiling`. On the way back the same kernel sums phi(q_i) [g_i, dz_i], which are the gradients of S
-and s. With a decay, G being the sum of its logarithms since the chunk began, a key counts
-exp(G_end - G_j) and a query exp(G_i).
+phi is never materialised: the rows of group a are (p_a x)ᵀ v for a block x of the other factor, see
+`Tiling`. In the backward pass the same kernel sums phi(q_i) [g_i, dz_i], the gradients of S and s.
+With a decay, where G is the prefix sum of log decays within the chunk, a key is weighted by
+exp(G_end - G_j) and a query by exp(G_i).
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Side(NamedTuple):
     p: Rows | None  # (., ., L, A)
     f: Rows  # (., ., L, B)
     w: Rows | None  # v, or g = do / z: (., ., L, E)
-    one: Tensor | None  # what s sums beside w: 1 for keys, dz for queries, (B, H, L) float32
-    padding: Tensor | None  # (B, L) bytes, 1 for keys that are not there
+    one: Tensor | None  # weights in s: None (1) for keys, dz for queries, (B, H, L) float32
+    padding: Tensor | None  # (B, L) bytes, 1 for padding
     decay: Tensor | None  # G: (B, K, L) float32
-    spans: Tensor | None  # (N, 3) int32, of packed sequences: start, end and sequence of a chunk
+    spans: Tensor | None  # (N, 3) int32: start, end and sequence of each chunk of packed sequences
 
 
 @triton.jit
 def weighed(side, at, kv, H, K, L, M: tl.constexpr, QUERY: tl.constexpr, T: tl.constexpr):
-    """What features are multiplied by, decayed, zero where there is no token: (T, EP), (T,)."""
+    """w and `one` of a block, with the decay, zero at missing tokens: (T, EP), (T,)."""
     b, _, t0, end = at
     w = cast(load_tile(side.w, at, T, M.E, M.EP), M.dtype)
     one = tl.where(present(at, T), 1.0, 0.0)
@@ -86,7 +86,7 @@ def block_of(group, M: tl.constexpr):
 
 @triton.jit
 def multiplier(side, at, group, M: tl.constexpr, T: tl.constexpr):
-    """p of a group, by which its block of F is multiplied: (T,)."""
+    """Column p of a group, which multiplies its block of F: (T,)."""
     if M.score == "product":
         p = load_column(side.p, at, group, T, M.A)
     else:
@@ -111,9 +111,9 @@ def group_sums(
     side, S, s, b, kv, H, K, start, end, L, first,
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """Rows of S of groups `first`, ..., R of them, which have their block of F in common.
+    """Rows of S of R groups from `first` on, which share their block of F.
 
-    The sums of the groups u_i u_j u of a cubic, too.
+    For cubics, also the sums s of the groups u_i u_j u.
     """
     acc = ()
     sums = ()
@@ -195,7 +195,7 @@ def square_sums(
     side, s, b, kv, H, K, start, end, L, J,
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """Columns of a block J of s2 = sum u uᵀ: (BP, W)."""
+    """Columns of block J of s2 = sum u uᵀ: (BP, W)."""
     acc = zeros(M.BP, M.W)
     for g in range(G):
         for t0 in range(start, end, T):
@@ -216,7 +216,10 @@ def linear_sums(
     side, S, s, b, kv, H, K, start, end, L, J,
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """For a block J of u: u in S and in s; if J = 0 also 1. Sums of columns stand in every row."""
+    """Linear terms of S and s for block J of u, and the constant terms if J = 0.
+
+    Column sums are repeated in every row of their accumulators.
+    """
     linear, constant = zeros(M.W, M.EP), zeros(16, M.EP)
     sums, number = zeros(16, M.W), 0.0
     for g in range(G):
@@ -248,7 +251,7 @@ def chunk_state(
     # constants
     M: tl.constexpr, QUERY: tl.constexpr, G: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """S and s of every chunk alone; grid (`programs` x chunks x B K,).
+    """S and s of each chunk by itself; grid (`programs` x chunks x B K,).
 
     S: (B K, chunks, rows, EP); s: (B K, chunks, sums) float32; G query heads share a key head.
     """
@@ -277,12 +280,12 @@ def chunk_state(
 
 
 def programs(M: Tiling, R: int) -> int:
-    """Programs a chunk, of R groups each; R divides the groups of a block."""
+    """Programs per chunk, of R groups each; R divides the groups of a block."""
     return -(-M.groups // R) + (2 * M.blocks if M.score == "polynomial" else 1)
 
 
 def _configs(key: str) -> list[Config]:
-    """R: as many groups as registers hold sums for, 8 at most."""
+    """R: number of groups, limited by registers for their accumulators, at most 8."""
     F, E = widths(key)
     W = min(F, 32 if "polynomial" in key else 64)
     most = 1 if key.startswith("dense") else 8

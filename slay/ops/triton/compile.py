@@ -1,7 +1,7 @@
-"""Kernels compiled ahead of time, for any GPU on any machine: registers, spills, machine code.
+"""Ahead-of-time compilation, for any GPU on any machine: registers, spills, machine code.
 
-Launches are recorded with tensors that have no memory (`slay.ops.triton.configs.recording`), and
-what would be launched is compiled for a target and read with the tools that Triton brings along.
+Launches are recorded with tensors without memory (`slay.ops.triton.configs.recording`), compiled
+for a target, and inspected with the tools that Triton ships.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ PAGE = 1 << 21
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler made of a kernel for one configuration."""
+    """A kernel compiled for one configuration."""
 
     kernel: str
     config: str
     warps: int
-    registers: int  # a thread
-    spilled: int  # bytes a thread
-    shared: int  # bytes a program
-    warpgroup: int  # matrix instructions of a warp group (HGMMA), and
-    matrix: int  # of a warp (HMMA)
+    registers: int  # per thread
+    spilled: int  # bytes per thread
+    shared: int  # bytes per program
+    warpgroup: int  # HGMMA: matrix instructions of a warp group
+    matrix: int  # HMMA: matrix instructions of a warp
     instructions: int
-    multiplies: bool  # whether it is a kernel of large matrix products
+    multiplies: bool  # contains matrix products (`tl.dot`)
     ptx: str
     sass: str
     grid: tuple[int, int, int]
-    constants: dict[int, int]  # words of the launch's arguments, by their place in bank 0
+    constants: dict[int, int]  # words of the launch's arguments, by offset in constant bank 0
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All but code."""
+        """All fields except code and constants."""
         return {k: v for k, v in vars(self).items() if k not in ("ptx", "sass", "constants")}
 
 
 def compile_launch(launch: Launch, config: Config, capability: int) -> Compiled:
-    """A recorded launch in a configuration, for a GPU of that capability (90: Hopper)."""
+    """Compile a recorded launch in a configuration for a compute capability (90: Hopper)."""
     if INTERPRETED:
         raise SlayError("TRITON_INTERPRET is set: kernels are interpreted, not compiled; unset it")
     kernel = launch.kernel.function
@@ -94,13 +94,13 @@ def compile_launch(launch: Launch, config: Config, capability: int) -> Compiled:
 
 
 class Signature:
-    """Types of a kernel's arguments as a launch finds them: 1 and None are constants."""
+    """Argument types as Triton specialises them at launch: 1 and None are constants."""
 
     def __init__(self) -> None:
         self.types: dict[str, Any] = {}
         self.constants: dict[tuple[int, ...], Any] = {}  # by the path to an argument
         self.attributes: dict[tuple[int, ...], Any] = {}
-        self.values: list[Any] = []  # of those that are no constants, in order
+        self.values: list[Any] = []  # of the arguments that are not constants, in order
 
     def add(self, parameter: Any, index: int, value: Any) -> None:
         plain = parameter.do_not_specialize
@@ -128,7 +128,7 @@ class Signature:
 
 
 def _address(tensor: Tensor) -> int:
-    """Where a tensor would begin if its memory began at 0."""
+    """Byte offset of a tensor in its storage."""
     return int(tensor.storage_offset()) * tensor.element_size()
 
 
@@ -139,7 +139,7 @@ def _grid(launch: Launch, config: Config) -> tuple[int, int, int]:
 
 
 def _disassembled(made: Any) -> tuple[str, str]:
-    """Machine code and resource usage as `cuobjdump` prints them; kept in Triton's cache."""
+    """Machine code and resource usage as printed by `cuobjdump`, cached in Triton's cache."""
     cache, names = get_cache_manager(made.hash), ("slay.sass", "slay.usage")
     files = [cache.get_file(name) for name in names]
     if None not in files:
@@ -160,7 +160,7 @@ def _dump(made: Any, flag: str) -> str:
 
 
 def _bank(made: Any, values: list[Any]) -> dict[int, int]:
-    """The words of bank 0 that hold these arguments. Tensors lie far apart, as on a device."""
+    """Words of constant bank 0 that hold these arguments; tensors get distant addresses."""
     storages: dict[int, int] = {}
     memory = 0x7F00_0000_0000
     words = {}
@@ -179,20 +179,20 @@ def _bank(made: Any, values: list[Any]) -> dict[int, int]:
 
 
 def _parameters(cubin: bytes) -> list[tuple[int, int]]:
-    """Place in bank 0 and size of each parameter, in their order, as a cubin's section says.
+    """Offset in constant bank 0 and size of each parameter, in order, from a cubin's `.nv.info`.
 
-    The section is a list of attributes: a byte of format, a byte that names it, two of its size.
+    The section is a list of attributes: one byte of format, one of identifier, two of size.
     """
     base, places = 0, {}
     section = _section(cubin, b".nv.info.")
     while len(section) >= 4:
         form, attribute, size = struct.unpack_from("<BBH", section)
-        if form != 4:  # the value stands where others have their size
+        if form != 4:  # the size field holds the value
             section = section[4:]
             continue
-        if attribute == 0x0A:  # where all of them begin
+        if attribute == 0x0A:  # base offset of the parameters
             (base,) = struct.unpack_from("<H", section, 8)
-        elif attribute == 0x17:  # one of them
+        elif attribute == 0x17:  # one parameter
             ordinal, offset, rest = struct.unpack_from("<HHI", section, 8)
             places[ordinal] = offset, rest >> 18
         section = section[4 + size :]
@@ -200,7 +200,7 @@ def _parameters(cubin: bytes) -> list[tuple[int, int]]:
 
 
 def _section(elf: bytes, name: bytes) -> bytes:
-    """The first section of an ELF file whose name begins so."""
+    """First section of an ELF file whose name starts with `name`."""
     (table,) = struct.unpack_from("<Q", elf, 40)
     width, number, of_names = struct.unpack_from("<HHH", elf, 58)
 

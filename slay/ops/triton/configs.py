@@ -1,9 +1,9 @@
-"""Configurations of the kernels: the tiles, warps and stages that each may be launched with.
+"""Kernel configurations: the tiles, warps and stages with which each may be launched.
 
-Which of them a call gets is decided before it is made: the fastest that was verified on this very
-device (`slay.ops.triton.verified`), else the first that its assembler gets right. Nothing is tuned
-while a program runs, and each configuration sums in a fixed order, so that results do not vary from
-run to run.
+A call's configuration is fixed in advance: the fastest one verified on this device
+(`slay.ops.triton.verified`), else the first that its assembler compiles correctly. There is no
+autotuning at run time, and each configuration has a fixed summation order, so that results do not
+vary from run to run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 
 
 class Config(NamedTuple):
-    """What a kernel is compiled with beside its arguments."""
+    """Compile-time options of a kernel."""
 
     warps: int
     stages: int
@@ -35,12 +35,12 @@ class Config(NamedTuple):
 
     @property
     def options(self) -> dict[str, int]:
-        """The same as keyword arguments of a launch."""
+        """Keyword arguments of a launch."""
         return {**dict(self.tiles), "num_warps": self.warps, "num_stages": self.stages}
 
 
 def widths(key: str) -> tuple[int, int]:
-    """Columns of F and of the values, padded, of a class of calls: 64 and 32 for "64 values 32"."""
+    """Padded columns of F and of the values in a call class: 64 and 32 for "64 values 32"."""
     found = re.search(r"(\d+) values (\d+)", key)
     if found is None:
         raise ValueError(f"{key!r} is no class of calls of attention")
@@ -48,21 +48,21 @@ def widths(key: str) -> tuple[int, int]:
 
 
 class Launch(NamedTuple):
-    """One launch that was recorded instead of made."""
+    """A recorded kernel launch."""
 
     kernel: Kernel
-    key: str  # the class of calls that configurations are chosen for
+    key: str  # call class, for which configurations are chosen
     length: int  # tokens of the call
-    arguments: dict[str, Any]  # by name, without what the configuration says
-    grid: Any  # programs on each axis, or a function of the tiles that gives them
+    arguments: dict[str, Any]  # by name, without those of the configuration
+    grid: Any  # programs per axis, or a function of the tiles
 
 
 class Kernel:
-    """A Triton kernel and the configurations that it may be launched with.
+    """A Triton kernel and its candidate configurations.
 
-    `candidates(key)` lists those for a class of calls, the default first. `KERNELS` has all
-    kernels by name. Numbers of tokens and heads are not specialised on, so that the code that was
-    verified is that of every call.
+    `candidates(key)` lists those for a call class, the default first. `KERNELS` has all kernels by
+    name. Numbers of tokens and heads are not specialised, so that every call runs the code that was
+    verified.
     """
 
     def __init__(self, function: Any, candidates: Callable[[str], list[Config]]):
@@ -71,7 +71,7 @@ class Kernel:
         KERNELS[self.name] = self
 
     def __call__(self, grid: Any, key: str, length: int, /, **arguments: Any) -> None:
-        """Launch it on `grid(tiles)` programs, `tiles` being the sizes that were chosen."""
+        """Launch the kernel on `grid(tiles)` programs, with the tile sizes of its configuration."""
         if _recorded is not None:
             _recorded.append(Launch(self, key, length, arguments, grid))
             return
@@ -85,11 +85,11 @@ class Kernel:
             self.function[_size(grid, dict(config.tiles))](**arguments, **config.options)
 
     def config(self, key: str, length: int, device: torch.device) -> Config:
-        """The configuration that a call of that class gets on a device."""
+        """Return the configuration of a call class on a device."""
         return _chosen(self, key, length, device)
 
     def _interpreted(self, key: str) -> dict[str, int]:
-        """Tiles that are large: the interpreter's time goes into their number."""
+        """Large tiles: the interpreter's run time grows with their number."""
         if self.name in _forced:
             return dict(_forced[self.name].tiles)
         tiles = dict(self.candidates(key)[0].tiles)
@@ -112,7 +112,7 @@ def _size(grid: Any, tiles: dict[str, int]) -> tuple[int, ...]:
 
 
 def _devices(values: tuple[Any, ...]) -> Iterator[torch.device]:
-    """The devices of tensors among some arguments."""
+    """Yield the devices of the tensors among the arguments."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value.device
@@ -127,7 +127,7 @@ _forced: dict[str, Config] = {}
 
 @contextmanager
 def recording() -> Iterator[list[Launch]]:
-    """Note launches with their arguments instead of making them."""
+    """Context manager that records launches instead of running them."""
     global _recorded
     _recorded = []
     try:
@@ -138,7 +138,7 @@ def recording() -> Iterator[list[Launch]]:
 
 @contextmanager
 def forced(configs: dict[str, Config]) -> Iterator[None]:
-    """Launch the kernels of these names with these configurations."""
+    """Context manager that fixes the configurations of the named kernels."""
     global _forced
     before, _forced = _forced, configs
     try:

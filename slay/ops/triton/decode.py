@@ -1,8 +1,8 @@
-"""Decoding by one Triton kernel: S <- f S + [v, 1]ᵀ phi(k), and y = o / z with [o, z] = S phi(q).
+"""Decoding in one Triton kernel: S <- f S + [v, 1]ᵀ phi(k), and y = o / z with [o, z] = S phi(q).
 
-A program takes some of the m features; the one that ends last adds up what all have found, in a
-fixed order. The state is that of everybody, (B, K, e + 1, m), and may be overwritten. f is the
-token's decay, where there is one.
+Each program handles some of the m features; the last to finish adds up the partial results in a
+fixed order. The state has the public layout, (B, K, e + 1, m), and may be overwritten. f is the
+token's decay, if any.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from slay.ops.triton.tiling import Tiling, tiling_of
 
 
 class Token(NamedTuple):
-    """The factors of one token, (B, H, 1, .), and of a key its value."""
+    """Factors of one token, (B, H, 1, .); for keys also the value."""
 
     p: Rows | None
     f: Rows
@@ -31,14 +31,14 @@ class Token(NamedTuple):
 
 @triton.jit
 def coordinate(x, at, i, M: tl.constexpr):
-    """Number i of w = (u, sqrt beta) for the only token."""
+    """Coordinate i of w = (u, sqrt beta) of the token."""
     own = tl.load(pointer(x, at) + i, mask=i < M.B, other=0.0).to(tl.float32)
     return tl.where(i < M.B, own, M.root_beta)
 
 
 @triton.jit
 def some_features(side, at, first, M: tl.constexpr, W: tl.constexpr):
-    """Features `first`, ..., W of them, of the only token: (W,)."""
+    """W features of the token, from `first` on: (W,)."""
     place = first + tl.arange(0, W)
     if M.score == "dense":
         phi = tl.load(pointer(side.f, at) + place, mask=place < M.B, other=0.0).to(tl.float32)
@@ -63,7 +63,7 @@ def some_features(side, at, first, M: tl.constexpr, W: tl.constexpr):
 
 @triton.jit
 def finish(partial, y, bh, M: tl.constexpr, N: tl.constexpr, NP: tl.constexpr):
-    """y of a head from what all programs have found."""
+    """y of a head from the partial results of all programs."""
     part, e = tl.arange(0, NP), tl.arange(0, M.EP)
     p = partial + (bh * N + part) * (M.E + 1)
     mask = (part < N)[:, None] & (e < M.E)[None, :]
@@ -81,7 +81,10 @@ def decode(
     # constants
     M: tl.constexpr, G: tl.constexpr, W: tl.constexpr, N: tl.constexpr, NP: tl.constexpr,
 ):  # fmt: skip
-    """One token a sequence; grid (N x B K,). partial: (B H, N, E + 1); counters: (B K,), zeros."""
+    """One token per sequence; grid (N x B K,).
+
+    partial: (B H, N, E + 1); counters: (B K,), zeros.
+    """
     part, bk = tl.program_id(0) % N, tl.program_id(0) // N
     b, kv = bk // K, bk % K
     place, e = part * W + tl.arange(0, W), tl.arange(0, M.EP)
@@ -121,7 +124,7 @@ kernel = Kernel(decode, lambda key: [Config(8, 1), Config(2, 1)])
 
 
 def width_of(M: Tiling) -> int:
-    """Features a program: as many as it can hold 4,096 numbers of the state for."""
+    """Features per program, which then holds at most 4,096 elements of the state."""
     return min(128, max(16, 4096 // M.EP))
 
 
@@ -173,9 +176,9 @@ def decode_attention(
     log_decay: Tensor | None = None,
     overwrite: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One token, L = 1, after a state (B, K, e + 1, m): y and the next state.
+    """Decode one token, L = 1, from a state (B, K, e + 1, m); returns y and the next state.
 
-    With `overwrite` the next state takes the place of this one. There is no gradient.
+    With `overwrite` the next state is written over this one. Not differentiable.
     """
     widths = spec.widths(q.shape[3])
     M = tiling_of(spec.score, spec.degree, spec.coefficients, widths, v.shape[3], v.dtype)

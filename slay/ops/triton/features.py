@@ -1,7 +1,7 @@
-"""Triton kernels of the feature maps: tokens to the factors P and F, and gradients back.
+"""Triton kernels of the feature maps: factors P and F from tokens, and their backward pass.
 
-Each token is read once and its factors, narrow as they are, are written once, so that the other
-kernels need not know where they come from. `FeatureSpec` lists the kinds. With s = W u:
+Each token is read once and its narrow factors are written once, so that the other kernels do not
+depend on the feature map. `FeatureSpec` lists the kinds. With s = W u:
 
     du = sum W_iᵀ ds_i,    ds = dF F'(s),    and for u = x / ‖x‖,  dx = (du - (du·u) u) / ‖x‖.
 """
@@ -42,7 +42,7 @@ def exponential(x):
 
 @triton.jit
 def cosine(x):
-    """cos x for |x| up to some tens: by the special function unit, without a slow path."""
+    """cos x for |x| of at most a few tens, by the special function unit, without a slow path."""
     if INTERPRETED:
         x = tl.cos(x)
     else:
@@ -61,7 +61,7 @@ def load_unit(x, padding, at, L, D: tl.constexpr, DP: tl.constexpr, UNIT: tl.con
         u = tl.where(kept(padding, at, L, T)[:, None], u, 0.0)
     r = tl.full((T,), 1.0, tl.float32)
     if UNIT:
-        top = tl.max(tl.abs(u), 1)  # whose square may be too large or too small for float32
+        top = tl.max(tl.abs(u), 1)  # its square may overflow or underflow
         safe = tl.where(top > 1e-37, 1.0 / top, 0.0)
         n = tl.sum(u * safe[:, None] * (u * safe[:, None]), 1)
         r = tl.where(n > 0.0, safe * tl.rsqrt(n), 0.0)
@@ -80,7 +80,7 @@ def load_weight(weight, kv, first, N: tl.constexpr, NP: tl.constexpr, D: tl.cons
 
 @triton.jit
 def number(numbers, which: tl.constexpr, first, N: tl.constexpr, NP: tl.constexpr):
-    """The numbers c or c' of some columns: (1, NP)."""
+    """Constants c or c' of columns `first`...: (1, NP)."""
     n = first + tl.arange(0, NP)
     return tl.load(numbers + which * N + n, mask=n < N, other=0.0)[None, :]
 
@@ -88,7 +88,7 @@ def number(numbers, which: tl.constexpr, first, N: tl.constexpr, NP: tl.constexp
 @triton.jit
 def activation(s, offset, numbers, first, KIND: tl.constexpr, QUERY: tl.constexpr,
                B: tl.constexpr, W: tl.constexpr):  # fmt: skip
-    """Columns of F from s: (T, W); `offset`: (T,), what is left out of exponents."""
+    """Columns of F from s: (T, W); `offset`: (T,), subtracted from exponents."""
     if KIND == "exp":
         F = exponential(s + number(numbers, 0, first, B, W))
     elif KIND == "softmax":
@@ -159,9 +159,10 @@ def top_exponent(u, weight, numbers, kv, D: tl.constexpr, DP: tl.constexpr, B: t
 def offset_of(u, weight, numbers, kv, KIND: tl.constexpr, QUERY: tl.constexpr, D: tl.constexpr,
               DP: tl.constexpr, B: tl.constexpr, W: tl.constexpr,
               PRECISION: tl.constexpr):  # fmt: skip
-    """What "softmax" and "elu" leave out of a token's exponents: (T,).
+    """Offset that "softmax" and "elu" subtract from a token's exponents: (T,).
 
-    A factor a query leaves y as it is; the largest exponent keeps its features within range.
+    For queries it is the largest exponent, which keeps their features within range; a per-query
+    scale cancels in y.
     """
     offset = tl.sum(u * u, 1)
     if KIND == "elu":
@@ -180,7 +181,7 @@ def offset_of(u, weight, numbers, kv, KIND: tl.constexpr, QUERY: tl.constexpr, D
 @triton.jit
 def columns(u, weight, kv, first, D: tl.constexpr, DP: tl.constexpr, B: tl.constexpr,
             W: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
-    """s = W u for columns `first`...: (T, W); u itself where there are no weights, and W = DP."""
+    """s = W u for columns `first`...: (T, W); without weights u itself, and W = DP."""
     s = u
     if weight is not None:
         s = fine_dot(u, tl.trans(load_weight(weight, kv, first, B, W, D, DP)), PRECISION)
@@ -278,7 +279,7 @@ def features_bwd(
 
 
 def _configs(key: str) -> list[Config]:
-    """By the head dimension: warps, and tokens a program."""
+    """Candidates by head dimension, from (warps, tokens per program)."""
     d, precision = int(key.split()[3]), key.split()[4]
     sizes = [(2, 16), (4, 64)]
     if precision == "fp32":
@@ -292,24 +293,24 @@ _fwd, _bwd = Kernel(features_fwd, _configs), Kernel(features_bwd, _configs)
 
 
 def width(dp: int) -> int:
-    """Columns of F that are formed at once: as many as registers hold weights for."""
+    """Columns of F computed at once, limited by registers for their weights."""
     return 64 if dp <= 64 else 16
 
 
 def features_key(p: str, f: str, d: int, dtype: torch.dtype) -> str:
-    """The class of calls that configurations are verified and chosen for."""
+    """Key of the call class for which configurations are verified and chosen."""
     return f"features {p} {f} {max(16, triton.next_power_of_2(d))} {PRECISIONS[dtype]}"
 
 
 class Maps:
-    """The arguments of a call of the operators: tokens x, (B, H, L, d), and their maps."""
+    """Arguments of one operator call: tokens x, (B, H, L, d), and their feature maps."""
 
     def __init__(
         self, x: Tensor, p_weight: Tensor | None, p_second: Tensor | None,
         f_weight: Tensor | None, f_numbers: Tensor | None, padding: Tensor | None,
         p: str, f: str, unit: bool, query: bool, fine: bool,
     ):  # fmt: skip
-        d = int(x.shape[3])  # not a symbol, where torch.compile has them
+        d = int(x.shape[3])  # a plain int, not a SymInt
         half = x.dtype != torch.float32
         dp = max(16, triton.next_power_of_2(d))
         a = 1 if p_weight is None else p_weight.shape[1]
@@ -334,7 +335,7 @@ class Maps:
         return (B * H * triton.cdiv(L, tiles["T"]),)
 
     def empty(self) -> tuple[Tensor, Tensor]:
-        """P and F to be written: (B, H, L, A), (B, H, L, B); empty where they are not formed."""
+        """Allocate P and F: (B, H, L, A), (B, H, L, B); empty if not computed here."""
         shape, none = self.x.shape[:3], self.x.new_empty(0, dtype=self.dtype)
         P, F = (self.x.new_empty(*shape, n, dtype=self.dtype) for n in (self.a, self.b))
         return (P if self.has_p else none), (F if self.has_f else none.clone())
@@ -366,7 +367,7 @@ _SHARED = """
     "slay::features", mutates_args=(), schema=f"({_SHARED}) -> (Tensor, Tensor)"
 )
 def features(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """P and F of tokens, (B, H, L, A) and (B, H, L, B); empty where a factor is not formed here."""
+    """P and F of tokens, (B, H, L, A) and (B, H, L, B); empty if not computed here."""
     return Maps(*arguments).forward()
 
 

@@ -1,8 +1,8 @@
-"""Linear attention by Triton kernels: what is launched, as operators of `torch.library`.
+"""Linear attention by Triton kernels: the launches, as operators of `torch.library`.
 
-A sequence that is short enough is one chunk, and takes one launch either way: `chunk_output`, and
-`query_bwd` and `key_bwd`. In a longer one, `chunk_state` and `state_passing` come before. Factors
-are formed by `features`, or are given.
+A short sequence is a single chunk: `chunk_output` forward, `query_bwd` and `key_bwd` backward.
+Longer ones also need `chunk_state` and `state_passing`. Factors are computed by `features`, or are
+given.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from slay.ops.triton.tiling import (
     value_columns,
 )
 
-SEGMENT = 32_768  # tokens whose factors are held at once where no gradient is wanted
+SEGMENT = 32_768  # tokens whose factors are held at once when no gradient is needed
 
 
 @remembered
 def packed_chunks(
     bounds: tuple[int, ...], chunk: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Chunks of packed sequences: (N, 3) int32, start, end and sequence; where sequences start."""
+    """Chunks of packed sequences, (N, 3) int32: start, end, sequence; first chunk of each."""
     spans, runs = [], [0]
     for sequence, (first, last) in enumerate(pairwise(bounds)):
         starts = range(first, last, chunk)
@@ -57,9 +57,10 @@ def packed_chunks(
 
 
 def cumulative(log_decay: Tensor, starts: Tensor) -> Tensor:
-    """Sums of a decay's logarithms since each token's chunk began: (B, K, L) float32.
+    """Prefix sum of log decays within each token's chunk: (B, K, L) float32.
 
-    exp(-110) is zero: a token that forgets more takes no digits from the sums of others.
+    Clamped at -110, where exp is zero in float32: stronger decays would cost the other sums
+    precision.
     """
     G = log_decay.double().clamp(min=-110.0).cumsum(-1)
     before = torch.cat((G.new_zeros(*G.shape[:-1], 1), G), dim=-1)
@@ -67,7 +68,7 @@ def cumulative(log_decay: Tensor, starts: Tensor) -> Tensor:
 
 
 class LinearCall:
-    """One call of the operators: its factors and values, how it is cut, and its launches."""
+    """One call of the operators: factors, values, chunking and kernel launches."""
 
     def __init__(
         self, p_q: Tensor | None, f_q: Tensor, p_k: Tensor | None, f_k: Tensor, v: Tensor,
@@ -99,14 +100,14 @@ class LinearCall:
             self.G = cumulative(log_decay, self._chunk_starts())
 
     def _cut(self, longest: int, chunk: int) -> tuple[int, bool]:
-        """Tokens a chunk, and whether queries see keys of their own chunk without a state."""
+        """Return tokens per chunk, and True if queries see their own chunk without a state."""
         direct = direct_length(self.M) // (1 if self.causal else 2)
         if not chunk and longest <= direct:
             return triton.cdiv(longest, LONGEST_TILE) * LONGEST_TILE, True
         return chunk or chunk_length(self.M, self.v.element_size()), self.causal
 
     def _chunk_starts(self) -> Tensor:
-        """The first token of every token's chunk: (L,)."""
+        """First token of each token's chunk: (L,)."""
         token = torch.arange(self.Lk, device=self.v.device)
         if self.spans is None:
             return token // self.C * self.C
@@ -115,7 +116,7 @@ class LinearCall:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of states and of g."""
+        """dtype of states and of g."""
         return torch.float32 if self.v.dtype == torch.float32 else torch.bfloat16
 
     def chunks(self, length: int) -> int:
@@ -132,7 +133,7 @@ class LinearCall:
         return Side(_rows(self.p_k), f, v, None, self.padding, self.G, self.spans)
 
     def chunk_states(self, side: Side, length: int, *, query: bool) -> State:
-        """The state of every chunk alone."""
+        """State of each chunk by itself."""
         N, M, bk = self.chunks(length), self.M, self.B * self.K
         S, s = self.new(bk, N, M.rows, M.EP, dtype=self.dtype), self.new(bk, N, M.sums)
         chunk_state.kernel(
@@ -143,7 +144,7 @@ class LinearCall:
         return State(S, s)
 
     def pass_on(self, states: State, length: int, initial: State | None, *, reverse: bool) -> State:
-        """Each chunk's state becomes the sum of those before it; returns each sequence's last."""
+        """Replace each chunk's state by the sum of those before; returns each sequence's last."""
         N, bk = self.chunks(length), self.B * self.K
         last = []
         for X, first in zip(states, initial or (None, None), strict=True):
@@ -159,7 +160,7 @@ class LinearCall:
         return State(*last)
 
     def shared(self, length: int, state: State | None) -> dict[str, Any]:
-        """Arguments that kernels over blocks of tokens have in common."""
+        """Arguments shared by the kernels over blocks of tokens."""
         return {
             "Lq": self.Lq, "Lk": self.Lk, "C": self.C, "chunks": self.chunks(length),
             "states": 1 if state is None else state.S.shape[1], "H": self.H, "K": self.K,
@@ -167,11 +168,11 @@ class LinearCall:
         }  # fmt: skip
 
     def grid(self, length: int, heads: int) -> Any:
-        """A program for each block of T tokens of every head."""
+        """Grid with one program for each block of T tokens of every head."""
         return lambda tiles: (self.chunks(length) * (self.C // tiles["T"]) * self.B * heads,)
 
     def forward(self) -> tuple[Tensor, Tensor, State | None, State | None]:
-        """y, z, the states before every chunk and after every sequence, where there are such."""
+        """Return y, z, and the states before every chunk and after every sequence, or None."""
         seen, last = self.initial, None
         if not self.one_chunk or not self.inside or self.final:
             states = self.chunk_states(self.keys(), self.Lk, query=False)
@@ -193,7 +194,7 @@ class LinearCall:
     def backward(
         self, y: Tensor, z: Tensor, seen: State | None, dy: Tensor, dlast: State | None
     ) -> dict[str, Tensor | None]:
-        """Gradients of the factors, values, decay and first state, by name."""
+        """Gradients of the factors, values, decay and initial state, by name."""
         dlast = None if dlast is None else gradient_to_sums(dlast, self.M)
         g, dz = self.new(*y.shape, dtype=self.dtype), self.new(*z.shape)
         dp_q, df_q, dp_k, df_k = (
@@ -249,7 +250,7 @@ _SHARED = """
 def linear_attention(*arguments: Any) -> tuple[Tensor, ...]:
     """y: (B, H, L, E), z: (B, H, L), and two states, before every chunk and after every sequence.
 
-    Empty tensors stand for states that there are none of.
+    Empty tensors stand for absent states.
     """
     call = LinearCall(*arguments)
     y, z, seen, last = call.forward()
@@ -313,7 +314,10 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
 def _decay_gradient(
     call: LinearCall, dG: Tensor, last: State | None, dlast: State | None
 ) -> Tensor:
-    """What a token's decay gives is what all later tokens of its sequence get: (B, K, L)."""
+    """Gradient of the log decay: the sum of dG from a token to the end of its sequence.
+
+    The gradient of the final state adds to every token of the sequence. Returns (B, K, L).
+    """
     bounds = [0, call.Lk]
     if call.spans is not None and call.runs is not None:
         starts = call.spans[call.runs[:-1].long(), 0].tolist()
@@ -366,7 +370,7 @@ linear_attention.register_autograd(_differentiate, setup_context=_keep)
 
 
 def keys_of(spec: FeatureSpec, q: Tensor, v: Tensor) -> list[str]:
-    """The classes of calls that attention with such features belongs to."""
+    """Call classes of attention with such features."""
     d, dtype = int(q.shape[3]), v.dtype
     settings = spec.score, spec.degree, spec.coefficients, spec.widths(d)
     columns = sorted(set(value_columns(int(v.shape[3]), dtype)))
@@ -390,12 +394,12 @@ def kernel_attention(
     initial_state: Tensor | None = None,
     output_final_state: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """`slay.ops.linear.linear_attention` by kernels, for features that a spec describes.
+    """`slay.ops.linear.linear_attention` in Triton, for features described by a spec.
 
     `lengths`: of sequences packed into one row; states are then (N, K, e + 1, m). `log_decay`:
-    (B, K, L), at most 0: exp of it is what a token leaves of all tokens before it. `chunk_size`:
-    tokens between states, a multiple of 128; 0 chooses. Wide values take several calls, which
-    share the weights of tokens and so need not know of each other.
+    (B, K, L), at most 0: at each token, all tokens before it are scaled by its exp. `chunk_size`:
+    tokens per chunk, a multiple of 128; 0 selects one. Wide values are split over several
+    independent calls, whose attention weights are the same.
     """
     options: Any = {
         "causal": causal, "chunk_size": chunk_size, "key_padding_mask": key_padding_mask,
@@ -433,7 +437,7 @@ def _attention(
     initial_state: Tensor | None,
     output_final_state: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """`kernel_attention` for values that one call takes."""
+    """`kernel_attention` for values that fit in one call."""
     bounds = None if lengths is None else [0, *accumulate(lengths)]
     packed = lengths is not None
     widths = spec.widths(q.shape[3])
@@ -474,7 +478,7 @@ def _attention(
 def factors(
     u: Tensor, spec: FeatureSpec, M: Tiling, padding: Tensor | None, *, query: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """P, None where there is none, and F of tokens u: (B, H, L, d); zero for padding."""
+    """P, or None, and F of tokens u: (B, H, L, d); zero at padding."""
     which = 0 if query else 1
     weights = (spec.p_weight, spec.p_second, spec.f_weight, spec.f_numbers)
     p, f = features(

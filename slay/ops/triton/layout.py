@@ -1,9 +1,9 @@
-"""States as kernels lay them out (`Tiling`) and as everybody else does, S: (B, K, e + 1, m).
+"""Conversion of states between the kernels' layout (`Tiling`) and the public S: (B, K, e + 1, m).
 
-Both hold the same sums. Kernels pad them; for polynomials they keep products of the coordinates of
-u, where everybody else has monomials of (u, sqrt beta). Their gradients are sums of the same kind,
-of queries: what a number counts when it is read, a coefficient and how often symmetry repeats its
-product, is left out of them.
+Both hold the same sums. The kernels' layout is padded, and for polynomials it has products of
+coordinates of u where the public one has monomials of (u, sqrt beta). Gradients of states are sums
+of the same kind, over queries. They leave out the weight with which an element is read: a
+coefficient, times how often symmetry repeats its product.
 """
 
 from __future__ import annotations
@@ -19,30 +19,33 @@ from torch.nn import functional as F
 from slay.ops.modes import remembered
 from slay.ops.triton.tiling import Tiling
 
-Term = tuple[int, ...]  # the coordinates that a number is a product of
+Term = tuple[int, ...]  # the coordinates whose product is summed
 
 
 class State(NamedTuple):
-    """S: (B K, sequences, rows, EP) and s: (B K, sequences, sums), float32."""
+    """S: (B K, n, rows, EP) and s: (B K, n, sums), for n sequences or chunks.
+
+    float32, but S of chunks is bfloat16 in half precision.
+    """
 
     S: Tensor
     s: Tensor
 
 
 class Places(NamedTuple):
-    """For each number, where it stands in the other layout, and a factor."""
+    """For each element, its index in the other layout, and a factor."""
 
     where: Tensor
     factor: Tensor
 
     def pick(self, t: Tensor) -> Tensor:
-        """Those numbers of t: (..., n)."""
+        """Gather the elements from t, times their factors: (..., n)."""
         where, factor = self.where.to(t.device), self.factor.to(t.device, t.dtype)
         return t.index_select(-1, where) * factor
 
 
 def to_kernels(state: Tensor, M: Tiling, *, packed: bool) -> State:
-    """From (N, K, e + 1, m), where N sequences are the batch or packed into one row."""
+    """Convert from (N, K, e + 1, m), with N sequences as the batch or packed into one row."""
     rows, sums, _, _ = _places(M)
     state = state.float()
     S = rows.pick(state[:, :, :-1]).mT  # (N, K, rows, e)
@@ -53,7 +56,7 @@ def to_kernels(state: Tensor, M: Tiling, *, packed: bool) -> State:
 
 
 def from_kernels(state: State, M: Tiling, n_kv_heads: int, *, packed: bool) -> Tensor:
-    """To (N, K, e + 1, m)."""
+    """Convert to (N, K, e + 1, m)."""
     _, _, rows, sums = _places(M)
     S, s = (
         t.transpose(0, 1) if packed else t.squeeze(1).unflatten(0, (-1, n_kv_heads)) for t in state
@@ -63,7 +66,7 @@ def from_kernels(state: State, M: Tiling, n_kv_heads: int, *, packed: bool) -> T
 
 
 def gradient_to_sums(gradient: State, M: Tiling) -> State:
-    """Sums whose reading gives the same as a gradient of a state's numbers."""
+    """Convert the gradient of a state to sums that contribute the same when read."""
     if M.score != "polynomial":
         return gradient
     rows, sums = _row_terms(M), _sum_terms(M)
@@ -74,7 +77,7 @@ def gradient_to_sums(gradient: State, M: Tiling) -> State:
 
 
 def sums_to_gradient(sums: State, M: Tiling) -> State:
-    """The gradient of a state's numbers from sums: times what each counts when it is read."""
+    """Convert sums to the gradient of a state: multiply by the weights with which they are read."""
     if M.score != "polynomial":
         return sums
     rows, of_s = _reading(M)
@@ -83,7 +86,7 @@ def sums_to_gradient(sums: State, M: Tiling) -> State:
 
 
 def _row_terms(M: Tiling) -> tuple[Term | None, ...]:
-    """The product that each row of a polynomial's S is a sum of; None for padding."""
+    """Product summed in each row of a polynomial's S; None for padding."""
     square = [
         (a, J * M.W + c)
         for J in range(M.blocks)
@@ -94,7 +97,7 @@ def _row_terms(M: Tiling) -> tuple[Term | None, ...]:
 
 
 def _sum_terms(M: Tiling) -> tuple[Term | None, ...]:
-    """Likewise for the numbers of s."""
+    """Product summed in each element of a polynomial's s; None for padding."""
     square = [(a, c) for a in range(M.BP) for c in range(M.BP)]
     return _known([*square, *((i,) for i in range(M.BP)), (), *_cubic(M)], M)
 
@@ -111,7 +114,7 @@ def _known(terms: list[Term], M: Tiling) -> tuple[Term | None, ...]:
 
 @remembered
 def _reading(M: Tiling) -> tuple[Tensor, Tensor]:
-    """What each row of S and number of s counts when it is read."""
+    """Weights with which the rows of S and the elements of s are read."""
     c = M.coefficients
     rows = [_repeats(term, M) * c[len(term)] if term is not None else 0.0 for term in _row_terms(M)]
     sums = [
@@ -124,14 +127,14 @@ def _reading(M: Tiling) -> tuple[Tensor, Tensor]:
 
 
 def _repeats(term: Term, M: Tiling) -> float:
-    """2 for a row that stands for another one too, which symmetry gives."""
+    """2 for a row that also represents its symmetric counterpart, else 1."""
     if len(term) == 2:
         return 2.0 if term[0] // M.W != term[1] // M.W else 1.0
     return 2.0 if len(term) == 3 and term[0] != term[1] else 1.0
 
 
 def _shared(t: Tensor, terms: tuple[Term | None, ...], coefficients: tuple[float, ...]) -> Tensor:
-    """Every number's share of what all numbers of the same product have together: (..., n)."""
+    """Each element's share of the sum over all elements with the same product: (..., n)."""
     product, share = (x.to(t.device) for x in _shares(terms, coefficients))
     total = t.new_zeros(*t.shape[:-1], int(product.max()) + 1).index_add_(-1, product, t)
     return total.index_select(-1, product) * share.to(t.dtype)
@@ -141,7 +144,7 @@ def _shared(t: Tensor, terms: tuple[Term | None, ...], coefficients: tuple[float
 def _shares(
     terms: tuple[Term | None, ...], coefficients: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Which product each number is of, and 1 / (orders of its coordinates x coefficient)."""
+    """Index of each element's product, and 1 / (orders of its coordinates x coefficient)."""
     products: dict[Term | None, int] = {}
     index, share = [], []
     for term in terms:
@@ -155,7 +158,7 @@ def _shares(
 
 @remembered
 def _places(M: Tiling) -> tuple[Places, Places, Places, Places]:
-    """Of rows of S and numbers of s among the m; of the m among rows and numbers."""
+    """Places of the rows of S and elements of s among the m features, and the inverse of both."""
     if M.score == "polynomial":
         return _polynomial_places(M)
     A = M.A if M.score == "product" else 1
@@ -171,8 +174,11 @@ def _places(M: Tiling) -> tuple[Places, Places, Places, Places]:
 
 
 def _polynomial_places(M: Tiling) -> tuple[Places, Places, Places, Places]:
-    """The m are monomials of (u, sqrt beta), sqrt 2 times where two letters differ, times (1, u)
-    for cubics, as `slay.features.monomials` orders them."""
+    """`_places` for polynomials.
+
+    The m features are monomials of (u, sqrt beta), times sqrt 2 if the two letters differ, times
+    (1, u) for cubics, ordered as in `slay.features.monomials`.
+    """
     root, n = M.root_beta, M.letters
     kept = n * (n + 1) // 2
     width = 1 if M.degree == 2 else M.B + 1
@@ -180,9 +186,9 @@ def _polynomial_places(M: Tiling) -> tuple[Places, Places, Places, Places]:
     where = {both: f for f, both in enumerate(monomials)}
 
     def place(term: Term | None) -> tuple[int, float]:
-        """Where a product stands among the m, and one over its factor there."""
+        """Index of a product among the m features, and the inverse of its factor there."""
         if term is None or (len(term) < 2 and not root):
-            return 0, 0.0  # is padding, or is not kept there and does not count
+            return 0, 0.0  # padding, or a term with coefficient 0, which is not stored there
         i, j = sorted((*term[:2], *[M.B] * (2 - len(term))))
         factor = (1.0 if i == j else math.sqrt(2.0)) * root ** max(0, 2 - len(term))
         return where[i, j] * width + (1 + term[2] if len(term) == 3 else 0), 1.0 / factor

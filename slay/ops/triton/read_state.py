@@ -1,7 +1,7 @@
-"""A block of tokens times a state, phi S and phi s, and the gradients of that for the factors.
+"""Product of a block of tokens with a state, phi S and phi s, and its gradients.
 
 Everything is a sum of small products of one shape, sum_a (p_a x) S_a with p_a a column of a factor
-and S_a a few rows of the state, so that phi is never formed:
+and S_a a few rows of the state, so that phi is never materialised:
 
     o = sum_a (p_a F) S_a,    dF = sum_a (p_a g) S_aᵀ,    dP = sum_b (f_b g) S_bᵀ,
 
@@ -21,13 +21,13 @@ from slay.ops.triton.tiles import cast, dot, fine_dot, load_column, load_tile, s
 
 @triton.jit
 def load_rows(S, row, M: tl.constexpr):
-    """Those rows of S: (n, EP); row: (n,)."""
+    """Load rows of S by index: (n, EP); row: (n,)."""
     return tl.load(S + row[:, None] * M.EP + tl.arange(0, M.EP)[None, :])
 
 
 @triton.jit
 def load_sums(s, first, n: tl.constexpr, m: tl.constexpr, stride):
-    """n rows of m numbers of s, `stride` apart: (n, m)."""
+    """Load n rows of m elements of s, `stride` apart: (n, m)."""
     i, j = tl.arange(0, n), tl.arange(0, m)
     return tl.load(s + first + i[:, None] * stride + j[None, :])
 
@@ -54,7 +54,7 @@ def add_products(
 @triton.jit
 def add_cubic_products(acc, x, side, at, S, row, WEIGHT: tl.constexpr, TRANSPOSED: tl.constexpr,
                        M: tl.constexpr, T: tl.constexpr):  # fmt: skip
-    """acc + `WEIGHT` sum_ij (u_i u_j x) S_ij over all pairs, of which j <= i are kept."""
+    """acc + `WEIGHT` sum_ij (u_i u_j x) S_ij over all pairs, of which j <= i are stored."""
     for g in range(M.pairs):
         i, j = pair(g)
         p = pair_product(side, at, g, M, T) * tl.where(i == j, WEIGHT, 2.0 * WEIGHT)
@@ -97,7 +97,7 @@ def read_state(side, S, at, M: tl.constexpr, T: tl.constexpr):
 
 @triton.jit
 def read_block(o, x, side, S, at, J, M: tl.constexpr, T: tl.constexpr):
-    """o and what block J of u, x: (T, W), gives with the columns of u before it and in it."""
+    """Add to o the terms of block J of u, x: (T, W), with the columns of u up to its end."""
     c = tl.arange(0, M.W)
     row = M.W * M.W * J * (J + 1) // 2 + c
     o = dot(times(x, M.c1, M), load_rows(S, M.linear_row + J * M.W + c, M), o, M)
@@ -110,7 +110,7 @@ def read_block(o, x, side, S, at, J, M: tl.constexpr, T: tl.constexpr):
 
 @triton.jit
 def square_sums(side, s, at, first, M: tl.constexpr, N: tl.constexpr, T: tl.constexpr):
-    """Columns `first`, ..., N of them, of u s2, s2 being those of u uᵀ: (T, N)."""
+    """N columns of u s2 from `first` on, where s2 = sum u uᵀ: (T, N)."""
     u = load_tile(side.f, at, T, M.B, M.BP)
     return fine_dot(u, load_sums(s, first, M.BP, N, M.BP), M.precision)
 
@@ -154,7 +154,10 @@ def read_sums(side, s, at, M: tl.constexpr, T: tl.constexpr):
 @triton.jit
 def read_state_bwd(dF, side, S, s, at, g, dz, first, M: tl.constexpr, N: tl.constexpr,
                    T: tl.constexpr):  # fmt: skip
-    """dF: (T, N) with that of phi S g + phi s dz for columns `first`..., g: (T, EP), dz: (T,)."""
+    """Add to dF: (T, N), columns `first`..., the gradient of phi S g + phi s dz.
+
+    g: (T, EP), dz: (T,).
+    """
     c = tl.arange(0, N)
     if M.score == "product":
         dF = add_products(dF, g, side.p, at, S, c, M.W, 0, M.A, M.A, True, M, T)
@@ -176,13 +179,13 @@ def read_state_bwd(dF, side, S, s, at, g, dz, first, M: tl.constexpr, N: tl.cons
 @triton.jit
 def read_polynomial_bwd(dF, side, S, at, g, first, M: tl.constexpr, N: tl.constexpr,
                         T: tl.constexpr):  # fmt: skip
-    """dF with 2 c2 sum_a (u_a g) S_ajᵀ and the like, columns j = first, ..., N of them."""
+    """Add to dF 2 c2 sum_a (u_a g) S_ajᵀ and similar terms, for N columns j from `first` on."""
     j = first + tl.arange(0, N)
     J = j // M.W
     dF = dot(times(g, M.c1, M), tl.trans(load_rows(S, M.linear_row + j, M)), dF, M)
     twice = times(g, 2.0 * M.c2, M)
     for i in range(M.blocks):
-        # Rows (a, j) of a in block i; where that comes after block J they are those of (j, a).
+        # Rows (a, j) for a in block i; if that comes after block J, they are stored as (j, a).
         own = M.W * M.W * (J * (J + 1) // 2 + i) + j - J * M.W
         row = tl.where(i <= J, own, M.W * M.W * (i * (i + 1) // 2) + j * M.W)
         step = tl.where(i <= J, M.W, 1)
@@ -195,8 +198,8 @@ def read_polynomial_bwd(dF, side, S, at, g, first, M: tl.constexpr, N: tl.conste
 
 @triton.jit
 def read_product_bwd(dP, side, S, s, at, g, dz, M: tl.constexpr, T: tl.constexpr):
-    """dP: (T, AP) with that of phi S g + phi s dz."""
-    # Rows beyond those of A are read from A - 1: what they give is not stored.
+    """Add to dP: (T, AP) the gradient of phi S g + phi s dz."""
+    # Columns beyond A read the rows of A - 1; their results are not stored.
     a = tl.minimum(tl.arange(0, M.AP), M.A - 1)
     dP = add_products(dP, g, side.f, at, S, a * M.W, 1, 0, M.B, M.B, True, M, T)
     f = load_tile(side.f, at, T, M.B, M.W)

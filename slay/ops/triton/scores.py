@@ -20,7 +20,7 @@ def inner(x, y, M: tl.constexpr):
 
 @triton.jit
 def factors(side, at, M: tl.constexpr, T: tl.constexpr):
-    """The first columns of F, all but of very wide ones, and P: (T, score_width), (T, AP)."""
+    """The first columns of F (all, unless it is very wide) and P: (T, score_width), (T, AP)."""
     f = load_tile(side.f, at, T, M.B, M.score_width)
     p = f
     if M.score == "product":

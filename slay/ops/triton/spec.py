@@ -1,4 +1,4 @@
-"""What a mechanism tells the kernels of its features, in a form that needs no Triton."""
+"""Specification of a mechanism's features for the kernels; independent of Triton."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class FeatureSpec:
     """The features phi = P (x) F of a token u, or a polynomial of x = q·k.
 
     Kinds of P: "none" (phi = F), "given", "square" (W u)^2, "product" (W u)(W' u).
-    Kinds of F, with s = W u (s = u without weights) and numbers (c, c') a column: "given";
+    Kinds of F, with s = W u (s = u without weights) and constants (c, c') per column: "given";
     "identity", s; "exp", exp(s + c); "hadamard", s^2 exp(s + c) c'; "cos", cos(s + c) c'; "relu",
-    (relu(s) + c) c'; "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1. The exponents of the last
-    two are at least -60 for keys, and of queries their own largest is left out.
+    (relu(s) + c) c'; "softmax", exp(s + c - c' ‖u‖^2); "elu", elu(s) + 1. In the last two,
+    exponents of keys are clamped to at least -60, and those of a query are shifted by the largest.
 
-    Weights are (K, width, d), numbers (2, width), float32. "given" factors come as columns,
+    Weights are (K, width, d), numbers (2, width), float32. "given" factors are passed as tensors,
     (B, H, Lq, width) of queries and (B, K, Lk, width) of keys. With `degree` 2 or 3, P is "none"
     and the score is c0 + c1 x + c2 x^2 + c3 x^3 of x = <F_q, F_k>, with coefficients >= 0.
     """
@@ -38,7 +38,7 @@ class FeatureSpec:
 
     @property
     def score(self) -> str:
-        """How scores are made of the factors: "dense", "product" or "polynomial"."""
+        """Form of the scores: "dense", "product" or "polynomial" in the factors."""
         if self.degree:
             return "polynomial"
         return "dense" if self.p == "none" else "product"
@@ -55,7 +55,7 @@ class FeatureSpec:
 
 
 def given(queries: Features, keys: Features) -> FeatureSpec | None:
-    """The spec of features that were formed already, if kernels know their form."""
+    """Spec of precomputed features; None if kernels do not support their form."""
     if isinstance(queries, Dense) and isinstance(keys, Dense):
         return FeatureSpec(given_f=(queries.phi, keys.phi))
     if isinstance(queries, Product) and isinstance(keys, Product):

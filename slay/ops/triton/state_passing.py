@@ -1,7 +1,7 @@
-"""Triton kernel that passes states on: each chunk's becomes the sum of those before it.
+"""Triton kernel for the prefix sum over chunks: each state becomes the sum of those before it.
 
-S_n = exp(G_n) S_(n-1) + own_n, where G_n is the chunk's whole decay, in float32 sums. On the way
-back the gradient of the state after each chunk is passed from the last to the first.
+S_n = exp(G_n) S_(n-1) + own_n, where G_n is the chunk's total log decay, with float32 sums. In the
+backward pass, the gradient of the state after each chunk is passed from the last to the first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from slay.ops.triton.tiles import cast
 
 @triton.jit
 def decay_of(decay, spans, n, bk, C, L):
-    """exp of what all tokens of chunk n decay by."""
+    """exp(G_n), the total decay of chunk n."""
     end = tl.minimum(n * C + C, L)
     if spans is not None:
         end = tl.load(spans + 3 * n + 1)

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
-TINY = tl.constexpr(1.1754943508222875e-38)  # the smallest number of full precision
+TINY = tl.constexpr(1.1754943508222875e-38)  # smallest normal float32
 LARGEST_HALF = tl.constexpr(65504.0)
 
 
@@ -23,38 +23,38 @@ class Rows(NamedTuple):
 
 
 def rows(t: Tensor) -> Rows:
-    """A tensor (B, H, L, width) for kernels; axes that were expanded have no stride."""
+    """`Rows` of a tensor (B, H, L, width); expanded axes have stride 0."""
     if t.stride(-1) != 1:
         t = t.contiguous()
     return Rows(t, t.stride(0), t.stride(1), t.stride(2))
 
 
-# A block of tokens is told by `at`, a tuple: batch, head, first token, the end of its sequence.
+# A block of tokens is given by a tuple `at`: batch, head, first token, end of its sequence.
 
 
 @triton.jit
 def wide(i):
-    """i as an integer of 64 bits: products of sizes and strides may need them."""
+    """i as int64: products of sizes and strides may overflow int32."""
     return tl.full((), 0, tl.int64) + i
 
 
 @triton.jit
 def pointer(x, at):
-    """Where the first token of a block begins."""
+    """Pointer to the first token of a block."""
     b, h, t0, _ = at
     return x.data + wide(b) * x.batch + wide(h) * x.head + wide(t0) * x.token
 
 
 @triton.jit
 def present(at, T: tl.constexpr):
-    """Which of T tokens are there: (T,)."""
+    """Mask of the T tokens that lie within the sequence: (T,)."""
     _, _, t0, end = at
     return t0 + tl.arange(0, T) < end
 
 
 @triton.jit
 def load_tile(x, at, T: tl.constexpr, W: tl.constexpr, WP: tl.constexpr, first=0):
-    """Columns `first`... of W of T tokens of x, zero past their end: (T, WP), as stored."""
+    """Load columns `first`... of W, T tokens of x, zero out of bounds: (T, WP), in x's dtype."""
     t, c = tl.arange(0, T), first + tl.arange(0, WP)
     mask = present(at, T)[:, None]
     if W % WP != 0:
@@ -73,14 +73,14 @@ def store_tile(x, value, at, T: tl.constexpr, W: tl.constexpr, WP: tl.constexpr,
 
 @triton.jit
 def load_column(x, at, a, T: tl.constexpr, W: tl.constexpr):
-    """Column a of W of T tokens of x: (T,), as stored; zeros where a >= W."""
+    """Load column a (of W) of T tokens of x: (T,), in x's dtype; zeros if a >= W."""
     mask = present(at, T) & (a < W)
     return tl.load(pointer(x, at) + a + tl.arange(0, T) * x.token, mask=mask, other=0.0)
 
 
 @triton.jit
 def load_vector(x, at, H, L, T: tl.constexpr, other: tl.constexpr = 0.0):
-    """A number a token of x: (B, H, L), `other` past the end: (T,)."""
+    """Load one element per token of x: (B, H, L), `other` past the end: (T,)."""
     b, h, t0, _ = at
     p = x + (wide(b) * H + h) * L + t0 + tl.arange(0, T)
     return tl.load(p, mask=present(at, T), other=other)
@@ -88,7 +88,7 @@ def load_vector(x, at, H, L, T: tl.constexpr, other: tl.constexpr = 0.0):
 
 @triton.jit
 def store_vector(x, value, at, H, L, T: tl.constexpr):
-    """Store numbers a token where `load_vector` reads."""
+    """Store one element per token where `load_vector` reads."""
     b, h, t0, _ = at
     p = x + (wide(b) * H + h) * L + t0 + tl.arange(0, T)
     tl.store(p, value, mask=present(at, T))
@@ -96,7 +96,7 @@ def store_vector(x, value, at, H, L, T: tl.constexpr):
 
 @triton.jit
 def kept(padding, at, L, T: tl.constexpr):
-    """Which tokens are there and no padding: (T,); padding: (B, L) bytes, 1 for padding."""
+    """Mask of tokens that exist and are not padding: (T,); padding: (B, L) bytes, 1 for padding."""
     b, _, t0, _ = at
     there = present(at, T)
     if padding is not None:
@@ -107,7 +107,7 @@ def kept(padding, at, L, T: tl.constexpr):
 
 @triton.jit
 def cast(x, dtype: tl.constexpr):
-    """x in another dtype. The interpreter, which is numpy, has no bf16 and keeps float32."""
+    """Cast x. The interpreter (NumPy) has no bf16: values are rounded, and stay float32."""
     if INTERPRETED and dtype == tl.bfloat16:
         bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
@@ -119,19 +119,19 @@ def cast(x, dtype: tl.constexpr):
 
 @triton.jit
 def zeros(n: tl.constexpr, m: tl.constexpr):
-    """(n, m) zeros to add to."""
+    """float32 accumulator: (n, m) zeros."""
     return tl.zeros((n, m), tl.float32)
 
 
 @triton.jit
 def dot(x, y, acc, M: tl.constexpr):
-    """acc + x y in the dtype of the large products, with float32 sums."""
+    """acc + x y in the dtype of the large products, with float32 accumulation."""
     return tl.dot(cast(x, M.dtype), cast(y, M.dtype), acc, input_precision=M.precision)
 
 
 @triton.jit
 def fine_dot(x, y, precision: tl.constexpr):
-    """x y of float32: small products for features and normalisers."""
+    """x y in float32, for the small products of features and normalisers."""
     return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=precision)
 
 
@@ -149,7 +149,7 @@ def divisor(z):
 
 @triton.jit
 def saturating_cast(y, dtype: tl.constexpr):
-    """Outputs in their dtype: what float16 cannot hold becomes the largest number that it can."""
+    """Cast outputs; values beyond the range of float16 saturate at its largest finite number."""
     if dtype == tl.float16:
         y = tl.where(y > LARGEST_HALF, LARGEST_HALF, tl.where(y < -LARGEST_HALF, -LARGEST_HALF, y))
     return cast(y, dtype)
@@ -157,7 +157,7 @@ def saturating_cast(y, dtype: tl.constexpr):
 
 @triton.jit
 def own_block(spans, pid, chunks, C, L, heads, T: tl.constexpr, LAST_FIRST: tl.constexpr):
-    """A program's batch and head, chunk, first token, and the first and the end of its chunk."""
+    """A program's batch, head, chunk and first token, and the start and end of its chunk."""
     per_chunk = C // T
     i, bh = pid % (chunks * per_chunk), pid // (chunks * per_chunk)
     if LAST_FIRST:
@@ -169,7 +169,7 @@ def own_block(spans, pid, chunks, C, L, heads, T: tl.constexpr, LAST_FIRST: tl.c
 
 @triton.jit
 def span(spans, n, C, L):
-    """First token of chunk n, and the one after its last; `spans` are those of packed sequences."""
+    """Start and (exclusive) end of chunk n; `spans` are those of packed sequences."""
     if spans is None:
         start, end = n * C, tl.minimum(n * C + C, L)
     else:

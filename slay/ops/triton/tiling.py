@@ -1,14 +1,14 @@
-"""What the kernels of linear attention are compiled for: sizes, blocks and the layout of states.
+"""Compile-time sizes of the linear attention kernels, and the layout of states.
 
 A state is S = sum_j phi(k_j) v_jᵀ, (rows, EP), and its sums s = sum_j phi(k_j). Rows come in groups
-of W, which one small matrix product takes at once:
+of W, each computed by one small matrix product:
 
 - "dense": group J is columns J W, ..., of F;
 - "product": group a is P_a F;
 - "polynomial", of u = F: the groups (a, J) are u_a u_j of a block J of W columns, for the a in
-  block J and before it; symmetry gives the others, so that those before it count twice when they
-  are read. For cubics come u_i u_j u with j <= i, then u and 1. Coefficients are applied when a
-  state is read.
+  block J and before it; the others follow by symmetry, so that those before it have weight 2 when
+  read. Cubics add u_i u_j u with j <= i; u and 1 come last. Coefficients are applied when a state
+  is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 import triton
 import triton.language as tl
 
-# Kernels depend on this file's properties, which Triton's cache does not look at.
+# Kernels depend on this file's properties, which Triton's cache key does not cover.
 CODE = sha256(Path(__file__).read_bytes()).hexdigest()[:16]
 PRECISIONS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 LONGEST_TILE = 128  # tokens, of any configuration; chunks are multiples of it
@@ -32,7 +32,7 @@ LONGEST_TILE = 128  # tokens, of any configuration; chunks are multiples of it
 
 @dataclass(frozen=True)
 class Tiling:
-    """Sizes that kernels are compiled for; those that end in P are padded to powers of two."""
+    """Compile-time sizes; those that end in P are padded to powers of two."""
 
     score: str  # "dense", "product" or "polynomial"
     degree: int
@@ -40,19 +40,19 @@ class Tiling:
     AP: int
     B: int  # columns of F
     BP: int
-    W: int  # of those, in a group of the state's rows
+    W: int  # columns of F in one group of state rows
     E: int  # value dimension
     EP: int
     coefficients: tuple[float, ...]  # c0, ..., c3
     tokens: str  # the precision of values and outputs: "bf16", "fp16" or "fp32"
     dtype: Any  # of the large matrix products: tl.bfloat16 or tl.float32
-    precision: str  # of products of float32
-    fine: bool  # whether F is kept in float32: where half precision is not enough
+    precision: str  # of float32 products
+    fine: bool  # keep F in float32, where half precision is not enough
     code: str = CODE
 
     @property
     def key(self) -> str:
-        """The class of calls that configurations are verified and chosen for."""
+        """Key of the call class for which configurations are verified and chosen."""
         factors = f"{self.AP}x{self.BP}" if self.score == "product" else f"{self.BP}"
         degree = self.degree or ""
         return f"{self.score}{degree} {factors} values {self.EP} {self.tokens}"
@@ -64,14 +64,14 @@ class Tiling:
 
     @property
     def score_width(self) -> int:
-        """Columns of F that scores multiply at once."""
+        """Columns of F in one matrix product of the scores."""
         if self.dtype == tl.bfloat16:
             return min(self.BP, 128)
         return self.BP if self.BP <= 64 else 32
 
     @property
     def gradient_width(self) -> int:
-        """Columns of F whose gradients are formed at once: as many as registers hold."""
+        """Columns of F whose gradients are computed at once, limited by registers."""
         return 32 if self.BP >= 128 else min(self.BP, 64)
 
     @property
@@ -81,19 +81,19 @@ class Tiling:
 
     @property
     def pairs(self) -> int:
-        """Pairs j <= i, of the groups u_i u_j u of a cubic."""
+        """Number of pairs j <= i, one for each group u_i u_j u of a cubic."""
         return self.B * (self.B + 1) // 2 if self.degree == 3 else 0
 
     @property
     def groups(self) -> int:
-        """Groups that programs of `chunk_state` share."""
+        """Groups distributed over the programs of `chunk_state`."""
         if self.score == "polynomial":
             return self.square_groups + self.pairs
         return self.blocks if self.score == "dense" else self.A
 
     @property
     def linear_row(self) -> int:
-        """The first row of u itself; that of 1 comes after those."""
+        """First row of the linear terms u; the row of the constant 1 follows them."""
         return self.groups * self.W
 
     @property
@@ -104,7 +104,7 @@ class Tiling:
 
     @property
     def sums(self) -> int:
-        """Numbers of s: as the rows, but whole squares of u uᵀ, and P padded."""
+        """Elements of s: as `rows`, but with the full square u uᵀ, and P padded."""
         if self.score == "polynomial":
             return self.BP * self.BP + self.BP + 1 + self.pairs * self.W
         return self.BP if self.score == "dense" else self.AP * self.W
@@ -133,12 +133,12 @@ class Tiling:
 
     @property
     def letters(self) -> int:
-        """Numbers whose pairs are the features of a square: those of u, and sqrt beta if it is."""
+        """Number of coordinates whose pairs are features: those of u, and sqrt beta if not 0."""
         return self.B + 1 if self.root_beta > 0.0 else self.B
 
     @property
     def features(self) -> int:
-        """m, without padding and with all that symmetry gives left out."""
+        """m, without padding and symmetric duplicates."""
         if self.score == "polynomial":
             n = self.letters
             return n * (n + 1) // 2 * (self.B + 1 if self.degree == 3 else 1)
@@ -182,20 +182,23 @@ def tiling_of(
 
 
 def value_columns(value_dim: int, dtype: torch.dtype) -> list[int]:
-    """Columns of values that one call takes, as many as registers hold sums of, call by call."""
+    """Value columns of each call, limited by registers for their accumulators."""
     calls = math.ceil(value_dim / (64 if dtype == torch.float32 else 128))
     return [value_dim // calls + (i < value_dim % calls) for i in range(calls)]
 
 
 def direct_length(M: Tiling) -> int:
-    """Tokens up to which scores cost less than a state: C (w + e) / 2 <= 2 m e products a token."""
+    """Sequence length up to which direct scores cost less than a state.
+
+    That is C (w + e) / 2 <= 2 m e products per token.
+    """
     return 4 * M.features * M.E // (M.score_columns + M.E)
 
 
 def chunk_length(M: Tiling, itemsize: int) -> int:
-    """Tokens between states, so that these take at most 1.1 of the memory of q, k, v and y.
+    """Tokens per chunk, so that states take at most 1.1 times the memory of q, k, v and y.
 
-    More states would cost more to pass on than the shorter chunks save.
+    Passing on more states would cost more than shorter chunks save.
     """
     state = M.rows * M.EP * (2 if M.dtype == tl.bfloat16 else 4) + 4 * M.sums
     token = 2 * itemsize * (M.B + M.E)

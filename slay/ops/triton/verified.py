@@ -1,8 +1,8 @@
-"""What was verified on a device: which configurations of the kernels are right, which is fastest.
+"""Verification files: which kernel configurations are correct on a device, and the fastest.
 
-`slay kernels verify` writes one file a device. It counts on the very device and versions that it
-was made with. Those of devices that were measured ship with the package, in `devices/`; the user's
-own come before them.
+`slay kernels verify` writes one file per device, valid only for the device and versions that it was
+made with. Files of measured devices ship with the package, in `devices/`; the user's own files take
+precedence.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ VARIABLE = "SLAY_CACHE"
 COMMAND = "slay kernels verify"
 OLDEST = (8, 0)  # capability: Ampere
 SHIPPED = Path(__file__).parent / "devices"
-# Files that compute nothing.
+# Files without kernel code.
 NO_KERNELS = {"__init__.py", "assembler.py", "compile.py", "verified.py"}
 
 
 class Facts(NamedTuple):
-    """What a result counts for."""
+    """Device and versions for which a verification is valid."""
 
     device: str
     capability: tuple[int, int]
@@ -48,14 +48,14 @@ class Facts(NamedTuple):
 
 
 class Tried(BaseModel):
-    """A kernel's configurations for one class of calls."""
+    """A kernel's configurations for one call class."""
 
-    right: dict[str, dict[int, float]] = {}  # and milliseconds at some lengths
-    wrong: dict[str, str] = {}  # and what was wrong
+    right: dict[str, dict[int, float]] = {}  # correct ones: milliseconds by length
+    wrong: dict[str, str] = {}  # incorrect ones: what was wrong
 
 
 class Verification(BaseModel):
-    """The file of a device."""
+    """Verification file of a device."""
 
     device: str
     capability: tuple[int, int]
@@ -64,7 +64,7 @@ class Verification(BaseModel):
     assembler: str
     fingerprint: str
     complete: bool  # everything was tried
-    classes: dict[str, dict[str, Tried]]  # by the key of a class of calls, and by kernel
+    classes: dict[str, dict[str, Tried]]  # by call class and kernel
 
     @property
     def facts(self) -> Facts:
@@ -72,9 +72,9 @@ class Verification(BaseModel):
 
     @cached_property
     def fastest(self) -> dict[tuple[str, str], list[tuple[float, Config]]]:
-        """By key and kernel, the fastest right configurations and the lengths they are for.
+        """Fastest correct configurations by key and kernel, each up to a length.
 
-        That is up to a length; lengths between two that were timed go to the nearer by ratio.
+        Lengths between two timed ones use the nearer by ratio.
         """
         return {
             (key, name): _by_length(tried)
@@ -84,12 +84,12 @@ class Verification(BaseModel):
         }
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write the file atomically."""
         files.write(path, self.model_dump_json(indent=1) + "\n")
 
 
 def reason(device: torch.device, key: str) -> str | None:
-    """Why kernels are not to be used unasked for a class of calls, in a line; None if they may."""
+    """Return in one line why kernels are not used by default for a call class, or None."""
     found, why = _found(device, key)
     if found is None:
         return why
@@ -104,7 +104,7 @@ def reason(device: torch.device, key: str) -> str | None:
 
 
 def choice(device: torch.device, kernel: str, key: str, length: int) -> Config | None:
-    """The fastest configuration that is right there, for calls of about that length, if any is."""
+    """Return the fastest correct configuration for calls of about that length, or None."""
     found, _ = _found(device, key)
     options = found.fastest.get((key, kernel)) if found is not None else None
     if options is None:
@@ -118,7 +118,7 @@ choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def warn_once(text: str) -> None:
-    """Warn that PyTorch computes, once a process and reason."""
+    """Warn that PyTorch computes instead of kernels, once per process and reason."""
     if text not in _WARNED:
         _WARNED.add(text)
         warnings.warn(f"PyTorch computes instead of kernels: {text}", SlayWarning, stacklevel=2)
@@ -129,7 +129,7 @@ _WARNED: set[str] = set()
 
 
 def facts(device: torch.device) -> Facts:
-    """Facts of a CUDA device and of what compiles for it; raises `SlayError` where none can."""
+    """Return the facts of a CUDA device and its compiler; raises `SlayError` if unsupported."""
     if device.type != "cuda" or not _has_gpu():
         raise SlayError(f"kernels run on NVIDIA GPUs, and PyTorch sees none at {str(device)!r}")
     index = torch.cuda.current_device() if device.index is None else device.index
@@ -156,13 +156,13 @@ def _facts(index: int, ptxas: str | None) -> Facts:
 
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
-    """Fingerprint of the kernels' code and of what launches it, comments aside."""
+    """Digest of the code of the kernels and their launches, without comments."""
     files = sorted(p for p in Path(__file__).parent.glob("*.py") if p.name not in NO_KERNELS)
     return code_digest(files)
 
 
 def user_folder() -> Path:
-    """Where a user's own files of devices are."""
+    """Folder of the user's own verification files."""
     return _folder(os.environ.get(VARIABLE), os.environ.get("XDG_CACHE_HOME"))
 
 
@@ -176,19 +176,19 @@ def _folder(named: str | None, cache: str | None) -> Path:
 
 
 def file_name(device: str) -> str:
-    """The name of a device's file: NVIDIA_H100_80GB_HBM3.json."""
+    """File name of a device, such as NVIDIA_H100_80GB_HBM3.json."""
     return re.sub(r"[^A-Za-z0-9]+", "_", device).strip("_") + ".json"
 
 
 def read(path: Path, here: Facts) -> tuple[Verification | None, str]:
-    """A file's content if it counts here, else None and why not, in a line."""
+    """Return a file's content if it is valid here, else None and the reason in one line."""
     return _read(str(path), _mark(str(path)), here)
 
 
 def _found(device: torch.device, key: str) -> tuple[Verification | None, str]:
-    """The first file that counts here and knows a class of calls, else None and why none does.
+    """Return the first valid file with a call class, else None and the reason.
 
-    A process keeps to what it has found, so that its choices stay the same.
+    Found files are cached for the process, so that its choices stay the same.
     """
     known = _KNOWN.get((device, key))
     if known is not None:
@@ -208,7 +208,7 @@ def _found(device: torch.device, key: str) -> tuple[Verification | None, str]:
 
 
 def forget() -> None:
-    """Look at the files anew, as a new process would."""
+    """Clear the cache, so that files are read again as in a new process."""
     _KNOWN.clear()
 
 
@@ -225,7 +225,7 @@ def _not_verified(device: str, key: str) -> str:
 
 
 def _mark(path: str) -> tuple[int, ...]:
-    """What changes when a file is written; () where there is none."""
+    """Return a value that changes when a file is written; () if there is none."""
     try:
         facts = os.stat(path)
     except OSError:
@@ -242,7 +242,7 @@ def _read(path: str, mark: tuple[int, ...], here: Facts) -> tuple[Verification |
     except (OSError, ValidationError):
         return None, f"{path}: is no whole file of a verification; run: {COMMAND}"
     for name, then, now in zip(Facts._fields, found.facts, here, strict=True):
-        if name == "driver":  # fixes within a branch do not compile anything
+        if name == "driver":  # updates within a driver branch do not affect compilation
             then, now = (str(version).partition(".")[0] for version in (then, now))
         if then != now:
             what = "the kernels' code" if name == "fingerprint" else name
@@ -252,7 +252,7 @@ def _read(path: str, mark: tuple[int, ...], here: Facts) -> tuple[Verification |
 
 def _by_length(tried: Tried) -> list[tuple[float, Config]]:
     lengths = sorted({length for times in tried.right.values() for length in times})
-    if not lengths:  # right, and not timed
+    if not lengths:  # correct, but not timed
         return [(math.inf, config(next(iter(tried.right))))]
     best = [
         min((times[n], text) for text, times in tried.right.items() if n in times)[1]
@@ -263,7 +263,7 @@ def _by_length(tried: Tried) -> list[tuple[float, Config]]:
 
 
 def config(text: str) -> Config:
-    """The configuration that is written so, as in "T=64 warps=4 stages=2"."""
+    """Parse a configuration such as "T=64 warps=4 stages=2"."""
     from slay.ops.triton.configs import Config
 
     parts = (part.partition("=") for part in text.split())

@@ -4,15 +4,15 @@ With x = q^·k^ and w = 1 / max(C - 2x, eps), C = 2 + eps, a score and its slope
 
     k = x^2 w,    k' = 2 x w (1 + x w),
 
-and y = sum k v / z, z = sum k, over the keys that a query sees. On the way back, with g = do / z
+and y = sum k v / z, z = sum k, over the visible keys. In the backward pass, with g = do / z
 and D = do·y,
 
     dx = k' (g·v - D / z),    dq^ = sum dx k^,    dk^ = sum dx q^,    dv = sum k g.
 
-Near x = 1 a score is as sensitive as 1 / eps, and unit vectors rounded to half precision would be
-too coarse: the large products take q, k, v and do as they are stored, which is exact, and
-r = 1 / ‖·‖ is applied to their float32 results. A token that does not count has r = 0, and so no
-score. Every row is written by one program, in a fixed order of sums.
+Near x = 1 a score is as sensitive as 1 / eps, so unit vectors rounded to half precision would be
+too inaccurate: the large products take q, k, v and do as stored, which is exact, and r = 1 / ‖·‖ is
+applied to their float32 results. Padding has r = 0, and so scores of 0. Every row is written by one
+program, with a fixed summation order.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ from slay.ops.triton.tiles import (
 )
 from slay.ops.triton.tiling import LONGEST_TILE, PRECISIONS
 
-ONES = tl.constexpr(16)  # columns that a sum takes as a matrix product
+ONES = tl.constexpr(16)  # columns of ones, for row sums as a matrix product
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """What a kernel is compiled for: eps, and sizes rounded up to powers of two."""
+    """Compile-time constants: eps, and sizes rounded up to powers of two."""
 
     epsilon: float
     D: int  # head dimension
     DP: int
     E: int  # value dimension
     EP: int
-    tokens: str  # their precision: "bf16", "fp16" or "fp32"
+    tokens: str  # precision of q, k and v: "bf16", "fp16" or "fp32"
     dtype: Any  # of the products with scores or their gradients: tl.bfloat16 or tl.float32
     precision: str  # of float32 products
 
@@ -73,14 +73,14 @@ class YatSide(NamedTuple):
 
     u: Rows
     w: Rows
-    r: Tensor  # (B, H, L) float32: 1 / ‖u‖, 0 for tokens that do not count
+    r: Tensor  # (B, H, L) float32: 1 / ‖u‖, 0 for padding and zero vectors
 
 
 @triton.jit
 def four_w(a, half, M: tl.constexpr):
     """1 / (max(1 - x, 0) / 2 + eps / 4) from x = 2 a half, in three instructions.
 
-    The sum is formed in this order because 2 + eps would be rounded, by a part of eps.
+    The sum is formed in this order because rounding 2 + eps would lose part of eps.
     """
     if INTERPRETED:
         w = 1.0 / (tl.maximum(0.5 - a * half, 0.0) + M.epsilon / 4)
@@ -99,13 +99,13 @@ def four_w(a, half, M: tl.constexpr):
 
 @triton.jit
 def product(x, y, M: tl.constexpr):
-    """x yᵀ of tokens as they are stored, with float32 sums."""
+    """x yᵀ of tokens as stored, with float32 accumulation."""
     return tl.dot(x, tl.trans(y), input_precision=M.precision)
 
 
 @triton.jit
 def stored(x, at, T: tl.constexpr, W: tl.constexpr, WP: tl.constexpr):
-    """YatSide as `product` takes them: (T, WP); the interpreter multiplies no bf16."""
+    """Load a tile for `product`: (T, WP); the interpreter does not multiply bf16."""
     u = load_tile(x, at, T, W, WP)
     if INTERPRETED:
         u = u.to(tl.float32)
@@ -121,14 +121,14 @@ def ratios(S, r, ro, M: tl.constexpr):
 
 @triton.jit
 def sphere_back(du, u, r):
-    """The gradient of u by that of its unit vector r u."""
+    """Gradient of u from that of its unit vector r u."""
     u = u.to(tl.float32) * r[:, None]
     return r[:, None] * (du - tl.sum(du * u, 1)[:, None] * u)
 
 
 @triton.jit
 def place(spans, i, L, C: tl.constexpr, T: tl.constexpr):
-    """First token of block i; the first of its sequence, and the one after its last."""
+    """First token of block i, and the start and (exclusive) end of its sequence."""
     if spans is None:
         own, start, end = i * T, 0, L
     else:
@@ -140,7 +140,7 @@ def place(spans, i, L, C: tl.constexpr, T: tl.constexpr):
 
 @triton.jit
 def block(spans, pid, length, heads, C: tl.constexpr, T: tl.constexpr, LAST_FIRST: tl.constexpr):
-    """A program's tokens: batch x head, first token; its sequence's first, and after its last."""
+    """A program's batch, head and first token, and the start and end of its sequence."""
     blocks = tl.cdiv(length, T)
     i, bh = pid % blocks, pid // blocks
     if LAST_FIRST:
@@ -158,7 +158,7 @@ def inverse_norms(
     # constants
     D: tl.constexpr, DP: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """r of tokens that are no padding; grid (blocks x B H,)."""
+    """r of a block of tokens, 0 at padding; grid (blocks x B H,)."""
     blocks = tl.cdiv(L, T)
     bh, t0 = tl.program_id(0) // blocks, tl.program_id(0) % blocks * T
     at = (bh // H, bh % H, t0, L)
@@ -174,11 +174,11 @@ def add_keys(
     o, z, u, r, keys, b, kv, K, L, last, lo, hi, end,
     M: tl.constexpr, T: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """o and z, over r^2 / 4, with the keys from `lo` to below `hi`; z: (T, ONES), alike.
+    """Add keys lo, ..., hi - 1 to o and z, both divided by r^2 / 4; z: (T, ONES), equal columns.
 
-    z sums the scores as rounded for the product with v, so that weights sum to 1: where one key
-    outweighs the others y then is as near to its v as it should be, and so is D to do·v.
-    If `MASK`, with those up to `last`: (T,).
+    z sums the scores as rounded for the product with v, so that the weights sum to 1: where one key
+    outweighs the others, y is then close to its v, and D to do·v. If `MASK`, only keys up to
+    `last`: (T,).
     """
     for t0 in range(lo, hi, TK):
         at = (b, kv, t0, end)
@@ -205,9 +205,9 @@ def yat_fwd(
     # constants
     M: tl.constexpr, CAUSAL: tl.constexpr, C: tl.constexpr, T: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
-    """y and z of a block of queries; grid (blocks x B H,), the longest first.
+    """y and z of a block of queries; grid (blocks x B H,), longest blocks first.
 
-    rest: what y lost when it was rounded, which D needs.
+    rest: the rounding residual of y, needed for D.
     """
     b, h, own, start, end = block(spans, tl.program_id(0), length, H, C, T, True)
     kv = h // (H // K)
@@ -245,9 +245,9 @@ def add_keys_bwd(
     D, u, r, do, delta, keys, b, kv, K, L, last, lo, hi, end,
     M: tl.constexpr, T: tl.constexpr, TK: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """D = sum_j k' (do·v_j - delta) k^_j, over r / 2, with the keys from `lo` to below `hi`.
+    """Add keys lo, ..., hi - 1 to D = sum_j k' (do·v_j - delta) k^_j, divided by r / 2.
 
-    If `MASK`, with those up to `last`: (T,).
+    If `MASK`, only keys up to `last`: (T,).
     """
     for t0 in range(lo, hi, TK):
         at = (b, kv, t0, end)
@@ -271,7 +271,7 @@ def yat_query_bwd(
     # constants
     M: tl.constexpr, CAUSAL: tl.constexpr, C: tl.constexpr, T: tl.constexpr, TK: tl.constexpr,
 ):  # fmt: skip
-    """dq of a block of queries, r / z and do·y; grid (blocks x B H,), the longest first."""
+    """dq of a block of queries, r / z and do·y; grid (blocks x B H,), longest blocks first."""
     b, h, own, start, end = block(spans, tl.program_id(0), length, H, C, T, True)
     kv = h // (H // K)
     if own < end:
@@ -306,7 +306,7 @@ def yat_query_bwd(
             )  # fmt: skip
         store_vector(weights, r * weight, at, H, Lq, T)
         store_vector(deltas, delta, at, H, Lq, T)
-        u = stored(queries.u, at, T, M.D, M.DP)  # again, rather than kept in registers
+        u = stored(queries.u, at, T, M.D, M.DP)  # reloaded, rather than kept in registers
         du = sphere_back(D * (0.5 * r * weight)[:, None], u, r)
         store_tile(dq, du, at, T, M.D, M.DP)
 
@@ -316,9 +316,9 @@ def add_queries_bwd(
     D, dv, u, r, v, queries, weights, deltas, b, h, H, L, first, lo, hi, end,
     M: tl.constexpr, T: tl.constexpr, TQ: tl.constexpr, MASK: tl.constexpr,
 ):  # fmt: skip
-    """D = sum_i dx_i q^_i, over r / 2, and dv, over r^2 / 4, with queries from `lo` to below `hi`.
+    """Add queries lo, ..., hi - 1 to D = sum_i dx_i q^_i and dv, divided by r / 2 and r^2 / 4.
 
-    If `MASK`, with those from `first`: (T,).
+    If `MASK`, only queries from `first` on: (T,).
     """
     for t0 in range(lo, hi, TQ):
         at = (b, h, t0, end)
@@ -346,7 +346,7 @@ def yat_key_bwd(
     M: tl.constexpr, CAUSAL: tl.constexpr, G: tl.constexpr, C: tl.constexpr, T: tl.constexpr,
     TQ: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of a block of keys; grid (blocks x B K,), the longest first."""
+    """dk and dv of a block of keys; grid (blocks x B K,), longest blocks first."""
     b, kv, own, start, end = block(spans, tl.program_id(0), length, K, C, T, False)
     if own < end:
         at = (b, kv, own, end)
@@ -375,7 +375,7 @@ def yat_key_bwd(
                     queries_end, queries_end, M, T, TQ, False,
                 )  # fmt: skip
         store_tile(dv, sums * (0.25 * r * r)[:, None], at, T, M.E, M.EP)
-        u = stored(keys.u, at, T, M.D, M.DP)  # again, rather than kept in registers
+        u = stored(keys.u, at, T, M.D, M.DP)  # reloaded, rather than kept in registers
         r = load_vector(keys.r, at, K, Lk, T)
         store_tile(dk, sphere_back(D * (0.5 * r)[:, None], u, r), at, T, M.D, M.DP)
 
@@ -383,9 +383,9 @@ def yat_key_bwd(
 def _configs(
     other: str, sizes: dict[int, list[tuple[int, int, int, int]]]
 ) -> Callable[[str], list[Config]]:
-    """By width: warps, stages, tokens and those of the other side.
+    """Candidates by width, from (warps, stages, T, other tile).
 
-    In float32 a product takes three, of operands split in registers: its tiles are small.
+    A float32 product is computed as three, of operands split in registers: its tiles are small.
     """
 
     def candidates(key: str) -> list[Config]:
@@ -418,14 +418,14 @@ def pairs_of(epsilon: float, d: int, e: int, dtype: torch.dtype) -> Pairs:
     return Pairs(
         epsilon, d, max(16, triton.next_power_of_2(d)), e, max(16, triton.next_power_of_2(e)),
         PRECISIONS[dtype],
-        tl.bfloat16 if half else tl.float32,  # scores may be larger than fp16 can say
+        tl.bfloat16 if half else tl.float32,  # scores may exceed the range of fp16
         "tf32" if half else "tf32x3",
     )  # fmt: skip
 
 
 @remembered
 def packed(bounds: tuple[int, ...], device: torch.device) -> Tensor:
-    """Blocks of packed sequences: (N, 3) int32, a block's first token, and its sequence."""
+    """Blocks of packed sequences, (N, 3) int32: first token, start and end of the sequence."""
     return torch.tensor(
         [
             (own, start, end)
@@ -438,7 +438,7 @@ def packed(bounds: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 class ExactCall:
-    """The arguments of one call of the operators, and its launches."""
+    """Arguments of one operator call, and its kernel launches."""
 
     def __init__(
         self, q: Tensor, k: Tensor, v: Tensor, epsilon: float, causal: bool,
@@ -447,12 +447,12 @@ class ExactCall:
         self.q, self.k, self.v, self.causal, self.padding = q, k, v, causal, padding
         self.B, self.H, self.Lq = q.shape[:3]
         self.K, self.Lk = k.shape[1], k.shape[2]
-        d, e = int(q.shape[3]), int(v.shape[3])  # not symbols, where torch.compile has them
+        d, e = int(q.shape[3]), int(v.shape[3])  # plain ints, not SymInts
         self.M = pairs_of(epsilon, d, e, q.dtype)
         self.spans = None if bounds is None else packed(tuple(bounds), q.device)
 
     def new(self, u: Tensor) -> Tensor:
-        """A number a token of u."""
+        """Allocate one float32 per token of u."""
         return torch.empty(u.shape[:3], dtype=torch.float32, device=u.device)
 
     def inverse_norms(self, u: Tensor, padding: Tensor | None) -> Tensor:
@@ -464,7 +464,7 @@ class ExactCall:
         return r
 
     def shared(self, length: int) -> dict[str, Any]:
-        """Arguments that kernels have in common; `length`: of what its blocks are."""
+        """Arguments shared by the kernels; `length`: tokens that are split into blocks."""
         return {
             "spans": self.spans, "length": self.padded(length), "Lq": self.Lq, "Lk": self.Lk,
             "H": self.H, "K": self.K, "M": self.M, "CAUSAL": self.causal, "C": LONGEST_TILE,
@@ -474,11 +474,11 @@ class ExactCall:
         return length if self.spans is None else len(self.spans) * LONGEST_TILE
 
     def grid(self, length: int, heads: int) -> Callable[[dict[str, int]], tuple[int]]:
-        """A program for each block of T tokens of every head."""
+        """Grid with one program for each block of T tokens of every head."""
         return lambda tiles: (triton.cdiv(self.padded(length), tiles["T"]) * self.B * heads,)
 
     def forward(self, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """y, and for the way back what it lost in rounding, z, the inverse norms of q and k."""
+        """Return y, and for the backward pass its rounding residual, z, and r of q and of k."""
         r_q, r_k = self.inverse_norms(self.q, None), self.inverse_norms(self.k, self.padding)
         shape = (self.B, self.H, self.Lq, self.M.E)
         y = torch.empty(shape, dtype=self.q.dtype, device=self.q.device)
@@ -578,9 +578,9 @@ def exact_yat(
     """y_i = sum_j k(q_i, k_j) v_j / sum_j k(q_i, k_j), over j <= i when causal; k = x^2/(C - 2x).
 
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H. When causal, the queries
-    are the last Lq of Lk tokens. `key_padding_mask`: (B, Lk), True for keys that are not there;
-    `bounds`: where packed sequences begin and end, 0 to L = Lq = Lk. Returns (B, H, Lq, e) in v's
-    dtype. Norms are zero or between 1e-15 and 1e15.
+    are the last Lq of Lk tokens. `key_padding_mask`: (B, Lk), True for padding; `bounds`:
+    boundaries of packed sequences, from 0 to L = Lq = Lk. Returns (B, H, Lq, e) in v's dtype. Norms
+    must be zero or between 1e-15 and 1e15.
     """
     padding = None if key_padding_mask is None else key_padding_mask.contiguous().view(torch.uint8)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v))
