@@ -19,9 +19,9 @@ def unit(u: Tensor) -> Tensor:
 
 
 LOWEST = -60.0
-"""Exponents of keys below this count as this: their weights are tiny and alike, but never all zero.
+"""Lower bound of key exponents: weights at the bound are tiny and equal, but not all zero.
 
-Where all keys of a query lie below, its output is therefore their running mean.
+The output of a query whose keys all lie below is therefore the running mean of their values.
 """
 
 

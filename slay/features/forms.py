@@ -21,7 +21,7 @@ class Features(Protocol):
     """phi of a block of tokens, represented by factors."""
 
     by_column: ClassVar[bool]
-    """Whether `vjp` likes a gradient whose tokens lie next to each other in memory."""
+    """True if the vjp is faster on token-contiguous gradients."""
 
     def factors(self) -> list[Tensor]:
         """Tensors from which phi is computed, each (..., L, its width)."""
