@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -88,9 +89,8 @@ def _run(client: socket.socket) -> None:
         os.environ.update(environment)
         sys.path[:] = [*_paths(environment), *(p for p in sys.path if p)]
         threading.Thread(target=_die_with, args=[client], daemon=True).start()
-        from slay.cli import main
-
-        main(arguments, prog_name="slay")
+        sys.argv[1:] = arguments
+        runpy.run_module("slay.cli", run_name="__main__")
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     except BaseException:
