@@ -1,4 +1,4 @@
-"""The table of what a budget of features buys."""
+"""The table of error and latency by number of features."""
 
 from __future__ import annotations
 
