@@ -65,7 +65,7 @@ PLANS = {f"{HERE}/{name}": text for name, text in plans(CONFIG, config, JOBS).it
 
 
 def write_plan(path, log):
-    """One of PLANS. The log is empty and new: the report reads from it when the step began."""
+    """Write one of PLANS. The report takes the start time of the step from the new, empty log."""
     Path(log).write_text("")
     Path(path).write_text(PLANS[path])
 
@@ -102,7 +102,7 @@ def processes(wildcards):
 LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
 
 # Resources of a measurement. On a cluster each attempt requests more memory, and the temporary
-# folder is that of the node. On this machine both are constants unless --default-resources is given:
+# folder is that of the node. On this machine both are constants unless --default-resources is set:
 # constants speed up the planning of thousands of jobs.
 ASKS = {"mem_mb": lambda wildcards, attempt: 4000 * attempt}
 if LOCAL and workflow.resource_settings.default_resources is None:

@@ -1,4 +1,4 @@
-"""On a GPU, verify the kernels before measuring anything, so that a whole run uses the same ones."""
+"""Verify the kernels on a GPU before measuring anything, so that a whole run uses the same ones."""
 
 VERIFIED = f"{RUN}/kernels.txt" if CONFIG.device == "cuda" else []
 

@@ -8,7 +8,7 @@ WARM = []  # the folder of its socket, removed when this process ends
 
 
 def keep_warm():
-    """Start the server if jobs run on this machine in this interpreter. It ends with this process."""
+    """Start the server if jobs run on this machine in this interpreter. It ends with the process."""
     deployed = workflow.deployment_settings.deployment_method
     if workflow.local_exec and not workflow.touch and not deployed:
         try:
