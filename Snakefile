@@ -1,19 +1,19 @@
-"""From a configuration to the paper: one record a measurement, then tables, figures, PDF.
+"""From a configuration to the paper: one record per measurement, then tables, figures, PDF.
 
     snakemake --cores all paper                                   the default run
     snakemake --cores all paper --configfile config/full.yaml     the GPU run
     snakemake --cores all paper_only                              the PDF from the records there are
     snakemake --cores all arxiv                                   the paper's source as an archive
 
-The configuration says what is measured (config/README.md). A record's job depends on the code that
-it can import, by fingerprint: editing one mechanism reruns that mechanism alone.
+The configuration says what is measured (config/README.md). A job depends on a fingerprint of the
+code that it can import: editing one mechanism reruns only that mechanism.
 """
 
 from snakemake.utils import min_version
 
 min_version("9.0")
 
-# The default is that of the folder in which this is typed, or the project's.
+# Default configuration: that of the working directory, else the project's.
 here = "config/config.yaml"
 there = f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}/{here}"
 
@@ -65,7 +65,7 @@ rule all:
     default_target: True
     input:
         f"{RUN}/paper/slay.pdf",
-        # As a module this is a part of a workflow whose report has it all.
+        # As a module, this is part of a workflow that has its own report.
         [f"{RUN}/report.html"] if MAIN else [],
         renewed(RECORDS),
     localrule: True
@@ -74,7 +74,7 @@ rule all:
 rule paper:
     input:
         f"{RUN}/paper/slay.pdf",
-        renewed(RECORDS),  # named here too, so that one that was deleted is measured again
+        renewed(RECORDS),  # named here too, so that deleted records are measured again
     localrule: True
 
 

@@ -1,7 +1,7 @@
-"""The configuration of a run, typed; every mistake is one line that names the key.
+"""Typed configuration of a run; every error is one line that names the key.
 
-An experiment is a list of grids. A grid gives parameters of the experiment (`slay.params`); one
-that is a list is an axis, and the grid stands for every combination.
+An experiment is a list of grids. A grid sets parameters of the experiment (`slay.params`); a
+list of values is an axis, and the grid expands to every combination of its axes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from slay.registry import ATTENTION
 from slay.task_groups import expand_tasks
 
 Grid = dict[str, Any]
-Asked = list[tuple[str, Any]]  # names and values of what a grid varies and a place does not say
+Asked = list[tuple[str, Any]]  # (name, value) of what a grid sets and `Params.place` omits
 
 
 def _different(names: list[str]) -> list[str]:
-    """Mechanisms, each once, by their own names instead of aliases."""
+    """Return canonical names of mechanisms; raise `SlayError` for duplicates."""
     full = [ATTENTION.canonical(name) for name in names]
     repeated = next((name for i, name in enumerate(full) if name in full[:i]), None)
     if repeated is not None:
@@ -34,17 +34,17 @@ def _different(names: list[str]) -> list[str]:
     return full
 
 
-NAMES = ("run", "title")  # of the run, which may look like numbers
-# Parameters that are text, whatever it looks like.
+NAMES = ("run", "title")  # keys whose values are text even if they look like numbers
+# Parameters of type str, even if their values look like numbers.
 TEXTS = {n for cls in PARAMS.values() for n, f in cls.model_fields.items() if f.annotation is str}
 
 
 class ConfigError(SlayError):
-    """A configuration that cannot be meant."""
+    """Invalid configuration."""
 
 
 class Config(BaseModel):
-    """A run: its name, what all experiments share, and the grids of each experiment."""
+    """A run: its name, the settings that all experiments share, and each experiment's grids."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,11 +52,11 @@ class Config(BaseModel):
     title: Line = Field(min_length=1, max_length=200)  # a phrase for the first page of the paper
     device: Literal["auto", "cpu", "cuda"] = "auto"
     epsilon: Positive = 1e-3
-    plugins: dict[str, str] = {}  # mechanisms from outside: a name, and module:Class
+    plugins: dict[str, str] = {}  # external mechanisms: name to module:Class
     attention: Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
     options: dict[str, Options] = {}
     experiments: dict[str, list[Grid]]
-    only: dict[str, list[Any]] = {}  # a part of the run: jobs with one of these values
+    only: dict[str, list[Any]] = {}  # restricts the run to jobs with one of these values
 
     @field_validator("plugins")
     @classmethod
@@ -105,7 +105,7 @@ class Config(BaseModel):
         return parts
 
     def jobs(self, experiment: str) -> list[tuple[Params, Asked]]:
-        """Every job of an experiment: its parameters, and what its grid asked for beside them."""
+        """Every job of an experiment: its parameters, and the options and axes in its path."""
         jobs: list[tuple[Params, Asked]] = []
         for index, grid in enumerate(self.experiments.get(experiment, [])):
             where = f"experiments.{experiment}[{index}]"
@@ -122,14 +122,14 @@ class Config(BaseModel):
         return [job for job in jobs if self._wanted(job[0])]
 
     def _wanted(self, params: Params) -> bool:
-        """Whether `only` lets a job through; Snakemake's command line gives its numbers as text."""
+        """Return True if `only` selects a job; Snakemake's command line passes numbers as text."""
         facts = _facts(params)
         return all(
             facts[key] in map(str, values) for key, values in self.only.items() if key in facts
         )
 
     def _check_only(self) -> None:
-        """Refuse a part that is not there; of a group of tasks, one is enough."""
+        """Raise `ConfigError` if a value in `only` matches no job; for tasks, if all match none."""
         if not self.only:
             return
         grids = self.model_copy(update={"only": {}}).grids()
@@ -143,7 +143,7 @@ class Config(BaseModel):
             raise ConfigError(f"only: no job of this run has all of {shown(self.only)}")
 
     def _job(self, experiment: str, point: Grid, where: str) -> Params:
-        """One combination of a grid, over what the run says for all."""
+        """Parameters for one combination of a grid, with the run's shared settings as defaults."""
         cls = PARAMS[experiment]
         for key in point:
             if key not in cls.model_fields:
@@ -157,11 +157,11 @@ class Config(BaseModel):
             raise ConfigError(error_line(error, cls, where)) from error
 
     def grids(self) -> dict[str, list[tuple[Params, Asked]]]:
-        """The jobs of every experiment. Raises `SlayError` at the first key that is wrong."""
+        """The jobs of every experiment. Raises `SlayError` at the first invalid key."""
         return {experiment: self.jobs(experiment) for experiment in self.experiments}
 
     def _with_attention(self) -> Config:
-        """The same run with the run's mechanisms written into the grids that name none."""
+        """Copy of the run whose grids without `attention` list the run's mechanisms."""
         experiments = {
             name: [{"attention": self.attention, **grid} for grid in grids]
             for name, grids in self.experiments.items()
@@ -170,14 +170,14 @@ class Config(BaseModel):
 
 
 def default_file() -> Path:
-    """The configuration of a command that is given none: that of this folder, or the project's."""
+    """Default configuration file: that of the working directory, else the project's."""
     here = Path("config/config.yaml")
     there = PACKAGE.parent / here
     return there if there.is_file() and not here.exists() else here
 
 
 def read(path: Path) -> tuple[dict[str, Any], Config]:
-    """What a file of YAML says, and the configuration that it means. Raises `SlayError`."""
+    """Return a YAML file's data and the configuration built from it. Raises `SlayError`."""
     from slay.yaml_files import read_yaml
 
     data = read_yaml(path, names=NAMES)
@@ -185,10 +185,11 @@ def read(path: Path) -> tuple[dict[str, Any], Config]:
 
 
 def as_typed(config: dict[str, Any], files: Iterable[Path], words: Iterable[str]) -> None:
-    """Put right what Snakemake makes of a configuration: names stay text, numbers are numbers.
+    """Correct types, in place, in a configuration parsed by Snakemake.
 
-    `files` were read, then `words`, KEY=VALUE of its command line, whose nested numbers it leaves
-    as text. Raises `SlayError` for a key that stands twice.
+    `run` and `title` become the text that was written, nested numbers in text become numbers.
+    `files` were read first, then `words`, the KEY=VALUE arguments of its command line, in which
+    Snakemake leaves nested numbers as text. Raises `SlayError` for a duplicate key.
     """
     from slay.yaml_files import parse, read_yaml
 
@@ -207,7 +208,7 @@ def as_typed(config: dict[str, Any], files: Iterable[Path], words: Iterable[str]
 
 
 def _with_numbers(value: Any, key: str = "") -> Any:
-    """The same with text that is a whole number as one, but where text is meant."""
+    """Convert integers given as text to int, except under keys whose type is str."""
     if isinstance(value, dict):
         return {name: _with_numbers(inner, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -235,7 +236,7 @@ def load(data: Mapping[str, Any], where: str = "config") -> Config:
 
 
 def _with_tasks(grid: Grid, where: str) -> Grid:
-    """A grid with groups of tasks, such as "memory/*", spelt out."""
+    """Expand groups of tasks, such as "memory/*", in a grid."""
     if "task" not in grid or grid["task"] == []:
         return grid
     asked = grid["task"] if isinstance(grid["task"], list) else [grid["task"]]
@@ -246,7 +247,7 @@ def _with_tasks(grid: Grid, where: str) -> Grid:
 
 
 def _points(grid: Grid, where: str) -> list[Grid]:
-    """Every combination of a grid's lists; lists among the options are axes too."""
+    """Every combination of a grid's axes; lists under `options` are axes too."""
     axes: list[list[tuple[tuple[str, ...], Any]]] = []
     flat: dict[tuple[str, ...], Any] = {
         (key,): value for key, value in grid.items() if key != "options"
@@ -278,7 +279,7 @@ def _points(grid: Grid, where: str) -> list[Grid]:
 
 
 def _unnamed_axes(grid: Grid, params: Params) -> list[str]:
-    """The lists of a grid whose values, and any other, a record's place does not tell apart."""
+    """Axes of a grid for which `Params.place` does not distinguish all values, listed or not."""
     axes = []
     for key, values in grid.items():
         if not isinstance(values, list) or key in ("attention", "options"):
@@ -290,8 +291,8 @@ def _unnamed_axes(grid: Grid, params: Params) -> list[str]:
 
 
 def error_line(error: ValidationError, model: type[BaseModel], where: str = "") -> str:
-    """The first mistake of a validation as one line."""
-    # A key that is misspelt is missing too: the spelling is the mistake.
+    """Format the first error of a validation as one line."""
+    # A misspelt key is also reported as missing; report the spelling.
     first: ErrorDetails = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     keys = [part for part in first["loc"] if part not in ("int", "constrained-int", "[key]")]
     place = _place(where, *keys)
@@ -308,7 +309,7 @@ def error_line(error: ValidationError, model: type[BaseModel], where: str = "") 
 
 
 def _place(*keys: object) -> str:
-    """A key and those above it, as "experiments.tasks[0].lr"."""
+    """Format the path of a key, as "experiments.tasks[0].lr"."""
     place = ""
     for key in filter(lambda key: key != "", keys):
         if isinstance(key, int):
@@ -321,6 +322,6 @@ def _place(*keys: object) -> str:
 
 
 def _facts(params: Params) -> dict[str, str]:
-    """What `only` may name of a job, as text."""
+    """Fields of a job that `only` can select by, as text."""
     facts = {"experiment": params.experiment, **params.model_dump()}
     return {key: str(value) for key, value in facts.items()}

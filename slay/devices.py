@@ -1,6 +1,6 @@
-"""One job a GPU: a job takes devices that no other job of this user has, and waits for them.
+"""Exclusive GPUs: a job waits for devices that no other job of this user holds.
 
-A device is taken by a lock on a file, which the system drops with the process, however that ends.
+A device is held by a file lock, which the system releases however the process ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def visible() -> list[str]:
-    """The devices that this process may use: those the environment names, or all of the machine."""
+    """Devices that this process may use: those in CUDA_VISIBLE_DEVICES, or all of the machine."""
     named = os.environ.get(VARIABLE)
     if named is not None:
         return list(takewhile(lambda n: n and n != "-1", (n.strip() for n in named.split(","))))
@@ -37,10 +37,10 @@ def visible() -> list[str]:
 
 @contextmanager
 def claimed(number: int) -> Iterator[list[str]]:
-    """Have so many devices to oneself, and no other visible; to be entered before CUDA starts.
+    """Hold `number` devices exclusively and hide all others; enter before CUDA is initialised.
 
-    Where no device is found it claims none, and leaves it to torch to look for other makes. Raises
-    `SlayError` where there are too few.
+    If no NVIDIA device is found, none is held, and torch may find other vendors' devices. Raises
+    `SlayError` if there are too few.
     """
     names = visible() if number else []
     if not names:
@@ -63,9 +63,9 @@ def claimed(number: int) -> Iterator[list[str]]:
 
 
 def _hold(names: list[str], number: int) -> dict[str, FileLock]:
-    """Locks of so many of the devices, all or none, so that two that wait never block each other.
+    """Lock `number` of the devices, all or none, so that waiting jobs cannot deadlock.
 
-    Slurm numbers a job's devices from 0: there the files are the job's own.
+    Slurm numbers each job's devices from 0: there the lock files are per job.
     """
     folder = Path(tempfile.gettempdir(), f"slay-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Docstrings of code that prints them, also where `python -OO` leaves them out."""
+"""Docstrings that are printed, available under `python -OO` too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def docstring(thing: Any) -> str:
-    """The docstring of a class or function without its indentation; "" if it has none."""
+    """Return the dedented docstring of a class or function; "" if it has none."""
     if sys.flags.optimize < 2:
         return inspect.getdoc(thing) or ""
     owners = [cls for cls in getattr(thing, "__mro__", [thing]) if cls is not object]
@@ -20,7 +20,7 @@ def docstring(thing: Any) -> str:
 def _in_source(thing: Any) -> str:
     try:
         source = textwrap.dedent(inspect.getsource(inspect.unwrap(thing)))
-    except (OSError, TypeError):  # it has none
+    except (OSError, TypeError):  # no source available
         return ""
     definition = ast.parse(source).body[0]
     kinds = ast.ClassDef | ast.FunctionDef

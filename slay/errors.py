@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and one way to say that a name is unknown."""
+"""Errors that a user can fix, and the error for an unknown name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class SlayError(ValueError):
-    """An error the user can mend: shown as one line, without a traceback."""
+    """An error the user can fix: shown as one line, without a traceback."""
 
 
 class SlayWarning(UserWarning):
-    """Something works, slower or otherwise than it could."""
+    """Something works, but more slowly or differently than it could."""
 
 
 class UnknownNameError(SlayError):
@@ -27,16 +27,16 @@ class UnknownOptionError(SlayError, TypeError):
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: in one line, its middle left out where it is long."""
+    """Format a value for an error message: one line, long values abbreviated in the middle."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no integer of more than 4300 digits
+    except ValueError:  # Python refuses to format integers of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 100 else f"{text[:60]}…{text[-20:]}"
 
 
 def unknown(kind: str, name: object, allowed: Iterable[str], where: str = "") -> UnknownNameError:
-    """Build the error for `name`, which is none of `allowed`, naming the nearest match.
+    """Build the error for a `name` that is not in `allowed`, suggesting the nearest match.
 
     `kind` is what the name should have been ("task"), `where` the key or file it was found in.
     """
@@ -49,7 +49,7 @@ def unknown(kind: str, name: object, allowed: Iterable[str], where: str = "") ->
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
-    """A whole number of at least that, Python's or NumPy's, as Python's; raises `SlayError`."""
+    """Return a Python or NumPy integer, at least `least`, as an int; raises `SlayError`."""
     try:
         number = None if isinstance(value, bool) else index(value)
     except TypeError:
@@ -61,21 +61,21 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
 
 
 def positive(name: str, value: Any) -> float:
-    """A finite number above 0, Python's or NumPy's, as Python's; raises `SlayError`."""
+    """Return a finite Python or NumPy number above 0 as a float; raises `SlayError`."""
     if not _number(value) or not 0 < value < inf:
         raise SlayError(f"{name} = {shown(value)}: must be positive and finite")
     return float(value)
 
 
 def not_negative(name: str, value: Any) -> float:
-    """The same of a number that may be 0."""
+    """Return a finite number of at least 0 as a float; raises `SlayError`."""
     if not _number(value) or not 0 <= value < inf:
         raise SlayError(f"{name} = {shown(value)}: must be a number, and not negative")
     return float(value)
 
 
 def share(name: str, value: Any) -> float:
-    """The same of a number below 1, such as a rate of dropout."""
+    """Return a number in [0, 1), such as a dropout rate, as a float; raises `SlayError`."""
     if not _number(value) or not 0 <= value < 1:
         raise SlayError(f"{name} = {shown(value)}: must be at least 0 and below 1")
     return float(value)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, wherever their name leads."""
+"""Atomic file writes, also through symbolic links and into pipes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class WriteError(SlayError):
 
 
 def write(path: Path, data: str | bytes) -> None:
-    """Write a file under another name, then rename it: a reader sees all of it or nothing.
+    """Write a file atomically: under another name, then renamed.
 
-    A symbolic link is followed and stays. What is there and is no regular file, such as a pipe, or
-    is what this process prints to, is written into. A new file's permissions follow the umask, an
-    older one's stay. Raises `WriteError`: one line with the file and why it cannot be written.
+    Symbolic links are followed and kept. An existing path that is no regular file, such as a pipe,
+    or that is this process's standard output or error, is written into directly. A new file's
+    permissions follow the umask, an existing file keeps its own. Raises `WriteError`: one line
+    with the file and the reason.
     """
     raw = data.encode() if isinstance(data, str) else data
     try:
@@ -45,19 +46,19 @@ def write(path: Path, data: str | bytes) -> None:
 
 
 def copy(source: Path, to: Path) -> Path:
-    """Write what a file holds into another one in the same way; returns that."""
+    """Copy a file's contents by `write`; returns `to`."""
     write(to, source.read_bytes())
     return to
 
 
 def short_folder() -> tempfile.TemporaryDirectory[str]:
-    """A temporary folder whose name leaves room for a socket's, which has 107 bytes at most."""
+    """Temporary folder with a name short enough for the path of a socket, at most 107 bytes."""
     short = len(os.fsencode(tempfile.gettempdir())) < 80
     return tempfile.TemporaryDirectory(prefix="slay-", dir=None if short else "/tmp")
 
 
 def remove(path: Path) -> None:
-    """Remove a folder, or a link in its place; nothing where neither is there."""
+    """Remove a folder, or a symbolic link in its place; do nothing if neither exists."""
     if path.is_symlink():
         path.unlink()
     else:
@@ -65,7 +66,7 @@ def remove(path: Path) -> None:
 
 
 def _there(path: Path) -> os.stat_result | None:
-    """Facts of what is there, behind links; None if nothing is."""
+    """Return `os.stat` of a path, following links; None if it does not exist."""
     try:
         return os.stat(path)
     except FileNotFoundError:
@@ -73,7 +74,7 @@ def _there(path: Path) -> os.stat_result | None:
 
 
 def _is(handle: int, there: os.stat_result) -> bool:
-    """Whether that is what an open file leads to."""
+    """Return True if file descriptor `handle` refers to the same file as `there`."""
     try:
         return os.path.samestat(os.fstat(handle), there)
     except OSError:  # it is closed
@@ -98,7 +99,7 @@ def _replace(path: Path, data: bytes, there: os.stat_result | None) -> None:
 
 
 def _write_into(handle: int, data: bytes) -> None:
-    os.set_blocking(handle, True)  # it was not for a pipe that nobody reads, which would wait
+    os.set_blocking(handle, True)  # opened non-blocking: else a pipe without a reader would wait
     with os.fdopen(handle, "wb") as file:
         file.write(data)
 

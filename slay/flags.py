@@ -20,7 +20,7 @@ def flags_of(cls: type[BaseModel]) -> list[click.Option]:
 
 
 def parsed(cls: type[Model], values: dict[str, Any]) -> Model:
-    """An object of the class from what its flags gave. A mistake is one line, a `SlayError`."""
+    """Build an instance of `cls` from the values of its flags. Raises `SlayError`, one line."""
     if "options" in values:
         values = values | {"options": dict(_name_and_value(text) for text in values["options"])}
     try:
@@ -30,7 +30,7 @@ def parsed(cls: type[Model], values: dict[str, Any]) -> Model:
 
 
 def words(model: BaseModel) -> list[str]:
-    """The command line that gives an object of such a class."""
+    """Return the flags that give `model`."""
     found: list[str] = []
     for name, value in model.model_dump().items():
         flag = f"--{name.replace('_', '-')}"
@@ -68,7 +68,7 @@ def _flag(name: str, field: Any) -> click.Option:
 
 
 def _click_type(annotation: Any) -> Any:
-    if get_origin(annotation) in (Union, UnionType):  # one type or none
+    if get_origin(annotation) in (Union, UnionType):  # type | None
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]

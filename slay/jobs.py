@@ -1,4 +1,4 @@
-"""Jobs: where each record lies, the command that makes it, the code it depends on."""
+"""Jobs: the path of each record, the command that makes it, the code it depends on."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Job:
 
     @cached_property
     def codes(self) -> dict[str, str]:
-        """Fingerprint of what the result depends on, by the device that it is made on."""
+        """Fingerprint of the code and files that the result depends on, by kind of device."""
         return {device: code(self.params, device) for device in self.params.devices}
 
     @property
     def argv(self) -> list[str]:
-        """Arguments after `slay run`, without where to write and how many threads to use."""
+        """Arguments after `slay run`, without --out and --threads."""
         return [self.experiment, *flags(self.params)]
 
     def expected(self) -> dict[str, Any]:
-        """What the record must say to be this job's; its path is relative to the run's folder."""
+        """Path (relative to the run's folder), parameters and code that the record must have."""
         path = self.path.split("/", 2)[2]
         return {"path": path, "params": self.params.model_dump(), "codes": self.codes}
 
@@ -53,15 +53,15 @@ def code(params: Params, device: str) -> str:
 
 
 def flags(params: Params) -> list[str]:
-    """The command line that gives these parameters."""
+    """Return the flags that give these parameters."""
     return words(params) + plugins.words([params.attention])
 
 
 def expand(config: Config) -> dict[str, list[Job]]:
     """Every job of a run, by experiment, in the order of the configuration.
 
-    Raises `SlayError` where two different jobs would write one record, or where a mechanism from
-    outside is not there.
+    Raises `SlayError` if two different jobs would write the same record, or if an external
+    mechanism cannot be found.
     """
     for name in config.plugins:
         try:
@@ -74,7 +74,7 @@ def expand(config: Config) -> dict[str, list[Job]]:
         for params, asked in points:
             job = Job(params, f"results/{config.run}/records/{experiment}/{_place(params, asked)}")
             try:
-                job.codes  # noqa: B018  (asked for here, where a mistake in it is one line)
+                job.codes  # noqa: B018  (computed here, so that an error is one line)
             except SlayError as error:
                 where = f"experiments.{experiment}: {params.attention}"
                 raise SlayError(f"{where}: {error}") from error
@@ -89,24 +89,24 @@ def expand(config: Config) -> dict[str, list[Job]]:
 
 
 def _place(params: Params, asked: Asked) -> str:
-    """A job's path under its experiment: mechanism, what its grid asked for beside, the rest."""
+    """A record's path under its experiment: mechanism, variant, setting."""
     attention, _, rest = params.place().partition("/")
-    # Without the sign of 1e+30: a plus stands between words.
+    # The plus of 1e+30 is dropped: a plus separates words.
     words = [(key, word(str(value).replace("+", ""))) for key, value in asked]
     variant = "+".join(f"{key}={text}" for key, text in sorted(words))
     return "/".join([attention, *([variant] if variant else []), f"{rest}.json"])
 
 
 def manifest(jobs: list[Job]) -> str:
-    """What an experiment's records must be, as JSON: the contract between workflow and report."""
+    """Expected records of an experiment as JSON: the contract between workflow and report."""
     lines = (json.dumps(job.expected(), sort_keys=True) for job in jobs)
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def plans(config: Config, data: Mapping[str, Any], jobs: dict[str, list[Job]]) -> dict[str, str]:
-    """What the report reads beside records, by its name in the run's folder.
+    """Contents of the files that the report reads besides records, by name in the run's folder.
 
-    `data` is the configuration as it was read: its grids may give more than one value.
+    `data` is the configuration as it was read, with grids that are not expanded.
     """
     files = {f"manifests/{name}.json": manifest(group) for name, group in jobs.items()}
     settings = {**config.model_dump(), "experiments": data["experiments"]}  # and defaults

@@ -1,6 +1,6 @@
-"""What can be asked of a job: one typed class an experiment.
+"""Parameters of jobs: one typed class per experiment.
 
-Command lines, configuration files and records all follow from these classes.
+Command lines, configuration files and records are all derived from these classes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _no_bool(value: Any) -> Any:
 
 
 def read_option(value: Any) -> bool | int | float | str:
-    """The value of a mechanism's option; text is read as on the command line, where all is text."""
+    """Validate the value of a mechanism's option; text is parsed as on the command line."""
     if value in ("True", "False"):
         return value == "True"
     for number in (int, float) if isinstance(value, str) else ():
@@ -52,14 +52,14 @@ def read_option(value: Any) -> bool | int | float | str:
 
 
 def line(text: str) -> str:
-    """A text that can stand in a command and in a log."""
+    """Validate text as one printable line, for commands and logs."""
     if not text.isprintable() or len(text) > 1000:
         raise ValueError("should be one line of at most 1000 printable characters")
     return text
 
 
 def word(text: str) -> str:
-    """A text as a part of a file's name; one of other characters has a digest to tell it apart."""
+    """Make text usable in a file name; if characters are replaced, a digest keeps it unique."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:100]
     if plain == text:
         return text
@@ -77,7 +77,7 @@ Options = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Option]
 
 
 def heads_divide(params: Any) -> Any:
-    """`params`, if its heads share its width evenly."""
+    """Return `params`; raise `ValueError` if n_heads does not divide embed_dim."""
     if params.embed_dim % params.n_heads:
         raise ValueError(
             f"embed_dim = {params.embed_dim} does not divide into n_heads = {params.n_heads} heads"
@@ -86,7 +86,7 @@ def heads_divide(params: Any) -> Any:
 
 
 class Params(BaseModel):
-    """What every experiment's job takes."""
+    """Parameters that all experiments share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     experiment: ClassVar[str]
@@ -110,32 +110,32 @@ class Params(BaseModel):
         return options
 
     def place(self) -> str:
-        """Where the record lies, relative to its experiment's folder, without the variant."""
+        """Path of the record relative to its experiment's folder, without the variant."""
         raise NotImplementedError
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """The devices that the job may run on; of those of "auto", its machine decides."""
+        """Devices that the job may run on; with "auto", the machine that runs it decides."""
         return ("cpu", "cuda") if self.device == "auto" else (self.device,)
 
     def needs_kernels(self, device: str) -> bool:
-        """Whether Triton kernels may compute on that device: on a GPU, or where they are asked for.
+        """Return True if Triton kernels may run: on a GPU, or if the job requests them.
 
         The result then depends on their code too.
         """
         return device == "cuda" or self.options.get("backend") == "triton"
 
     def modules(self) -> list[str]:
-        """Modules whose import closure the job depends on, or entries of registries."""
+        """Modules or registry entries whose import closure the job depends on."""
         return [EXPERIMENTS.path(self.experiment), ATTENTION.path(self.attention)]
 
     def files(self) -> list[str]:
-        """Files that the job reads, there or not; what they hold belongs to its fingerprint."""
+        """Files that the job reads, existing or not; their contents are part of its fingerprint."""
         return []
 
 
 class QualityParams(Params):
-    """How far a mechanism is from exact spherical Yat attention."""
+    """Error of a mechanism against exact spherical Yat attention."""
 
     experiment = "quality"
 
@@ -160,7 +160,7 @@ class QualityParams(Params):
 
 
 class AblationParams(QualityParams):
-    """Error beside latency: what a budget of features buys."""
+    """Error and latency of a mechanism by its number of features."""
 
     experiment = "ablation"
 
@@ -256,7 +256,7 @@ class TaskParams(Params):
 
 
 class LanguageParams(Params):
-    """Train a language model, and score it on text of its own."""
+    """Train a language model, and score it on held-out text."""
 
     experiment = "language"
 
@@ -301,7 +301,7 @@ class LanguageParams(Params):
 
 
 class AnalysisParams(Params):
-    """The numbers behind a picture of a mechanism."""
+    """Compute the data for a figure of a mechanism."""
 
     experiment = "analysis"
 

@@ -1,4 +1,4 @@
-"""Mechanisms from outside this package, on a command line."""
+"""The flag --plugin: external mechanisms on a command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slay.registry import ATTENTION
 
 
 def words(names: Iterable[str]) -> list[str]:
-    """The flags that make known to a command those of some mechanisms that came from outside."""
+    """Return the --plugin flags of those mechanisms that are external."""
     plugged = ATTENTION.plugged(names).items()
     return [word for name, path in plugged for word in ("--plugin", f"{name}={path}")]
 

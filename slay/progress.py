@@ -1,6 +1,6 @@
-"""How far a workflow is and when it may end; at its end, what failed and why.
+"""Progress and estimated end of a workflow; at its end, a summary of failures.
 
-Follows the events that Snakemake logs, those of its interface for logger plugins.
+Follows the events that Snakemake logs for its logger plugins.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TAIL, SHOWN = 12, 5  # lines of a log, failures with their log
-ROOM = 2**20  # bytes without which a disk is called full
+TAIL, SHOWN = 12, 5  # lines shown of a log, failures shown with their log
+ROOM = 2**20  # a disk with fewer free bytes counts as full
 
 
 @dataclass
 class Step:
-    """A step that runs, or that failed."""
+    """A running or failed step."""
 
     rule: str
     name: str
-    share: float = 0.0  # seconds, those of steps side by side divided among them
+    share: float = 0.0  # seconds; concurrent steps share the elapsed time
     command: str = ""
     logs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
@@ -40,14 +40,14 @@ class Step:
 
 
 class Progress(logging.Handler):
-    """Counts steps. `planned` says how many there are of each rule."""
+    """Log handler that counts steps. `planned` is the number of steps of each rule."""
 
     def __init__(self, planned: Mapping[str, int], clock: Callable[[], float] = time.monotonic):
         super().__init__()
-        self.left = Counter(planned)  # those that run are left, too
+        self.left = Counter(planned)  # includes running steps
         self.running: dict[int, Step] = {}
         self.failed: dict[int, Step] = {}
-        self._spent: dict[str, list[float]] = defaultdict(list)  # shares of what is done, by rule
+        self._spent: dict[str, list[float]] = defaultdict(list)  # shares of finished steps, by rule
         self._clock, self._last = clock, clock()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -78,7 +78,7 @@ class Progress(logging.Handler):
         self._last = now
 
     def seconds_left(self) -> float | None:
-        """What is left takes as long as what is done of the same rule; None before anything is."""
+        """Estimated from the finished steps of the same rule; None before any step has finished."""
         shares = [share for rule in self._spent.values() for share in rule]
         if not shares:
             return None
@@ -89,7 +89,7 @@ class Progress(logging.Handler):
         return whole - begun
 
     def line(self, facts: Mapping[str, Any]) -> str:
-        """One line for an event of Snakemake's that tells how much is `done` of the `total`."""
+        """Format Snakemake's progress event, `done` of `total` steps, as one line."""
         done, total = facts["done"], facts["total"]
         parts = [f"{done} of {total} steps ({done / max(total, 1):.0%}) done"]
         if done < total:
@@ -103,9 +103,9 @@ class Progress(logging.Handler):
         return ", ".join(parts)
 
     def summary(self) -> str:
-        """What failed, by rule and parameters, with the ends of logs; "" if nothing did.
+        """Failed steps by rule and parameters, with the tails of logs; "" if none failed.
 
-        Steps that ended alike are told together, whichever of them ended first.
+        Steps whose logs end in the same line are grouped, whatever the order of failure.
         """
         groups: dict[str, list[Step]] = defaultdict(list)
         for step in sorted(self.failed.values(), key=lambda step: (step.rule, step.name)):
@@ -133,7 +133,7 @@ class Progress(logging.Handler):
         return "\n".join([head, *lines, "", foot])
 
     def _full_disks(self) -> list[str]:
-        """Lines on disks that are full, which logs cannot say: they are on the same ones."""
+        """Lines that name full disks, which logs on the same disks cannot report."""
         files = (path for step in self.failed.values() for path in (*step.outputs, *step.logs))
         folders = {parent for path in files for parent in Path(path).parents if parent.is_dir()}
         full = [f for f in folders if shutil.disk_usage(f).free < ROOM]
@@ -142,7 +142,7 @@ class Progress(logging.Handler):
 
 
 def duration(seconds: float) -> str:
-    """A duration for people: 40 s, 12 min, 3 h 5 min."""
+    """Format a duration: 40 s, 12 min, 3 h 5 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

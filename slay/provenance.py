@@ -1,11 +1,10 @@
-"""Where a number comes from: fingerprints of the code that made it, facts of the machine.
+"""Provenance of results: fingerprints of the code that produced them, facts about the machine.
 
-A job depends on the files under `slay/` that it can import, no more. Their fingerprint ignores
-comments, docstrings, formatting and the version number. Modules that name, check or carry values
-but compute none are left out: a new line in the registry's table must not invalidate what was
-measured with the others. A job's own entries count, and are followed through their paths; its
-parameters stand in its record. Triton kernels count where they may compute, which a job on a CPU
-leaves to PyTorch.
+A job depends only on the files under `slay/` that it can import. Their fingerprint ignores
+comments, docstrings, formatting and the version number. Modules that name, check or pass on values
+but compute none are left out: a new registry entry must not invalidate measurements of the others.
+A job's own registry entries count, and the modules they name are followed; its parameters are in
+its record. Triton kernels count only where they may run; a job on a CPU uses PyTorch.
 """
 
 from __future__ import annotations
@@ -47,13 +46,14 @@ CARRIES = (
 )
 LEFT_OUT = frozenset(f"slay.{name}" for name in CARRIES)
 PROJECT = 'name = "slay-attention"'  # in pyproject.toml
-KERNELS = "slay.ops.triton"  # how the names of the kernels' modules begin
+KERNELS = "slay.ops.triton"  # prefix of the kernels' modules
 
 
 def fingerprint(modules: Iterable[str], *, kernels: bool = True) -> str:
-    """Fingerprint of the import closure of some modules, Triton kernels or not: 16 hex digits.
+    """Fingerprint of the import closure of some modules: 16 hex digits.
 
-    Where one is given as `module:attribute`, a registry's entry, that belongs to it.
+    A registry entry, `module:attribute`, is itself part of the fingerprint. Without `kernels`,
+    Triton kernels are left out.
     """
     asked = sorted({*modules})
     names = tuple(dict.fromkeys(name.partition(":")[0] for name in asked))
@@ -71,12 +71,12 @@ def _sources(modules: tuple[str, ...], kernels: bool) -> str:
 
 
 def closure(modules: Iterable[str], *, kernels: bool = True) -> list[str]:
-    """Modules that some modules can import, themselves included, sorted.
+    """Import closure: the modules that some modules can import, themselves included, sorted.
 
-    Only those of this package and of the packages that `modules` name themselves: what a mechanism
-    from outside shares with its neighbours counts, third parties do not. Imports inside functions
-    and relative ones count, and so do the packages on the way to a module. Without `kernels`, those
-    of Triton and what only they import are left out.
+    Limited to this package and to the top-level packages that `modules` name: modules that an
+    external mechanism imports from its own package count, third-party packages do not. Imports
+    inside functions, relative imports and parent packages count. Without `kernels`, Triton kernels
+    and modules that only they import are left out.
     """
     seen: set[str] = set()
     waiting = [name.partition(":")[0] for name in modules]
@@ -96,9 +96,9 @@ def closure(modules: Iterable[str], *, kernels: bool = True) -> list[str]:
 
 
 def changed_files(modules: Iterable[str], commit: str, *, kernels: bool = True) -> list[str]:
-    """Files of the import closure of some modules that count as changed since a commit.
+    """Files of the import closure of some modules that changed since a commit.
 
-    Raises `subprocess.SubprocessError` where git or the commit is not there.
+    Raises `OSError` without git, and `subprocess.SubprocessError` if git lacks the commit.
     """
     root = PACKAGE.parent
     _git("cat-file", "-e", f"{commit}^{{commit}}")
@@ -127,16 +127,16 @@ def code_digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-_OUTSIDE: dict[str, Path] = {}  # top-level modules from outside this package, and their places
+_OUTSIDE: dict[str, Path] = {}  # external top-level modules and their locations
 
 
 def _follow(top: str) -> None:
-    """Let a top-level module from outside count like this package."""
+    """Include an external top-level module in import closures."""
     if top == PACKAGE.name or top in _OUTSIDE:
         return
     try:
         spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # it is there, and cannot be imported
+    except (ImportError, ValueError):  # it exists but cannot be imported
         spec = None
     if spec is None or spec.origin is None:
         raise SlayError(f"there is no module {top!r} here; PYTHONPATH can say where it is")
@@ -145,7 +145,7 @@ def _follow(top: str) -> None:
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module that counts, if there is one."""
+    """Source file of a module that closures include; None if there is none."""
     parts = module.split(".")
     root = PACKAGE if parts[0] == PACKAGE.name else _OUTSIDE.get(parts[0])
     if root is None:
@@ -158,14 +158,14 @@ def _source(module: str) -> Path | None:
 
 
 def forget() -> None:
-    """Read source files again that may have changed since this process read them."""
+    """Clear caches, so that source files are read again if they changed in the meantime."""
     _read.cache_clear()
     _sources.cache_clear()
 
 
 @cache
 def _read(module: str) -> tuple[str, tuple[str, ...]]:
-    """Digest of a module's normalised source, and the modules that it imports and that count."""
+    """Digest of a module's normalised source, and its imports that closures include."""
     path = _source(module)
     if path is None:
         raise SlayError(f"{module}: there is no such module")
@@ -174,9 +174,9 @@ def _read(module: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _known(path: Path, source: bytes, module: str) -> tuple[str, list[str]]:
-    """The digest of a source and the names that it imports, as noted beside Python's own cache.
+    """Digest of a source and the names that it imports, cached in `__pycache__`.
 
-    What was noted counts for the very bytes that it was found from, and the rules of this file.
+    A cache entry is valid only for the same source bytes and an unchanged version of this file.
     """
     note = path.parent / "__pycache__" / f"{path.stem}.slay-{sys.implementation.cache_tag}.json"
     mark = hashlib.sha256(f"{_rules()} {module} ".encode() + source).hexdigest()
@@ -196,7 +196,7 @@ def _known(path: Path, source: bytes, module: str) -> tuple[str, list[str]]:
     names = list(dict.fromkeys(_imports(tree, package)))
     digest = _digest(tree)
     own = note.with_name(f"{note.name}.{os.getpid()}")
-    with suppress(OSError):  # a folder that cannot be written to costs time alone
+    with suppress(OSError):  # an unwritable folder only costs time
         note.parent.mkdir(exist_ok=True)
         own.write_text(json.dumps([mark, digest, names]))
         own.replace(note)
@@ -215,10 +215,10 @@ def _digest(source: ast.Module | str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A syntax tree as text that is the same for every version of Python.
+    """Serialise a syntax tree identically under every version of Python.
 
-    Fields that a version added are empty where nothing uses them; some versions put an empty text
-    into an f-string's format.
+    Empty fields are skipped, since newer versions add some; so are the empty strings that some
+    versions put into the format of an f-string.
     """
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
@@ -232,7 +232,7 @@ def _text(value: Any) -> str:
 
 
 def _imports(tree: ast.Module, package: str) -> Iterator[str]:
-    """Dotted names that a module may import; those of no file are dropped by the caller."""
+    """Dotted names that a module may import; the caller drops names without a file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -262,9 +262,9 @@ def _sets_version(statement: ast.stmt) -> bool:
 
 @lru_cache(maxsize=1)
 def commit() -> tuple[str | None, bool | None]:
-    """The checkout's commit, and whether tracked files differ from it; None outside a checkout.
+    """Return (commit, dirty) of the checkout; (None, None) outside a checkout.
 
-    A repository that merely has this package in it, installed or copied, is another project's.
+    A repository of another project that contains an installed or copied slay does not count.
     """
     try:
         if PROJECT not in (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"):
@@ -276,7 +276,7 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def _git(*args: str) -> str:
-    """What git says of the repository beside the package, whichever the environment names."""
+    """Output of git in the repository that contains the package, whatever GIT_* variables say."""
     root = PACKAGE.parent
     place = [f"--git-dir={root / '.git'}", f"--work-tree={root}"]
     command = ["git", "--no-optional-locks", *place, *args]
@@ -289,7 +289,7 @@ def _git(*args: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Facts of this machine and its versions, without loading what is not loaded yet."""
+    """Facts about this machine and installed versions, without importing the libraries."""
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),

@@ -1,4 +1,4 @@
-"""The record of a job: one JSON file, validated, written whole or not at all."""
+"""The record of a job: one JSON file, validated and written atomically."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Provenance(BaseModel):
     torch: str | None
     triton: str | None = None
     driver: str | None = None  # NVIDIA's
-    command: str = ""  # where it is not what the parameters give
+    command: str = ""  # if it differs from the one that the parameters give
     started: str  # ISO 8601, UTC
     seconds: FiniteFloat
     peak_memory_bytes: int  # of the whole process
@@ -77,12 +77,12 @@ class RecordError(SlayError):
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record whole or not at all (see `slay.files`)."""
+    """Write a record atomically (see `slay.files`)."""
     _write_whole(Path(path), _text(record, indent=1))
 
 
 def write_records(path: Path, records: list[Record]) -> None:
-    """Write several records in the same way, one a line."""
+    """Write several records atomically, one per line."""
     _write_whole(Path(path), "".join(_text(record, indent=None) for record in records))
 
 
@@ -103,7 +103,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read and validate records that stand one a line. Raises `RecordError` as `read_record`."""
+    """Read and validate one record per line. Raises `RecordError` as `read_record`."""
     return [_parsed(line, path) for line in _read(path).splitlines()]
 
 

@@ -1,8 +1,8 @@
-"""Names and where they live; nothing is imported before it is asked for.
+"""Registries of names and import paths; objects are imported on demand.
 
 Loading on demand keeps start-up short and the set of files that a job depends on small and exact.
-This module is left out of code fingerprints (see `slay.provenance`): a new line below must not
-invalidate what was measured with the others. A job's own entry is part of its fingerprint instead.
+This module is left out of code fingerprints (see `slay.provenance`): a new entry must not
+invalidate measurements of the others. A job's own entry is part of its fingerprint instead.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Registry:
         return list(self._paths)
 
     def aliases(self, name: str) -> list[str]:
-        """Other names for what a name stands for."""
+        """Aliases of a name."""
         name = self.canonical(name)
         return [alias for alias, full in self._aliases.items() if full == name]
 
@@ -57,7 +57,7 @@ class Registry:
         return self.path(name).partition(":")[0]
 
     def load(self, name: str) -> Any:
-        """Import and return what a name stands for."""
+        """Import and return the object registered under a name."""
         name = self.canonical(name)
         if name not in self._objects:
             module, _, attribute = self._paths[name].partition(":")
@@ -72,7 +72,7 @@ class Registry:
     def add(self, name: str, obj: Any) -> None:
         """Add an object under a new name. Raises `SlayError` if the name is taken.
 
-        What was defined again, such as by a notebook's cell, takes its older self's place.
+        An object that is defined again, as when a notebook cell is rerun, replaces the older one.
         """
         if self._objects.get(name) is obj:
             raise self._taken(name)
@@ -80,10 +80,10 @@ class Registry:
         self._objects[name] = obj
 
     def plug(self, name: str, path: str) -> None:
-        """Add what lives at `module:attribute` under a new name, without importing it yet.
+        """Register `module:attribute` under a new name, without importing it yet.
 
-        Modules beside the working directory are found too. Raises `SlayError` if the name is taken
-        or the path is none.
+        Modules in the working directory are found too. Raises `SlayError` if the name is taken or
+        the path is malformed.
         """
         self._enter(name, path)
         if os.getcwd() not in sys.path:
@@ -106,7 +106,7 @@ class Registry:
         )
 
     def plugged(self, names: Iterable[str]) -> dict[str, str]:
-        """The paths of those names that came from outside."""
+        """Paths of those names that are external."""
         return {name: self._plugs[name] for name in names if name in self._plugs}
 
 
@@ -177,7 +177,7 @@ def list_attention_types() -> list[str]:
 
 
 def register_attention(name: str) -> Any:
-    """Class decorator: make a mechanism defined outside this package known under `name`."""
+    """Class decorator that registers an external mechanism under `name`."""
 
     def decorate(cls: Any) -> Any:
         ATTENTION.add(name, cls)

@@ -1,9 +1,8 @@
-"""Whether a record is current; which measurements of a run would be made, why, how long they took.
+"""Stale records: which measurements of a run are due, why, and how long they took last time.
 
-A record is current if it was made with the parameters and the code that its job asks for: on a GPU
-the code with Triton kernels, on a CPU that without them. Where `device` is "auto", the record says
-which of them it ran on. Snakemake's plan, `slay stale`, tables, drafts and `slay publish` all ask
-`difference`.
+A record is current if it has the parameters and the code fingerprint of its job: with Triton
+kernels on a GPU, without them on a CPU. If `device` is "auto", the record names the device that it
+ran on. Snakemake's plan, `slay stale`, tables, drafts and `slay publish` all call `difference`.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from slay.jobs import Job, expand
 from slay.provenance import changed_files
 from slay.record import SCHEMA, Record, RecordError, read_record
 
-CODE = "code"  # as what differs; no parameter is called so
+CODE = "code"  # returned if the code differs; no parameter has this name
 
 
 def difference(asked: Mapping[str, Any], params: Mapping[str, Any], code: str, device: str) -> str:
-    """What makes a record another than its job asks for: a parameter, `CODE`, or "" for nothing.
+    """Return what makes a record stale: the name of a parameter, `CODE`, or "" if it is current.
 
-    `asked` is `Job.expected()`, as manifests have it; of the record there are the parameters, and
-    from its provenance the code's fingerprint and the device's name.
+    `asked` is `Job.expected()`, as in manifests; `params`, `code` (fingerprint) and `device` (name)
+    are those of the record and its provenance.
     """
     if params != asked["params"]:
         for name in {**asked["params"], **params}:
@@ -54,7 +53,7 @@ class Due:
 def due(config: Config, folder: Path | None = None) -> Iterator[Due]:
     """Every measurement of a run that is missing, broken or out of date.
 
-    `folder` is the run's, by default results/<run> where the process is.
+    `folder` is the run's, by default results/<run> in the working directory.
     """
     for jobs in expand(config).values():
         for job in jobs:
@@ -73,15 +72,15 @@ def due(config: Config, folder: Path | None = None) -> Iterator[Due]:
 
 
 def record_in(folder: Path | None, job: Job) -> Path:
-    """Where a job's record lies in the folder of its run."""
+    """Path of a job's record in the folder of its run."""
     return Path(job.path) if folder is None else folder / job.path.split("/", 2)[2]
 
 
 def to_be_renewed(jobs: Iterable[Job]) -> tuple[list[str], list[str]]:
-    """Records to be measured again, whatever a workflow system remembers: cut short, or another's.
+    """Truncated records and stale records, to be measured again whatever Snakemake remembers.
 
-    Another's is a record of other code, other settings or an older schema. One that is broken in
-    other ways is in neither list: whoever reads it says what is wrong.
+    Stale records have other code, other settings or an older schema. Records that are broken in
+    other ways are in neither list: the error on reading them says what is wrong.
     """
     cut_short, others = [], []
     for job in jobs:
@@ -101,7 +100,7 @@ def to_be_renewed(jobs: Iterable[Job]) -> tuple[list[str], list[str]]:
 
 
 def _is_sound(path: Path) -> bool:
-    """Whether a record can be read, whatever it says."""
+    """Return True if a record can be read and is valid."""
     try:
         read_record(path)
     except RecordError:
@@ -110,7 +109,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def why(job: Job, record: Record) -> str:
-    """The setting or the files that changed since a record was made; "" if none did."""
+    """Return which setting or files changed since a record was made; "" if none did."""
     asked, made = job.expected(), record.provenance
     name = difference(asked, record.params, made.code, made.device)
     if not name:

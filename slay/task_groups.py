@@ -1,7 +1,7 @@
-"""The synthetic tasks by name, and the groups that configurations and tables name them by.
+"""The synthetic tasks by name, and groups of them for configurations and tables.
 
-Scores in tables depend on what a group has, so that what imports this file depends on it. Jobs do
-not: each has one task, which they ask `slay.registry` for.
+Scores in tables depend on the members of groups, so modules that import this file depend on it.
+Jobs do not: each has one task, which it looks up in `slay.registry`.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ ATTENTION_CRITICAL += ["long_copy", "distant_match", "multihop", "induction"]
 
 
 def task_groups() -> dict[str, list[str]]:
-    """Groups of tasks that can be asked for by one name: a category as "memory/*", and some of all.
+    """Groups of tasks by name: categories such as "memory/*", and selections across categories.
 
-    "core" are the 22 of the study; "attention_critical" those of them that cannot be solved without
-    looking tokens up.
+    "core" has the 22 tasks of the study, "attention_critical" those of them that cannot be solved
+    without looking up tokens.
     """
     groups: dict[str, list[str]] = {}
     for name, path in PATHS.items():
@@ -60,7 +60,7 @@ def task_groups() -> dict[str, list[str]]:
 
 
 def expand_tasks(asked: list[str]) -> list[str]:
-    """The tasks that names and groups stand for; a group adds those that are not yet there.
+    """Expand names and groups to tasks; a group adds those that are not yet listed.
 
     Raises `UnknownNameError`.
     """

@@ -1,7 +1,7 @@
-"""The files that the text of a training is read from, and a digest of what they hold.
+"""The files that training text is read from, and a digest of their contents.
 
-With it a record or a checkpoint is of one text, whatever its file is called. Data sets of the hub
-and the standard library's sources go by their names.
+The digest ties a record or a checkpoint to its text, whatever the file is called. Data sets of the
+hub and the standard library's sources are identified by name.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ HUB = {  # path, configuration, split
     "fineweb": ("HuggingFaceFW/fineweb", "sample-10BT", "train"),
     "wikitext-2": ("Salesforce/wikitext", "wikitext-2-raw-v1", "validation"),
 }
-LARGE = 2**24  # bytes; digests of larger files are kept
-KEPT = Path(".slay/digests.json")  # size, time of the last change and digest, by path
+LARGE = 2**24  # bytes; digests of larger files are cached on disk
+KEPT = Path(".slay/digests.json")  # size, modification time and digest, by path
 
 
 def files_of(data: str, eval_data: str = "", tokenizer: str = "") -> list[str]:
-    """Files behind the settings `data`, `eval_data` and `tokenizer`, there or not."""
+    """Files behind the settings `data`, `eval_data` and `tokenizer`, existing or not."""
     files = _files(data)
     if not eval_data and files and files[0].endswith(".bin"):
         eval_data = os.path.join(os.path.dirname(files[0]), "validation.bin")
@@ -44,13 +44,13 @@ def _files(name: str) -> list[str]:
 
 
 def digest(paths: list[str]) -> str:
-    """Digest of what some files hold, in their order: 16 hex digits, or "" of no files."""
+    """Digest of the contents of some files, in order: 16 hex digits, or "" for no files."""
     parts = [file_digest(path) if os.path.isfile(path) else "absent" for path in paths]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16] if parts else ""
 
 
 def file_digest(path: str) -> str:
-    """SHA-256 of a file; of one of the same size and time as before, what was found then."""
+    """SHA-256 of a file, cached while its size and modification time stay the same."""
     known = os.stat(path)
     return _digest(os.path.abspath(path), known.st_size, known.st_mtime_ns)
 
@@ -74,7 +74,7 @@ def _kept() -> dict[str, list]:
 
 
 def _keep(digests: dict[str, list]) -> None:
-    """Spare the next process the reading; where that cannot be written, it reads again."""
+    """Cache digests for later processes; if the cache cannot be written, they hash again."""
     with suppress(OSError):
         KEPT.parent.mkdir(exist_ok=True)
         part = KEPT.with_suffix(f".{os.getpid()}")

@@ -1,11 +1,11 @@
-"""Importing torch once for many jobs: a process that has it forks a child for each `slay run`.
+"""Fork server: import torch once, and fork a child process for each `slay run`.
 
-`slay run` with SLAY_WARM=<socket> in its environment hands its arguments, folder, environment and
-streams to the server there, and ends as the child ends; without a server it runs by itself. The
-server has imported libraries only: each child imports slay afresh. This file is run by its path, so
-that the server itself has nothing of the package.
+With SLAY_WARM=<socket> in its environment, `slay run` passes its arguments, working directory,
+environment and standard streams to the server, and exits with the child's exit code; without a
+server it runs the job itself. The server imports libraries only: each child imports slay afresh.
+This file is run by its path, so that the server does not import the package.
 
-A child dies with its client, the server with whoever holds the other end of its standard input.
+A child exits with its client, the server when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ LIBRARIES = ("click", "numpy", "pydantic.main", "pydantic.fields", "torch", "tor
 
 
 def forward(arguments: list[str]) -> int | None:
-    """Have the server run `slay` with these arguments; None if there is no server.
+    """Run `slay` with these arguments on the server.
 
-    Returns the exit status.
+    Returns the exit code; None if there is no server.
     """
     path = os.environ.get(VARIABLE)
     if not path:
@@ -41,7 +41,7 @@ def forward(arguments: list[str]) -> int | None:
             return None
         request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
         server.sendall(len(request).to_bytes(4, "big"))
-        socket.send_fds(server, [request[:1]], range(STREAMS))  # they travel with a byte
+        socket.send_fds(server, [request[:1]], range(STREAMS))  # sent with one byte
         server.sendall(request[1:])
         status = server.recv(1)
     if not status:
@@ -51,17 +51,17 @@ def forward(arguments: list[str]) -> int | None:
 
 
 def serve(path: str) -> None:
-    """Fork a child for each request, until standard input ends."""
+    """Fork a child for each request, until standard input is closed."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read once, when torch is imported
     for name in LIBRARIES:
         __import__(name)
-    gc.freeze()  # or every child would soon look through, and copy, all that torch has made
+    gc.freeze()  # else garbage collection in a child would touch, and so copy, torch's objects
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             listener.bind(path)
         except OSError:
-            return  # whoever wanted it has gone, or no socket can be there: jobs do without
+            return  # its folder is gone, or cannot hold a socket: jobs run by themselves
         listener.listen(256)
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             client, _ = listener.accept()
@@ -73,7 +73,7 @@ def serve(path: str) -> None:
 
 
 def _run(client: socket.socket) -> None:
-    """One job, in a child of the server; never returns."""
+    """Run one job in a child of the server; never returns."""
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -110,7 +110,7 @@ def _receive(client: socket.socket, size: int) -> bytes:
 
 
 def _paths(environment: dict[str, str]) -> list[str]:
-    """Where PYTHONPATH says that modules are."""
+    """Return the folders in PYTHONPATH."""
     return [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 

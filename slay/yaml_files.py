@@ -1,4 +1,4 @@
-"""Files of YAML in which no key stands twice."""
+"""YAML files without duplicate keys."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(path: Path, names: Collection[str] = ()) -> Any:
-    """What a file says; `names` are keys whose values are text. Raises `SlayError`."""
+    """Parse a YAML file; `names` are top-level keys whose values are text. Raises `SlayError`."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except ValueError as error:  # bytes that are no text
+    except ValueError as error:  # not UTF-8
         raise SlayError(f"{path}: is no YAML ({error})") from error
     return parse(text, str(path), names)
 
 
 def parse(text: str, where: str, names: Collection[str] = ()) -> Any:
-    """What a text says, as `read_yaml`; `where` stands before what is wrong with it."""
+    """Parse YAML text as `read_yaml` does; `where` is the prefix of error messages."""
     try:
         loader = Loader(text)
         node = loader.get_single_node()
@@ -35,14 +35,14 @@ def parse(text: str, where: str, names: Collection[str] = ()) -> Any:
             if key.value in names and isinstance(value, yaml.ScalarNode):
                 value.tag = TEXT
         return loader.construct_document(node)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: numbers that are none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: malformed numbers
         if isinstance(error, SlayError):
             raise
         raise SlayError(f"{where}: is no YAML ({' '.join(str(error).split())})") from error
 
 
 def _refuse_repeated(node: yaml.Node, where: str) -> None:
-    """Raise `SlayError` for a key that stands twice in a mapping, of which YAML keeps the last."""
+    """Raise `SlayError` for a duplicate key in a mapping, of which YAML would keep the last."""
     waiting, seen = [node], {id(node)}
     while waiting:
         node = waiting.pop()

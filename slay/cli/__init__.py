@@ -1,4 +1,4 @@
-"""The command `slay`: thin, and quick to start; what needs torch is imported when it is used."""
+"""The command `slay`; modules that need torch are imported on use, so that it starts fast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECTIONS = {
     ),
     "Runs that are kept with the project": ("publish", "published"),
 }
-HOMES = {  # of commands that live with what they run
+HOMES = {  # modules of commands that are defined beside the code they run
     **dict.fromkeys(SECTIONS["Train language models"], "slay.training.language.commands"),
     "bench": "slay.experiments.kernels.commands",
     "gpu": "slay.experiments.gpu.commands",

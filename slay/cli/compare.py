@@ -1,4 +1,4 @@
-"""`slay stale` and `slay diff`: what a run would measure, and what differs between two."""
+"""`slay stale` and `slay diff`: due measurements of a run, and differences between two runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _default_file() -> Path:
 )
 @click.option("--jobs", "each", is_flag=True, help="A line for every measurement.")
 def stale(configfile: Path, each: bool) -> None:
-    """Say which measurements a run would make, and why.
+    """List the measurements that a run would make, and why.
 
-    To be typed where `snakemake` is, at the root of the project: records are looked for in results/
-    of this folder. The times are those that the measurements took when they were made last.
+    Call it where you call `snakemake`, at the root of the project: records are looked for in
+    results/ of the working directory. Times are those that the measurements took last time.
 
     \b
     slay stale
@@ -63,7 +63,7 @@ def stale(configfile: Path, each: bool) -> None:
 
 
 def _duration(seconds: list[float | None]) -> str:
-    """The sum of what is known, "-" if nothing is."""
+    """Format the sum of the known times; "-" if none is known."""
     known = [s for s in seconds if s is not None]
     if not known:
         return "-"
@@ -88,12 +88,12 @@ def diff(
 ) -> None:
     """Compare the numbers of two runs, given by their folders.
 
-    Means over seeds by Welch's t test, corrected for the number of comparisons; where there is
-    one seed nothing can be said, and a difference is shown without a verdict.
+    Means over seeds are compared by Welch's t test, corrected for the number of comparisons; with a
+    single seed there is no test, and a difference is shown without a verdict.
 
-    Against a published run, which one folder alone is compared with, every number is reproduced or
-    not: within the interval in which a repetition falls in 95 of 100 cases, or, for a latency, with
-    quartiles that overlap.
+    A single folder is compared with the published run of the same name. Against a published run,
+    every number is reproduced or not: it lies in the 95% interval for a repetition or, for a
+    latency, the quartiles overlap.
 
     \b
     slay diff results/laptop results/gpu

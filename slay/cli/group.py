@@ -1,4 +1,4 @@
-"""What all commands share: errors of one line, help by subject."""
+"""Shared by all commands: one-line errors, help grouped by subject."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slay.cli.names import completed
 from slay.docstrings import docstring
 from slay.errors import SlayError
 
-# What a command needs that is not always installed, and the extra that brings it.
+# Optional dependencies of commands, by the extra that installs them.
 EXTRAS = {
     "pipeline": ("jinja2", "matplotlib", "pandas", "scipy", "snakemake", "yaml"),
     "train": ("datasets", "deepspeed", "pyarrow", "tensorboard", "tokenizers"),
@@ -29,10 +29,10 @@ FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 class LazyGroup(click.Group):
-    """A command group that shows a mistake of the user's as one line, without a traceback.
+    """A command group that prints a user's error as one line, without a traceback.
 
-    `sections` are names of commands by the heading that they are listed under. Commands of `homes`
-    are imported from the module that is named there when they are asked for.
+    `sections` maps headings of the help to names of commands. Commands in `homes` are imported on
+    demand from the module named there.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class LazyGroup(click.Group):
         return [*placed, *sorted(there.difference(placed))]
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Print UTF-8 whatever the locale, so that pages which are kept are the same everywhere."""
+        """Print UTF-8 whatever the locale, so that generated pages are the same everywhere."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
-                with suppress(OSError):  # it was a file when this process began, and is a pipe
+                with suppress(OSError):  # a file at start-up that is a pipe now
                     stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         _explained(self)
         return super().main(*args, **kwargs)
@@ -104,7 +104,7 @@ class LazyGroup(click.Group):
 
 
 def _explained(command: click.Command | None) -> click.Command | None:
-    """A command with its help, and that of those under it, where Python has left docstrings out."""
+    """Restore the help of a command and its subcommands under `python -OO`."""
     if command is not None and sys.flags.optimize > 1:
         command.help = command.help or docstring(command.callback)
         for each in getattr(command, "commands", {}).values():

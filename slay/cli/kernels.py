@@ -1,4 +1,4 @@
-"""`slay kernels`: what compilers make of the Triton kernels."""
+"""`slay kernels show`: compile the Triton kernels and report registers, spills and instructions."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def kernels(
     names: tuple[str, ...], target: str, head_dim: int | None, dtype: str, as_json: bool,
     cost: bool, length: int | None,
 ) -> None:  # fmt: skip
-    """Compile the kernels for a GPU, and show what came of it.
+    """Compile the kernels for a GPU and show what they use.
 
-    Every kernel in every configuration that is chosen among on a device: registers a thread, bytes
-    that did not fit into them, shared memory of a program, matrix instructions of warp groups
-    (Hopper's HGMMA) and of warps. A general call has grouped heads, packed sequences and padding.
-    Without NAMES, a selection that covers every kind of features and size. No GPU is needed. Fails
-    if a kernel spills, takes too much memory or multiplies without the matrix units.
+    For every kernel, in every configuration that a device may choose: registers per thread, spilled
+    bytes, shared memory per program, and matrix instructions of warp groups (Hopper's HGMMA) and of
+    warps (HMMA). A general call has grouped heads, packed sequences and padding. Without NAMES, a
+    selection covers every kind of features and size. No GPU is needed. Fails if a kernel spills,
+    uses too much shared memory or multiplies without tensor cores.
 
     \b
     slay kernels

@@ -1,4 +1,4 @@
-"""`slay mechanisms` and `slay tasks`: what there is to measure."""
+"""`slay mechanisms` and `slay tasks`: list mechanisms and tasks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from slay.plugins import PLUGIN
 def mechanisms(names: tuple[str, ...], as_json: bool, markdown: bool, head_dim: int) -> None:
     """List the attention mechanisms with their facts.
 
-    NAMES are those to list, by default all. m is the number of features; the state is what a head
-    carries from token to token, in numbers.
+    NAMES are the mechanisms to list, by default all. m is the number of features; the state is the
+    number of elements in a head's recurrent state.
 
     \b
     slay mechanisms

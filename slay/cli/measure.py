@@ -1,4 +1,4 @@
-"""`slay run`: one command an experiment, its flags made from `slay.params`."""
+"""`slay run`: one command per experiment, with flags generated from `slay.params`."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ HELP = "{}\n\n\b\nslay run {} {} \\\n    --out record.json"
 
 
 class Experiments(click.Group):
-    """A command an experiment."""
+    """A group with one command per experiment."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Have it done by a process that has torch already, if there is one."""
+        """Run the command on the fork server (`slay.warm`) if there is one, else here."""
         from slay.warm import forward
 
         status = forward(sys.argv[1:])
         if status is not None:
             sys.exit(status)
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler prints no remarks of its own
-        gc.disable()  # while modules are loaded, all of which stay
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler
+        gc.disable()  # while importing: modules stay, there is no garbage
         try:
             return super().invoke(ctx)
         finally:
@@ -56,18 +56,17 @@ class Experiments(click.Group):
 
         if name in PARAMS:
             return _command(name)
-        if ctx is None or ctx.resilient_parsing:  # while the shell completes
+        if ctx is None or ctx.resilient_parsing:  # during shell completion
             return None
         raise unknown("experiment", name, PARAMS)
 
 
 @click.group("run", cls=Experiments)
 def run() -> None:
-    """Measure one thing and write its record.
+    """Run one measurement and write its record.
 
-    A record is JSON: what was asked, what came out, and which code on which machine. The
-    workflow makes its measurements by these same commands, and `slay run tasks --help` says what
-    those of one experiment take.
+    A record is JSON: the parameters, the metrics, and the code and machine that produced them. The
+    workflow runs these same commands; `slay run tasks --help` lists the flags of one experiment.
 
     \b
     slay run quality --attention yat-quadratic --out record.json

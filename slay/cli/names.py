@@ -1,4 +1,4 @@
-"""Arguments and options that are names, which the shell completes."""
+"""Shell completion for arguments and options that take names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 
 
 class Name(click.ParamType):
-    """A name out of those that a function gives when they are asked for."""
+    """A parameter type that completes from the names that a function returns."""
 
     name = "name"
 
@@ -57,7 +57,7 @@ TABLE, FIGURE = Name(_tables), Name(_figures)
 
 
 def completed(command: click.Command) -> click.Command:
-    """A command whose flags were made from a class, those that take a name completing it."""
+    """Enable completion of names for a command whose flags were generated from a class."""
     kinds = {"attention": MECHANISM, "task": TASK}
     for option in command.params:
         option.type = kinds.get(option.name or "", option.type)

@@ -1,4 +1,4 @@
-"""From records to the paper, as the workflow calls it, and runs that are kept with the project."""
+"""Commands from records to the paper, which the workflow calls, and for published runs."""
 
 from __future__ import annotations
 
@@ -156,11 +156,11 @@ def arxiv(folder: Path, templates: Path, out: Path) -> None:
 @click.option("--name", help="Its folder in results/published. Default: the device's name.")
 @click.option("--dirty", is_flag=True, help="Even if it was measured with uncommitted changes.")
 def publish(folder: Path, name: str | None, dirty: bool) -> None:
-    """Copy a whole run to results/published, to be kept in git.
+    """Copy a complete run to results/published, to be kept in git.
 
-    Its records, the command of each and what it printed. Papers that are built later, and `slay
-    diff`, set other runs beside it. Of `slay gpu` the benchmark of the kernels goes there too, and
-    what was verified into the package.
+    Papers that are built later, and `slay diff`, compare other runs with its records. After `slay
+    gpu`, the benchmark of the kernels is published too, and the device's verified configurations
+    are copied into the package.
 
     \b
     slay publish results/laptop
@@ -184,8 +184,8 @@ def publish(folder: Path, name: str | None, dirty: bool) -> None:
 def published(markdown: bool, write: Path | None) -> None:
     """List the runs that are kept in results/published.
 
-    Tables of their key numbers are followed by those of benchmarks of the kernels, and their
-    targets.
+    With --markdown or --write: tables of their key numbers, then those of the benchmarks of the
+    kernels with their targets.
 
     \b
     slay published

@@ -1,4 +1,4 @@
-"""`slay kernels`: what compilers make of the kernels, and whether a GPU runs them right."""
+"""`slay kernels`: compile the kernels for any GPU, and verify them on this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slay.cli.kernels import kernels as show
 
 
 class Shown(click.Group):
-    """A group whose command `show` need not be named."""
+    """A group whose default command is `show`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else ""
@@ -50,13 +50,13 @@ kernels.add_command(show, "show")
     help="What has not begun by then counts as not right.  [no end]",
 )  # fmt: skip
 def verify(device: str, only: str, jobs: int | None, seconds: float) -> None:
-    """Verify the kernels on this GPU, and time those that are right.
+    """Verify the kernels on this GPU, and time the correct ones.
 
-    Every kernel runs in every configuration, each in a process of its own, against PyTorch in
-    float64. A file of this device says what is right and what is fastest; with backend="auto",
-    kernels are used only where such a file says that they are right. It is kept in ~/.cache/slay
-    ($XDG_CACHE_HOME/slay, or $SLAY_CACHE), and stands for this GPU and these versions of driver,
-    Triton and assembler. What was interrupted goes on where it was.
+    Every kernel runs in every configuration, each in its own process, and is compared with PyTorch
+    in float64. A file for this device lists the correct and the fastest configurations; with
+    backend="auto", kernels are used only if such a file lists them as correct. It is kept in
+    ~/.cache/slay ($XDG_CACHE_HOME/slay, or $SLAY_CACHE), and is valid for this GPU and these
+    versions of driver, Triton and assembler. An interrupted verification resumes where it stopped.
 
     \b
     slay kernels verify

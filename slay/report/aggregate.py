@@ -1,4 +1,4 @@
-"""Records to tidy data: a table with a row a record, a summary with a row a setting and metric."""
+"""Records to tidy data: a table with one row per record, a summary by setting and metric."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from slay.stale import CODE, difference, kind_of
 
 PROVENANCE = ["code", "commit", "dirty", "device", "host", "platform", "processor", "cores"]
 PROVENANCE += ["threads", "python", "torch", "started", "seconds"]
-REPEATED = ["seed", "options", "device", "epsilon"]  # parameters that do not name a setting
+REPEATED = ["seed", "options", "device", "epsilon"]  # parameters that do not distinguish settings
 
 
 def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
-    """Read the records that a manifest names: one row each, in the manifest's order.
+    """Read the records that a manifest lists: one row each, in the manifest's order.
 
-    The manifest lies in a folder of the run's, to which the paths of records are relative.
+    The manifest is in a subfolder of the run's folder, to which the paths of records are relative.
 
-    A record made with other parameters or other code than the manifest says is stale: it raises
-    `SlayError`, or is marked in the column `stale` for a draft. A draft leaves out records that are
-    not there, be it all of them; otherwise a missing or broken one raises.
+    A record whose parameters or code differ from the manifest's is stale: it raises `SlayError`,
+    or is marked in the column `stale` for a draft. A draft skips missing records, even if all of
+    them are; otherwise a missing one raises. A broken record always raises.
     """
     expected = json.loads(manifest.read_text(encoding="utf-8"))
     if any("codes" not in job for job in expected):
@@ -51,7 +51,7 @@ def collect(manifest: Path, *, draft: bool = False) -> pd.DataFrame:
 
 
 def tabulate(records: Iterable[tuple[str, Record, bool]]) -> pd.DataFrame:
-    """Records, each with its path and whether it is stale, as rows."""
+    """Tabulate (path, record, stale) triples, one row each."""
     rows = [_row(record, Path(path), stale) for path, record, stale in records]
     return pd.DataFrame(rows, columns=None if rows else ["path", "variant", "status", "stale"])
 
@@ -59,11 +59,11 @@ def tabulate(records: Iterable[tuple[str, Record, bool]]) -> pd.DataFrame:
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
     """n, mean, standard deviation and 95% t interval over seeds, by setting and metric.
 
-    Settings keep the order in which they come. A job that is not "ok" has no metrics; its status
-    stands in every row of its setting, its numbers are missing.
+    Settings keep their order of appearance. A job that is not "ok" has no metrics; its status is
+    that of every row of its setting.
     """
     metrics = [column for column in table.columns if column.startswith("metric.")]
-    metrics = metrics or ["metric.none"]  # not one job was ok
+    metrics = metrics or ["metric.none"]  # no job was ok
     table = table.reindex(columns=[*table.columns, *set(metrics).difference(table.columns)])
     setting = list(table.columns[: table.columns.get_loc("status")])
     setting = [column for column in setting if column not in (*REPEATED, "path")]
@@ -81,10 +81,10 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def points(table: pd.DataFrame, records: Mapping[str, Record] | None = None) -> pd.DataFrame:
-    """The curves of collected records: a row a point, with its record's parameters before it.
+    """The curves of collected records: one row per point, preceded by its record's parameters.
 
-    A job that is not "ok" keeps the curve that it came to. Records that are not given by their path
-    are read from there.
+    A job that is not "ok" keeps its partial curve. `records` are by path; without them, they are
+    read from their paths.
     """
     setting = list(table.columns[: table.columns.get_loc("status")])
     rows = []
@@ -96,7 +96,7 @@ def points(table: pd.DataFrame, records: Mapping[str, Record] | None = None) -> 
 
 
 def _stale(record: Record, job: dict[str, Any]) -> str:
-    """Why a record is not the one that a manifest asks for; "" if it is."""
+    """Return why a record is stale with respect to its manifest; "" if it is current."""
     made = record.provenance
     name = difference(job, record.params, made.code, made.device)
     if name == CODE:
@@ -127,7 +127,7 @@ def _row(record: Record, path: Path, stale: bool) -> dict[str, Any]:
 
 
 def _variant(path: Path) -> str:
-    """The options that a grid asked for, as the record's path spells them; "" for the default."""
+    """The options that a grid sets, as spelt in the record's path; "" for the default."""
     return next((part for part in path.parts if "=" in part), "")
 
 

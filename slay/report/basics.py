@@ -1,4 +1,4 @@
-"""What every template may use: the configuration and single numbers."""
+"""Context that all templates share: the configuration and single numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slay.report.results import Results
 
 
 def basic(results: Results) -> dict[str, Any]:
-    """What a table needs: the configuration and single numbers."""
+    """Return the context of a table: the configuration and single numbers."""
     return {
         "config": results.config,
         "draft": results.draft,

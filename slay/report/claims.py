@@ -1,7 +1,7 @@
-"""Claims: sentences with a predicate over the results, judged at every build.
+"""Claims: sentences with a predicate over the results, evaluated at every build.
 
-A sentence cannot contradict its data: `claim(id)` gives it where it holds, says so where it fails,
-and gives nothing where the run lacks a number; the table of claims has them all.
+A sentence cannot contradict its data: `claim(id)` returns it if it holds, marks it if it fails,
+and returns nothing if the run lacks a number; the table of claims lists them all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Claim(BaseModel):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim against a run."""
+    """The evaluation of a claim on a run."""
 
     claim: Claim
     status: Literal["holds", "fails", "untested"]
@@ -41,7 +41,7 @@ class Verdict:
 
 
 def judge(path: Path, env: jinja2.Environment, context: dict[str, Any]) -> dict[str, Verdict]:
-    """Verdicts on every claim of a file, by id, in its order."""
+    """Verdicts on every claim of a file, by id, in file order."""
     verdicts: dict[str, Verdict] = {}
     for entry in read_yaml(path):
         try:
@@ -80,7 +80,7 @@ def _evaluate(env: jinja2.Environment, expression: str, names: dict[str, Any]) -
 
 @dataclass(frozen=True)
 class Claims:
-    """Verdicts as templates use them."""
+    """Verdicts, for use in templates."""
 
     verdicts: dict[str, Verdict]
 
@@ -93,7 +93,7 @@ class Claims:
         return self[name].status == "holds"
 
     def sentence(self, name: str) -> Latex:
-        """The claim as prose: stated or denied; nothing where the run cannot test it."""
+        """The claim as prose, marked if it fails; empty if the run cannot test it."""
         verdict = self[name]
         if verdict.status == "holds":
             return verdict.text
@@ -102,6 +102,6 @@ class Claims:
         return Latex("")
 
     def count(self, *sources: str) -> dict[str, int]:
-        """How many claims of some sources hold, fail, or are untested."""
+        """Count the claims of some sources that hold, fail, or are untested."""
         found = [v.status for v in self.verdicts.values() if v.claim.source in sources]
         return {status: found.count(status) for status in ("holds", "fails", "untested")}

@@ -1,4 +1,4 @@
-"""What the paper's own templates, and the claims, may use."""
+"""Context of the paper's templates and of the claims."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from slay.task_groups import task_groups
 
 
 def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[str, Any]:
-    """What the paper needs: all of that, the machine, the claims, the provenance."""
+    """Return the paper's context: that of `basic`, the machine, the claims, the provenance."""
     context: dict[str, Any] = basic(results) | {
         "machine": results.machine,
         "planned": results.planned if results.draft else Missing("planned"),
@@ -64,9 +64,9 @@ def whole(results: Results, env: jinja2.Environment, templates: Path) -> dict[st
 
 
 def _several(results: Results) -> Callable[..., Latex]:
-    """A number of several mechanisms as a phrase, of those that have it: "0.4 for x and 0.5 for y".
+    """Format a number of several mechanisms as a phrase: "0.4 for x and 0.5 for y".
 
-    Empty where none has it.
+    Mechanisms without the number are skipped; the phrase is empty if none has it.
     """
 
     def phrase(
@@ -88,16 +88,16 @@ def _several(results: Results) -> Callable[..., Latex]:
 
 
 def _flag(results: Results) -> str:
-    """What names the run's configuration in a command, where it is not the default."""
+    """The flag that selects the run's configuration; empty for the default."""
     path = configuration(results.config["run"])
     return "" if path == "config/config.yaml" else f" --configfile {path}"
 
 
 def _provenance(results: Results) -> list[dict[str, Any]]:
-    """A row a table or figure: how many records, which code, which file.
+    """One row per table or figure: number of records, digest of the code, file.
 
-    A figure with the name of a table shows the same records, and has no row of its own; nor has one
-    of which this run has none.
+    A figure with the name of a table shows the same records and has no row of its own. Tables and
+    figures whose experiments have no records in this run are left out.
     """
     files = {name: f"figures/{name}.pdf" for name in FIGURES}
     files |= {name: f"tables/{name}.tex" for name in TABLES}

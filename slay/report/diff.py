@@ -1,4 +1,4 @@
-"""What changed between two runs: their numbers, setting by setting."""
+"""Differences between two runs, by setting and metric."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ IGNORED = ["status", "stale", "metric", *NUMBERS]
 def differences(
     before: Results, after: Results, experiment: str | None = None, metric: str | None = None
 ) -> pd.DataFrame:
-    """A row a number that both runs have: setting, metric, before, after, p, change.
+    """One row per number that both runs have: setting, metric, before, after, p, change.
 
-    p is of Welch's t test over seeds, corrected together for all comparisons (Benjamini and
-    Yekutieli 2001); NaN where a run has one seed.
+    p is that of Welch's t test over seeds, corrected for all comparisons together (Benjamini and
+    Yekutieli 2001); NaN if a run has one seed.
     """
     rows = pairs(before, after, experiment)
     if metric is not None:
@@ -44,14 +44,14 @@ def differences(
 
 
 def pairs(before: Results, after: Results, experiment: str | None = None) -> pd.DataFrame:
-    """The summaries of two runs side by side: a row a number that both have."""
+    """The summaries of two runs side by side: one row per number that both have."""
     names = [name for name in before.experiments if name in after.experiments]
     parts = [_joined(before, after, name) for name in names if experiment in (None, name)]
     return pd.concat([pd.DataFrame(columns=["metric"]), *parts], ignore_index=True)
 
 
 def _joined(before: Results, after: Results, experiment: str) -> pd.DataFrame:
-    """The summaries of one experiment side by side, where both have a number."""
+    """The summaries of one experiment side by side: one row per number that both have."""
     left, right = before.summary(experiment), after.summary(experiment)
     if left.empty or right.empty:
         return pd.DataFrame(columns=["metric"])

@@ -1,4 +1,4 @@
-"""Groups of tasks that a run has all of, and how many tasks of a group are solved."""
+"""Groups of tasks that are complete in a run, and the number of solved tasks in a group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SOLVED = 0.9
 
 
 def complete(results: Results) -> dict[str, list[str]]:
-    """The groups of which this run has all tasks, without those that are made of others."""
+    """Groups whose tasks are all in this run, except the unions "core" and "all"."""
     there = {task for task, _ in lengths(results)}
     return {
         name.removesuffix("/*"): tasks
@@ -20,7 +20,7 @@ def complete(results: Results) -> dict[str, list[str]]:
 
 
 def solved(results: Results, attention: str, group: str) -> int | Missing:
-    """How many tasks of a group have a mean accuracy of 0.9 or more, each at its first length."""
+    """Number of tasks of a group with a mean accuracy of at least 0.9, each at its first length."""
     first = dict(reversed(lengths(results)))
     count = 0
     for task in task_groups()[group]:

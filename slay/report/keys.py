@@ -1,4 +1,4 @@
-"""The few numbers by which runs on different machines are set side by side."""
+"""Key numbers for comparing runs on different machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Value = Estimate | Missing | float | int | None
 
 @dataclass(frozen=True)
 class Key:
-    """A number of a run: what it is called, how it is found, its decimals, what was printed."""
+    """A key number of a run: label, mechanism, look-up, decimals, value in the original study."""
 
     what: str
     name: str  # of the mechanism; "" for a number of the whole run
@@ -26,7 +26,7 @@ class Key:
 
 
 def keys(printed: dict[str, Any]) -> Iterator[Key]:
-    """Every key number, with the one that the original study printed where there is one."""
+    """Every key number, with the original study's value if it has one."""
     quality = printed["readme"]["quality"]
     for name in ("uniform", "yat-performer-anchor", "yat-quadratic"):
         found = quality.get(name, {}).get("rel_l2")
@@ -74,7 +74,7 @@ def _perplexity(name: str) -> Callable[[Results], Value]:
 
 
 def table(runs: Sequence[Results], printed: dict[str, Any]) -> str:
-    """The key numbers of some runs as a table: a column a run; empty without a run."""
+    """Key numbers of some runs as a Markdown table, one column per run; empty without runs."""
     if not runs:
         return ""
     heads = ["", "mechanism", "printed", *(str(run.config["run"]) for run in runs)]
@@ -91,7 +91,7 @@ MARKS = ("<!-- published runs -->\n", "<!-- end of published runs -->\n")
 
 
 def between(path: Path, text: str) -> str:
-    """A file's text with `text` between its two marks. Raises `SlayError` where they are not."""
+    """Return a file's text with `text` between its two marks. Raises `SlayError` without them."""
     before, begin, rest = path.read_text(encoding="utf-8").partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not (begin and end):

@@ -1,4 +1,4 @@
-"""Templates for LaTeX: delimiters that TeX leaves alone, and numbers as a reader wants them."""
+"""LaTeX templates: delimiters that do not clash with TeX, and number formats."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Latex(str):
 
 
 def escape(text: str) -> Latex:
-    """Any text, to be read as itself in LaTeX."""
+    """Escape text for LaTeX."""
     return Latex(_PATTERN.sub(lambda match: _SPECIAL[match.group()], text))
 
 
 def finalise(value: Any) -> Any:
-    """What an expression leaves in the text: strings escaped, missing numbers as a dash."""
+    """Convert the value of an expression to LaTeX: strings escaped, missing numbers as a dash."""
     if isinstance(value, Missing) or value is None:
         return absent(value)
     if isinstance(value, str) and not isinstance(value, Latex):
@@ -56,12 +56,12 @@ def finalise(value: Any) -> Any:
 
 
 def absent(value: Any) -> Latex:
-    """What stands for a number that is not there: why it is not, where a job says so, or a dash."""
+    """Placeholder for a missing number: the status of its job, or a dash if it has none."""
     return Latex(WHY.get(value.status, DASH) if isinstance(value, Missing) else DASH)
 
 
 def with_notes(table: str) -> str:
-    """A table with a line under it for every sign in its cells that stands for no number."""
+    """Add a note below a table that explains the placeholders and marks in its cells."""
     body = table[table.find(r"\toprule") :]
     before = dict.fromkeys(WHY.values(), r"&\s*")  # words stand alone in their cells
     signs = [s for s in MEANING if re.search(rf"{before.get(s, '')}{re.escape(s)}(?![\w-])", body)]
@@ -74,7 +74,7 @@ def with_notes(table: str) -> str:
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Templates of a folder, with \\VAR{...}, \\BLOCK{...} and the filters below."""
+    """Jinja environment for a folder's templates, with \\VAR{...}, \\BLOCK{...} and the filters."""
     env = jinja2.Environment(
         block_start_string=r"\BLOCK{",
         block_end_string="}",
@@ -96,7 +96,7 @@ def environment(folder: Path) -> jinja2.Environment:
 
 
 def render(env: jinja2.Environment, name: str, **context: Any) -> str:
-    """A template's text. Raises `SlayError` with file and line for a mistake in a template."""
+    """Render a template. Raises `SlayError` with file and line for an error in a template."""
     try:
         return env.get_template(name).render(**context)
     except jinja2.TemplateSyntaxError as error:
@@ -106,7 +106,7 @@ def render(env: jinja2.Environment, name: str, **context: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """The number behind a float, an estimate or something missing."""
+    """Return a float, or the mean of an estimate; None if it is missing or NaN."""
     if isinstance(value, Missing) or value is None:
         return None
     number = value.mean if isinstance(value, Estimate) else value
@@ -114,13 +114,13 @@ def _number(value: Any) -> float | None:
 
 
 def _mark(text: str, value: Any) -> Latex:
-    """A stale number carries a dagger."""
+    """Append a dagger if a number is stale."""
     stale = isinstance(value, Estimate) and value.stale
     return Latex(f"{text}\\ensuremath{{^\\dagger}}" if stale else text)
 
 
 def num(value: Any, digits: int = 2) -> Latex:
-    """A number with fixed decimals; thousands are set apart."""
+    """Format with fixed decimals and a thin space between thousands."""
     number = _number(value)
     if number is None:
         return absent(value)
@@ -129,7 +129,7 @@ def num(value: Any, digits: int = 2) -> Latex:
 
 
 def sig(value: Any, digits: int = 2) -> Latex:
-    """A number with so many significant digits, but all of those before the point."""
+    """Format with `digits` significant digits, or more if the integer part has more."""
     number = _number(value)
     if not number:
         return num(value, digits - 1)
@@ -138,9 +138,9 @@ def sig(value: Any, digits: int = 2) -> Latex:
 
 
 def pm(value: Any, digits: int = 2, small: bool = False) -> Latex:
-    """Mean ± half the 95% interval, in small print if asked; the mean alone for one seed.
+    """Format as mean ± half the 95% interval (`small`: in small print); the mean for one seed.
 
-    Fewer decimals where the interval is too wide for them.
+    A wide interval reduces the number of decimals.
     """
     if not isinstance(value, Estimate) or math.isnan(value.low):
         return num(value, digits)
@@ -152,7 +152,7 @@ def pm(value: Any, digits: int = 2, small: bool = False) -> Latex:
 
 
 def sci(value: Any, digits: int = 1) -> Latex:
-    """a x 10^b; a number that was not measured without zeros at the end of a, and without a = 1."""
+    """Format as a x 10^b; unless measured, without trailing zeros of a and without a = 1."""
     number = _number(value)
     if number is None:
         return absent(value)
@@ -166,7 +166,7 @@ def sci(value: Any, digits: int = 1) -> Latex:
 
 
 def mib(value: Any, digits: int = 1) -> Latex:
-    """Bytes as MiB."""
+    """Format bytes as MiB."""
     number = _number(value)
     if number is None:
         return absent(value)
@@ -174,6 +174,6 @@ def mib(value: Any, digits: int = 1) -> Latex:
 
 
 def percent(value: Any, digits: int = 0) -> Latex:
-    """A share as a percentage."""
+    """Format a fraction as a percentage."""
     number = _number(value)
     return absent(value) if number is None else _mark(f"{100 * number:.{digits}f}\\,\\%", value)

@@ -1,4 +1,4 @@
-"""One forward pass on several machines: as the study printed it, in runs, by the kernels alone."""
+"""The forward pass on several machines: in the original study, in runs, in kernel benchmarks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from slay.record import Record
 from slay.report.published import Published, benchmarks, others, printed
 from slay.report.results import Estimate, Results
 
-# What the study printed, and what the text compares with it.
+# Mechanisms in the study, and those that the text compares with them.
 COMPARED = ["standard", "yat-spherical", "linear", "performer", "yat-performer-anchor"]
 COMPARED += ["yat-quadratic"]
-PRINTED = "printed, "  # before the device of the study
+PRINTED = "printed, "  # prefix of the study's device
 Cells = dict[str, dict[int, float]]  # a number by mechanism and length
 
 
 def device_name(run: Results) -> str:
-    """The run, by its folder if it is published, and its device; of a processor the name."""
+    """Name of a run (its folder if published) and its device, or processor if that is a CPU."""
     name = f"published {run.name}" if isinstance(run, Published) else run.config["run"]
     device = run.machine["device"]
     return f"{name}, {run.machine['processor'] if device == 'cpu' else device}"
@@ -41,7 +41,7 @@ def _benchmark_name(name: str, record: Record) -> str:
 
 
 def _timed(records: list[Record], metric: str) -> Cells:
-    """A benchmark's forward passes, each by the fastest of what computed it."""
+    """A metric of a benchmark's forward passes, each from the fastest implementation."""
     cells: Cells = {}
     fastest: dict[tuple[str, int], float] = {}
     for record in records:

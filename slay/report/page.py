@@ -1,4 +1,4 @@
-"""Pages of HTML for the workflow's report: an experiment's numbers, the run's configuration."""
+"""HTML pages for the workflow's report: an experiment's numbers, the run's configuration."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ NOT_SETTINGS = ("status", "stale", "metric", "n", "mean", "sd", "low", "high")
 
 
 def _numbers(summary: pd.DataFrame) -> str:
-    """A row a setting, a column a metric; settings that are the same in every row stand above."""
+    """One row per setting, one column per metric; settings that all rows share are shown above."""
     settings = [str(c) for c in summary if c not in NOT_SETTINGS]
     summary[settings] = summary[settings].astype(object).fillna("")
     axes = [c for c in settings if c == "attention" or summary[c].nunique() > 1]
@@ -71,7 +71,7 @@ def _numbers(summary: pd.DataFrame) -> str:
 
 
 def _cell(row: dict[Any, Any]) -> str:
-    """Mean and half of the 95% interval; a dagger where it is stale; why there is none."""
+    """Mean ± half the 95% interval, with a dagger if stale; the status if there is no number."""
     if math.isnan(row["mean"]):
         return "" if row["status"] == "ok" else row["status"]
     half = (row["high"] - row["low"]) / 2
@@ -81,7 +81,7 @@ def _cell(row: dict[Any, Any]) -> str:
 
 
 def _table(head: list[str], body: list[list[Any]], names: int) -> str:
-    """Rows of cells, the first few of each its names."""
+    """An HTML table; the first `names` cells of each row are headers."""
 
     def line(cells: list[Any], names: int) -> str:
         tags = ["th"] * names + ["td"] * (len(cells) - names)

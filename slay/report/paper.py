@@ -1,4 +1,4 @@
-"""The paper: templates to LaTeX, LaTeX to PDF or to an archive, mistakes as file and line."""
+"""The paper: templates to LaTeX, LaTeX to PDF or to an archive, errors with file and line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TEX = (
     "or: sudo apt-get install latexmk texlive-latex-recommended texlive-latex-extra "
     "texlive-fonts-recommended texlive-pictures"
 )
-# What LaTeX is given of the environment: system, and where its distribution lies.
+# Environment variables that LaTeX inherits: system, and the location of its distribution.
 KEPT = re.compile("PATH|HOME|USER|TMPDIR|TEMP|LD_LIBRARY_PATH|SYSTEMROOT|TEXMF[A-Z]*|TEXLIVE.*")
 
 
@@ -30,7 +30,7 @@ def build(results: Results, templates: Path, folder: Path) -> Path:
     """Render main.tex and references.bib into `folder` and typeset folder/slay.pdf.
 
     The PDF is dated by the last measurement: the same results give the same bytes. Raises
-    `SlayError` where LaTeX is missing, fails, leaves a reference undefined or lacks a glyph.
+    `SlayError` if LaTeX is missing, fails, leaves a reference undefined or lacks a glyph.
     """
     if shutil.which("latexmk") is None:
         raise SlayError(TEX)
@@ -47,10 +47,10 @@ def build(results: Results, templates: Path, folder: Path) -> Path:
 
 
 def pack(results: Results, templates: Path, archive: Path) -> Path:
-    """Write a .tar.gz with all that LaTeX needs for the paper that was built: no Python, no BibTeX.
+    """Write a .tar.gz of the built paper's source, which compiles without Python and BibTeX.
 
-    main.tex at its top, as arXiv wants it; the same results give the same bytes. Raises `SlayError`
-    where the paper was not built.
+    main.tex is at the top level, as arXiv requires; the same results give the same bytes. Raises
+    `SlayError` if the paper was not built.
     """
     folder = results.base / "paper"
     bibliography = folder / "build" / "slay.bbl"
@@ -74,10 +74,9 @@ def pack(results: Results, templates: Path, archive: Path) -> Path:
 
 
 def complaints(log: str, points: float = 2.0) -> list[str]:
-    """What TeX's log, unwrapped, says is not as it should be.
+    """Problems in an unwrapped TeX log.
 
-    Boxes wider than their place by more than `points` points, glyphs that a font lacks, references
-    that lead nowhere.
+    Boxes that are too wide by more than `points` points, missing glyphs, undefined references.
     """
     wide = re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\).*", log)
     found = [f"a box is {width} pt too wide" for width in wide if float(width) > points]
@@ -104,9 +103,9 @@ def _typeset(folder: Path, epoch: int) -> None:
 
 
 def _surroundings(epoch: int) -> dict[str, str]:
-    """The environment of LaTeX: where programs and fonts are, nothing set for other documents.
+    """Environment of LaTeX: paths of programs and fonts, no settings for other documents.
 
-    Of packages the distribution's come first; a user's own tree has what that lacks.
+    The distribution's packages take precedence over those in a user's own tree.
     """
     kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
     kinds = {"TEXINPUTS": "tex/{latex,generic}", "BSTINPUTS": "bibtex/bst"}
@@ -133,7 +132,7 @@ def _first_error(log: str, folder: Path) -> str:
 
 
 def _bibliography_error(folder: Path) -> str:
-    """file:line: message of the first entry that BibTeX did not like."""
+    """file:line: message of the first error in BibTeX's log."""
     log = unwrapped(folder / "build" / "slay.blg")
     found = re.search(r"^(.*)---line (\d+) of file (\S+)\n : (.*)$", log, flags=re.MULTILINE)
     if not found:

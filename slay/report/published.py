@@ -1,4 +1,4 @@
-"""Runs that are kept in git: measured on real devices, with their records and commands.
+"""Published runs: measured on real devices and kept in git, with their records.
 
 results/published/<name>/ holds about.json (the run, its machine, the command), config.json and
 mechanisms.json as the workflow wrote them, and records/<experiment>.jsonl (one record per line).
@@ -30,16 +30,16 @@ ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies
 FOLDER = ROOT / "results" / "published"
 DEVICES = ROOT / "slay" / "ops" / "triton" / "devices"  # files that ship with the package
 PRINTED = FOLDER / "printed.yaml"
-LEFT_OUT = {"analysis"}  # pictures without data or clock: any machine draws them again
+LEFT_OUT = {"analysis"}  # neither trained nor timed: any machine computes it again
 
 
 def printed() -> dict[str, Any]:
-    """The figures that the original study printed."""
+    """The numbers printed in the original study."""
     return read_yaml(PRINTED)
 
 
 class Published(Results):
-    """A published run, read as any run is."""
+    """A published run, with the interface of any other run."""
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Published(Results):
         return self.folder.name
 
     def _read(self, name: str) -> pd.DataFrame:
-        """What the workflow would have written to data/<name>, from the records."""
+        """The table that the workflow would write to data/<name>, built from the records."""
         if name not in self._frames:
             experiment, _, kind = name.removesuffix(".csv").partition(".")
             records = self._records(experiment)
@@ -64,7 +64,7 @@ class Published(Results):
         return self._frames[name]
 
     def _records(self, experiment: str) -> dict[str, Record]:
-        """Records by the path at which they were made."""
+        """Records by their original path."""
         path = self.folder / "records" / f"{experiment}.jsonl"
         if not path.is_file():
             return {}
@@ -76,7 +76,7 @@ class Published(Results):
 
 
 class Measured(Published):
-    """A run as its records are, whether or not the workflow has made tables of them."""
+    """A run that is read from its records, without the tables that the workflow makes of them."""
 
     def _records(self, experiment: str) -> dict[str, Record]:
         paths = [job["path"] for job in self._json(f"manifests/{experiment}.json")]
@@ -84,18 +84,18 @@ class Measured(Published):
 
 
 def published(folder: Path = FOLDER) -> list[Published]:
-    """Every published run, by name."""
+    """Every published run, sorted by name."""
     return [Published(path.parent) for path in sorted(folder.glob("*/about.json"))]
 
 
 def benchmarks(folder: Path = FOLDER) -> dict[str, list[Record]]:
-    """Published benchmarks of the kernels (`slay bench kernels`) by name; empty ones are none."""
+    """Published benchmarks of the kernels (`slay bench kernels`) by name, without empty ones."""
     found = {path.stem: read_records(path) for path in sorted(folder.glob("kernels/*.jsonl"))}
     return {name: records for name, records in found.items() if records}
 
 
 def others(results: Results) -> list[Published]:
-    """The published runs that are not these results themselves."""
+    """The published runs other than these results themselves."""
     begun = _begun(results)
     return [run for run in published() if _begun(run) != begun]
 
@@ -103,7 +103,7 @@ def others(results: Results) -> list[Published]:
 def counterpart(own: Results) -> Published:
     """The published run of the same name, on the same device if there is one.
 
-    Raises `SlayError` where there is none.
+    Raises `SlayError` if there is none.
     """
     run, device = own.config["run"], own.machine["device"]
     same = [there for there in published() if there.about["run"] == run]
@@ -120,7 +120,7 @@ def open_results(folder: Path) -> Results:
 
 
 def configuration(run: str) -> str:
-    """The configuration file that a run of that name comes from."""
+    """The configuration file of a run; the run's config.json if config/ has none for it."""
     for path in sorted((ROOT / "config").glob("*.yaml")):
         if re.search(rf"^run: *{re.escape(run)} *$", path.read_text("utf-8"), re.MULTILINE):
             return path.relative_to(ROOT).as_posix()
@@ -128,10 +128,10 @@ def configuration(run: str) -> str:
 
 
 def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Path:
-    """Copy a whole, current run to `to`/<name>; returns that folder.
+    """Copy a complete, current run to `to`/<name>; returns that folder.
 
-    Raises `SlayError` where a record is missing or out of date, or was measured with uncommitted
-    changes (unless `dirty`), and where another run has that name already.
+    Raises `SlayError` if a record is missing or out of date, or was measured with uncommitted
+    changes (unless `dirty`), and if another run has that name already.
     """
     results = Measured(run)
     config = load(results.config, f"{run}/config.json")
@@ -142,7 +142,7 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
             f"{waiting[0].job.path} ({waiting[0].reason}); measure them, or see: slay stale"
         )
     machine = results.machine
-    if machine["commit"] is None:  # a copy without git: its code, as was just seen, is this one's
+    if machine["commit"] is None:  # no git there: its code is this checkout's, as `due` has checked
         head, changed = commit()
         machine |= {"commit": head and head[:7], "dirty": bool(changed)}
     if machine["dirty"] and not dirty:
@@ -175,9 +175,9 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
 
 
 def publish_benchmark(file: Path, name: str | None, to: Path, *, dirty: bool = False) -> Path:
-    """Copy a benchmark's records, and its log, to `to`/kernels; returns the records' place.
+    """Copy a benchmark's records, and its log, to `to`/kernels; returns the path of the records.
 
-    Raises `SlayError` where there are none, and for uncommitted changes as `publish` does.
+    Raises `SlayError` if there are none, and for uncommitted changes as `publish` does.
     """
     records = read_records(file)
     if not records:
@@ -195,7 +195,7 @@ def publish_benchmark(file: Path, name: str | None, to: Path, *, dirty: bool = F
 
 
 def publish_devices(folder: Path, to: Path = DEVICES) -> list[Path]:
-    """Copy what `slay kernels verify` found of devices into the package; returns the copies."""
+    """Copy the device files of `slay kernels verify` into the package; returns the copies."""
     return [files.copy(file, to / file.name) for file in sorted(folder.glob("*.json"))]
 
 
@@ -205,7 +205,7 @@ def _line(job: Job, record: Record) -> str:
 
 
 def _slug(results: Results) -> str:
-    """A folder's name from the device, or from the run where that is a processor."""
+    """Folder name: from the device, or the run's name if that is a CPU."""
     device = results.machine["device"]
     if device == "cpu":
         return str(results.config["run"])
@@ -217,7 +217,7 @@ def _device_slug(device: str) -> str:
 
 
 def _begun(results: Results) -> frozenset[str]:
-    """When each measurement of a run began: no two runs share that."""
+    """Start times of a run's measurements, which identify the run."""
     names = set(results.experiments) - LEFT_OUT
     tables = map(results.records, names)
     return frozenset(t for table in tables for t in table.get("provenance.started", []))

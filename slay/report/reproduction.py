@@ -1,4 +1,4 @@
-"""A reader's run against a published one: number by number, reproduced or not."""
+"""A run compared with a published one: which numbers are reproduced."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from slay.report.diff import pairs
 from slay.report.results import Results
 
 LEVEL = 0.95
-# What is set or counted, and no result.
+# Settings and counts, which are not results.
 COUNTS = {"num_features", "parameters", "answers", "corpus", "corpus_tokens", "probes", "points"}
 
 
 def reproduction(
     published: Results, own: Results, experiment: str | None = None, metric: str | None = None
 ) -> pd.DataFrame:
-    """A row a number that both runs have: setting, metric, published, own, low, high, verdict.
+    """One row per number that both runs have: setting, metric, published, own, low, high, verdict.
 
-    [low, high] is where the mean of a repetition with as many seeds as `own` has falls in 95 of 100
-    cases, by Student's t from the published mean and spread: "reproduced" lies in it, "differs"
-    does not. For a latency it is from its published first to its third quartile over rounds, and
-    one's own quartiles have to overlap with it. Other numbers of one seed have no interval: they
-    are "reproduced" if they agree to four digits, else "open".
+    [low, high] is the 95% prediction interval for the mean of a repetition with as many seeds as
+    `own`, by Student's t from the published mean and spread: a number inside is "reproduced", one
+    outside "differs". For a latency it is the published interquartile range over rounds, with which
+    that of `own` has to overlap. Other numbers of one seed have no interval: they are "reproduced"
+    if they agree to four digits, else "open".
     """
     rows = pairs(published, own, experiment)
     if rows.empty:
@@ -51,7 +51,7 @@ def reproduction(
 
 
 def _quartile(rows: pd.DataFrame, suffix: str) -> pd.DataFrame:
-    """The means of the metric with a suffix in the same setting, NaN where there is none."""
+    """Means of the metric with this suffix in the same setting; NaN if there is none."""
     key = pd.DataFrame({"setting": rows["setting"], "metric": rows["metric"] + suffix})
     columns = ["setting", "metric", "mean_before", "mean_after"]
     return key.merge(rows[columns], on=["setting", "metric"], how="left")

@@ -1,4 +1,4 @@
-"""A run's results as tables, figures and text ask for them."""
+"""Results of a run, for tables, figures and text."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Estimate:
 
 
 class Missing:
-    """A number that this run does not have; `status` says why, where a job has one that is not ok.
+    """A number that this run does not have; `status` is that of its job, if not ok.
 
-    It shows as an em dash or its status, and so do its parts; reckoning or comparing with it raises
-    `MissingError`.
+    It is shown as an em dash or its status, and so are its attributes; arithmetic and comparisons
+    raise `MissingError`.
     """
 
     def __init__(self, what: str, status: str = ""):
@@ -54,11 +54,11 @@ class Missing:
 
 
 class MissingError(LookupError):
-    """A number was asked for that this run does not have."""
+    """The run does not have a number that is needed."""
 
 
 def parsed(file: Path | StringIO) -> pd.DataFrame:
-    """A table of the run's data as CSV keeps it."""
+    """Read a table of the run's data from CSV."""
     types = {"variant": "str"}
     frame = pd.read_csv(file, keep_default_na=False, na_values=[""], dtype=types)
     return frame.assign(variant=frame["variant"].fillna(""))
@@ -66,7 +66,7 @@ def parsed(file: Path | StringIO) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Results:
-    """What lies under results/<run>, or in its draft folder."""
+    """The contents of results/<run>, or of its draft folder."""
 
     folder: Path
     draft: bool = False
@@ -97,7 +97,7 @@ class Results:
 
     @cached_property
     def planned(self) -> int:
-        """How many records the run's configuration asks for."""
+        """Number of records that the run's configuration asks for."""
         return sum(len(self._json(f"manifests/{name}.json")) for name in self.experiments)
 
     def summary(self, experiment: str) -> pd.DataFrame:
@@ -105,22 +105,22 @@ class Results:
         return self._read(f"{experiment}.summary.csv")
 
     def records(self, experiment: str) -> pd.DataFrame:
-        """One row a record; empty if not run."""
+        """One row per record; empty if not run."""
         return self._read(f"{experiment}.csv")
 
     def curves(self, experiment: str) -> pd.DataFrame:
-        """One row a point of a record's curve; empty if not run."""
+        """One row per point of a record's curve; empty if not run."""
         return self._read(f"{experiment}.curves.csv")
 
     def _json(self, name: str) -> Any:
-        """A file of the run's folder that the workflow writes."""
+        """Read a JSON file that the workflow wrote into the run's folder."""
         path = self.folder / name
         if not path.is_file():
             raise SlayError(f"{path}: not there yet; run: snakemake --cores all paper")
         return json.loads(path.read_text(encoding="utf-8"))
 
     def _read(self, name: str) -> pd.DataFrame:
-        """A file of the run's data, read once; not one that an earlier configuration left there."""
+        """Read a data file once; empty if absent or left there by an earlier configuration."""
         if name not in self._frames:
             path = self.base / "data" / name
             there = path.is_file() and name.partition(".")[0] in self.experiments
@@ -132,9 +132,9 @@ class Results:
         return {}
 
     def value(self, experiment: str, metric: str, **where: Any) -> Estimate | Missing:
-        """The estimate of a metric in a setting; where several settings match, the first.
+        """The estimate of a metric in a setting; if several settings match, the first.
 
-        `variant` is the default one unless it is named.
+        `variant` is the default one unless it is given.
         """
         found = self._matching(experiment, metric, **{"variant": "", **where})
         frame = found[found["n"] > 0] if len(found) else found
@@ -163,7 +163,7 @@ class Results:
         return frame[frame["n"] > 0] if len(frame) else frame
 
     def _matching(self, experiment: str, metric: str, **where: Any) -> pd.DataFrame:
-        """Rows of the summary for a metric and some settings, numbers or not."""
+        """Rows of the summary for a metric and some settings, with or without numbers."""
         frame = self.summary(experiment)
         for column, value in {"metric": metric, **where}.items():
             if column not in frame or isinstance(value, Missing):
@@ -172,7 +172,7 @@ class Results:
         return frame
 
     def axis(self, experiment: str, column: str, **where: Any) -> list[Any]:
-        """Different values of a column, in the order in which they were configured."""
+        """Distinct values of a column, in the order of the configuration."""
         frame = self.summary(experiment)
         for key, value in where.items():
             frame = frame[frame[key] == value] if key in frame else frame.iloc[:0]
@@ -188,7 +188,7 @@ class Results:
 
     @cached_property
     def machine(self) -> dict[str, Any]:
-        """Where, when and with what the records were made."""
+        """Machine, versions, commits, date and total time of the records."""
         frames = [frame for frame in map(self.records, self.experiments) if not frame.empty]
         records = pd.concat(frames or [pd.DataFrame()], ignore_index=True)
         facts = records.filter(like="provenance.").rename(
@@ -217,9 +217,9 @@ class Results:
         }
 
     def epoch(self, experiments: Iterable[str]) -> int:
-        """When the last record of some experiments was made, in seconds since 1970.
+        """Start time of the last record of some experiments, in seconds since 1970.
 
-        Dates in a file that is made of them, so that the same records give the same bytes.
+        Used as the date in generated files, so that the same records give the same bytes.
         """
         started = [
             frame["provenance.started"].max()

@@ -1,4 +1,4 @@
-"""Numbers made of several: scores over tasks, lengths, exponents of growth."""
+"""Derived numbers: scores over tasks, lengths, growth exponents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVEL = 0.05
 
 
 def answers(results: Results) -> pd.DataFrame:
-    """A row a trained model: attention, task, seq_len, seed, accuracy, score."""
+    """One row per trained model: attention, task, seq_len, seed, accuracy, score."""
     frame = results.records("tasks")
     if frame.empty or "metric.accuracy" not in frame:
         return pd.DataFrame(columns=["attention", "task", "seq_len", "seed", "accuracy", "score"])
@@ -44,7 +44,7 @@ def mean_score(results: Results, attention: str, tasks: list[str]) -> Estimate |
 
 
 def like_baseline(results: Results) -> set[tuple[str, str, int]]:
-    """(attention, task, seq_len) whose accuracy does not differ from softmax's significantly.
+    """(attention, task, seq_len) whose accuracy does not differ significantly from softmax's.
 
     Paired t tests across seeds, all of them corrected together (Benjamini and Yekutieli 2001).
     """
@@ -78,9 +78,9 @@ def reach(results: Results, attention: str) -> int | Missing:
 
 
 def growth(results: Results, attention: str, metric: str) -> float | Missing:
-    """Exponent of a metric of the forward pass in the sequence length.
+    """Growth exponent of a metric of the forward pass in the sequence length.
 
-    Fitted to the longer half of the lengths, where start-up costs no longer show.
+    Fitted to the longer half of the lengths, where fixed costs no longer matter.
     """
     where = {"attention": attention, "mode": "forward", "variant": ""}
     frame = results.select("scaling", metric, **where)

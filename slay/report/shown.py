@@ -1,4 +1,4 @@
-"""Tables and figures of which a run has nothing: how they say so, and how the paper notices."""
+"""Empty tables and figures: their placeholders, and how the paper recognises them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def empty_table() -> str:
 
 
 def has_table(path: Path) -> bool:
-    """Whether a table was made and has rows."""
+    """Return True if a table was made and has rows."""
     return path.is_file() and path.read_text(encoding="utf-8") != empty_table()
 
 
 def has_figure(path: Path) -> bool:
-    """Whether a figure was drawn and has something to show: its PDF names its subject."""
+    """Return True if a figure was drawn and is not empty, as the subject in its PDF says."""
     return path.is_file() and f"({NOTHING})".encode() not in path.read_bytes()

@@ -1,4 +1,4 @@
-"""What each table and figure is made of; read by the workflow, so kept light."""
+"""Experiments and files behind each table and figure; imported by the workflow, so kept light."""
 
 EVERY = ["quality", "scaling", "max_context", "ablation", "tasks", "language"]
 
@@ -54,6 +54,6 @@ FILES = {
 
 
 def module_of(table: str) -> str:
-    """The module with what a table shows."""
+    """The module that provides the context of a table."""
     name = "claims" if table.startswith("claims") else table.replace("-", "_")
     return f"slay.report.tables.{name}"

@@ -27,9 +27,9 @@ def growth_exponent(lengths: NDArray[np.float64], values: NDArray[np.float64]) -
 
 
 def paired(values: NDArray[np.float64], against: NDArray[np.float64]) -> float:
-    """p of a paired t test that two means are equal; 1 if all pairs are.
+    """p value of a paired t test that two means are equal; 1 if all pairs are equal.
 
-    NaN where the test has nothing to judge by: fewer than two pairs, or differences without spread.
+    NaN if the test is undefined: fewer than two pairs, or differences without spread.
     """
     if len(values) < 2:
         return np.nan
@@ -42,7 +42,7 @@ def paired(values: NDArray[np.float64], against: NDArray[np.float64]) -> float:
 
 
 def corrected(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p values corrected for their number, whatever their dependence; NaN stays NaN.
+    """p values corrected for multiple comparisons under any dependence; NaN stays NaN.
 
     Benjamini and Yekutieli (2001): a threshold on these bounds the false discovery rate.
     """

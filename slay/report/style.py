@@ -1,4 +1,4 @@
-"""One look for every figure: a mechanism keeps its colour, marker and place throughout."""
+"""Style of all figures: a mechanism has the same colour, marker and position in each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-os.environ["MPLBACKEND"] = "Agg"  # a user's own is perhaps not there, and matplotlib would stop
+os.environ["MPLBACKEND"] = "Agg"  # importing fails if a user's own is not installed
 
 import matplotlib as mpl
 
@@ -24,16 +24,16 @@ COLUMN, PAGE = 3.35, 7.0  # widths in inches: one column, the text of a page
 
 
 class Look(NamedTuple):
-    """How a mechanism is drawn: in grey, marker and dashes tell it from any other."""
+    """Style of a mechanism; in greyscale, marker and dashes distinguish it from any other."""
 
     colour: str
     marker: str
     filled: bool = True
-    dashes: tuple[float, ...] = ()  # lengths on and off in widths of the line; none: unbroken
+    dashes: tuple[float, ...] = ()  # on and off lengths in line widths; empty: solid
 
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, for the mechanisms that most
-# pictures show; the others take shades that are apart from these.
+# Okabe and Ito's palette, which colour-blind readers can tell apart, for the mechanisms in most
+# figures; the others have colours distinct from these.
 LOOKS = {
     "standard": Look("#000000", "o"),
     "yat": Look("#AA4499", "d", dashes=(4, 1, 1, 1, 1, 1)),
@@ -58,7 +58,7 @@ SPARE = [
     Look("#997700", "$3$"),
     Look("#666666", "$4$"),
 ]
-BOUND = "#555555"  # what no mechanism can be below
+BOUND = "#555555"  # colour of lower bounds
 
 RC: dict[str, Any] = {
     "font.family": "serif",
@@ -83,12 +83,12 @@ RC: dict[str, Any] = {
 
 
 def look(name: str) -> Look:
-    """Look of a mechanism; one that is not in the table gets its own by its name."""
+    """Look of a mechanism; one that is not in the table gets a spare look chosen by its name."""
     return LOOKS.get(name) or SPARE[sum(map(ord, name)) % len(SPARE)]
 
 
 def form(name: str) -> dict[str, Any]:
-    """How a mechanism is drawn, as options of `Axes.plot`."""
+    """Look of a mechanism as options of `Axes.plot`."""
     colour, marker, filled, dashes = look(name)
     return {
         "color": colour,
@@ -100,7 +100,7 @@ def form(name: str) -> dict[str, Any]:
 
 
 def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
-    """How a mechanism's curve of many points is drawn: with a few markers, at places of its own."""
+    """As `form`, for a curve of many points: few markers, at positions specific to the name."""
     step = max(1, points // marks)
     place = sum(map(ord, name)) % step
     return form(name) | {"markevery": (place, step)}
@@ -108,7 +108,7 @@ def curve(name: str, points: int, marks: int = 6) -> dict[str, Any]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The style, for the figures drawn inside; nothing of a user's matplotlibrc."""
+    """Apply the style to the figures drawn inside, without a user's matplotlibrc."""
     with plt.style.context(cast(Any, ["default", RC])):
         yield
 
@@ -116,7 +116,7 @@ def styled() -> Iterator[None]:
 def save(figure: Figure, path: Path, subject: str) -> None:
     """Write a figure as PDF and PNG, without a date: the same numbers give the same bytes.
 
-    The PDF names its subject.
+    The subject is in the PDF's metadata.
     """
     pdf, png = BytesIO(), BytesIO()
     figure.savefig(pdf, format="pdf", metadata={"CreationDate": None, "Subject": subject})

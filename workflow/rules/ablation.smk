@@ -1,4 +1,4 @@
-"""Error beside latency, by budget. A timing job, which has the machine to itself."""
+"""Error and latency by number of features. A timing job, which has the machine to itself."""
 
 
 rule run_ablation:

@@ -1,4 +1,4 @@
-"""From records to tidy data: one row a record, then one row a setting and metric."""
+"""From records to tidy data: one row per record, then one row per setting and metric."""
 
 
 rule write_manifest:

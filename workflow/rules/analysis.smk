@@ -1,4 +1,4 @@
-"""The points of the pictures of kernels."""
+"""Data for the figures of kernels."""
 
 
 rule run_analysis:

@@ -1,4 +1,4 @@
-"""The run: its configuration, its jobs, and what each rule asks about them."""
+"""The run: its configuration, its jobs, and functions by which rules query them."""
 
 import gc
 import json
@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-# Of what has been imported and of thousands of planned jobs little is garbage: it is not looked for.
+# Imports and thousands of planned jobs contain little garbage, so collection is made rare.
 gc.freeze()
 gc.set_threshold(200_000, 20, 1000)
 
-# The folder of this project, also where another Snakefile uses it as a module.
+# The folder of this project, also if another Snakefile uses it as a module.
 ROOT = str(Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1])
 if not os.path.isdir(os.path.join(ROOT, "slay")):
     sys.exit(f"{ROOT}: slay measures the code beside its workflow; clone the project")
@@ -20,14 +20,14 @@ sys.path.insert(0, ROOT)
 
 
 def put_first(variable, folder):
-    """Let a variable that lists folders begin with this one, for this process and its jobs."""
+    """Prepend a folder to a path variable, for this process and its jobs."""
     others = os.environ.get(variable, "").split(os.pathsep)
     kept = [path for path in others if path and path != folder]
     os.environ[variable] = os.pathsep.join([folder, *kept])
 
 
-# Jobs measure the code beside the workflow, whatever else is installed, and with the interpreter of
-# this process unless Snakemake was told to deploy software.
+# Jobs run the code beside the workflow, whatever else is installed, with the interpreter of this
+# process unless Snakemake deploys software.
 put_first("PYTHONPATH", ROOT)
 if not workflow.deployment_settings.deployment_method:
     put_first("PATH", os.path.dirname(sys.executable))
@@ -56,16 +56,16 @@ RECORDS = list(BY_PATH)
 
 
 def here(path):
-    """Where a file of the run lies."""
+    """Return the path of a file of the run, with the prefix of a module."""
     return HERE + path.removeprefix(RUN)
 
 
-# What the report reads beside records, so small that it is written as it should be.
+# Contents of the files that the report reads besides records; small enough to be planned here.
 PLANS = {f"{HERE}/{name}": text for name, text in plans(CONFIG, config, JOBS).items()}
 
 
 def write_plan(path, log):
-    """One of PLANS. The log is empty and new: the report reads from it when the step began."""
+    """Write one of PLANS. The report takes the start time of the step from the new, empty log."""
     Path(log).write_text("")
     Path(path).write_text(PLANS[path])
 
@@ -77,40 +77,40 @@ wildcard_constraints:
 
 
 def job(wildcards, experiment):
-    """The measurement whose record a rule's wildcards name."""
+    """Return the job whose record a rule's wildcards name."""
     return BY_PATH[f"{RUN}/records/{experiment}/{wildcards.job}.json"]
 
 
-# Snakemake does not remember params that take `output`. It need not: a record says what it was made
-# with, and slay/stale.py whether that is what is asked for (see out_of_date).
+# Snakemake does not store params that take `output`. It need not: a record contains its settings
+# and code fingerprint, and slay/stale.py compares them with the job's (see out_of_date).
 def arguments(experiment):
     """The measurement's command line, after `slay run`."""
     return lambda wildcards, output: shlex.join(job(wildcards, experiment).argv)
 
 
 def code(experiment):
-    """Fingerprints of the code that the measurement may run: one, or one a device for "auto"."""
+    """Fingerprints of the code that the measurement may run: one, or one per device for "auto"."""
     return lambda wildcards, output: ",".join(job(wildcards, experiment).codes.values())
 
 
 def processes(wildcards):
-    """How many processes the training of a language model runs in."""
+    """Number of processes that train a language model."""
     return job(wildcards, "language").params.processes
 
 
-# Whether jobs run on this machine, or this is one of them on a cluster's node.
+# True in the main process if jobs run on this machine; False on a cluster, and in its jobs.
 LOCAL = workflow.is_main_process and workflow.resource_settings.nodes is None
 
-# What a measurement asks for. A scheduler is asked for more memory at each attempt, and a job's folder
-# for temporary files is its node's. Here both are known, unless --default-resources says more, and
-# thousands of jobs are planned sooner.
+# Resources of a measurement. On a cluster each attempt requests more memory, and the temporary
+# folder is that of the node. On this machine both are constants unless --default-resources is set:
+# constants speed up the planning of thousands of jobs.
 ASKS = {"mem_mb": lambda wildcards, attempt: 4000 * attempt}
 if LOCAL and workflow.resource_settings.default_resources is None:
     ASKS = {"mem_mb": 4000, "tmpdir": tempfile.gettempdir()}
 
 
 def records_there_are(wildcards):
-    """Which records a draft finds, and their age: with these it is made again."""
+    """Digest of existing records and their modification times: if it changes, a draft is remade."""
     paths = [here(job.path) for job in JOBS[wildcards.experiment]]
     return digest(
         " ".join(f"{p} {os.stat(p).st_mtime_ns}" for p in paths if os.path.exists(p))
@@ -121,7 +121,7 @@ FACTS = [f"{RUN}/mechanisms.json", f"{RUN}/config.json"]
 
 
 def data(experiments, draft="{draft}"):
-    """What some experiments gave, those that this run has."""
+    """Return the summaries of those experiments that this run has."""
     return [
         f"{RUN}/{draft}data/{name}.summary.csv"
         for name in experiments

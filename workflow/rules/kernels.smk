@@ -1,4 +1,4 @@
-"""On a GPU kernels are verified before anything is measured, so that all of a run is computed alike."""
+"""Verify the kernels on a GPU before measuring anything, so that a whole run uses the same ones."""
 
 VERIFIED = f"{RUN}/kernels.txt" if CONFIG.device == "cuda" else []
 

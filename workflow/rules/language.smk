@@ -1,4 +1,4 @@
-"""Language models. A job that is stopped goes on where it was: its checkpoints lie in .slay/."""
+"""Language models. An interrupted job resumes from its checkpoint in .slay/."""
 
 
 rule run_language:

@@ -1,4 +1,4 @@
-"""The longest context in a memory budget. How far it is sought depends on the clock: alone, too."""
+"""The longest context in a memory budget. A time limit ends the search, so this is a timing job."""
 
 
 rule run_max_context:

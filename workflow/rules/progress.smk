@@ -1,4 +1,4 @@
-"""How far the run is, and what failed (slay/progress.py)."""
+"""Progress of the run, and a summary of failures (slay/progress.py)."""
 
 from collections import Counter
 
@@ -6,11 +6,11 @@ from snakemake.logging import logger
 
 from slay.progress import Progress
 
-PROGRESS = []  # of the run, once it has started
+PROGRESS = []  # the run's, once it has started
 
 
 def show_progress():
-    """Count steps, and say how they stand wherever Snakemake says how many are done."""
+    """Count steps, and replace Snakemake's progress message by that of `Progress`."""
     planned = Counter(job.rule.name for job in workflow.dag.needrun_jobs())
     PROGRESS.append(Progress(planned))
     for handler in logger.handlers:
@@ -20,17 +20,17 @@ def show_progress():
 
 
 def tell_failures():
-    """Say last what failed."""
+    """Print the summary of failures last."""
     text = PROGRESS[0].summary()
     if text:
         logger.error(f"\n{text}\n")
 
 
 def look_less_often():
-    """Lift Snakemake's limit to jobs a second, where they run on this machine.
+    """Disable Snakemake's limit of jobs per second, if they run on this machine.
 
-    With it every look at the queue plans another one a second later, and so does every job that
-    ends: after some hundreds of jobs it would look all the time, and take a core from them.
+    With it, every check of the queue schedules another one a second later, and so does every job
+    that ends: after some hundreds of jobs the scheduler would check all the time and occupy a core.
     """
     if workflow.local_exec and workflow.scheduler is not None:
         workflow.scheduler.job_rate_limiter = None

@@ -1,4 +1,4 @@
-"""How far each mechanism is from exact spherical Yat attention."""
+"""Error of each mechanism against exact spherical Yat attention."""
 
 
 rule run_quality:

@@ -1,4 +1,4 @@
-"""What earlier runs left: files made of other code, records that were cut short, locks of the dead."""
+"""Recover stale outputs, truncated records and locks of killed runs."""
 
 import socket
 from dataclasses import replace
@@ -8,8 +8,8 @@ from snakemake.io import IOFile
 
 from slay.stale import to_be_renewed
 
-STALE = set()  # records that are there and are not what is asked for
-OTHERS = []  # other files that are there and are not this run's
+STALE = set()  # existing records that are out of date
+OTHERS = []  # other existing files that are out of date
 if workflow.is_main_process:
     cut_short, stale = to_be_renewed(
         replace(job, path=here(job.path)) for job in BY_PATH.values()
@@ -27,7 +27,7 @@ ME = Path(".snakemake/slay.pid")
 
 
 def out_of_date(experiment):
-    """No input file, but word for Snakemake to make a record again that is not what is asked for."""
+    """Input function without input files that makes Snakemake rerun the job of a stale record."""
 
     def look(wildcards):
         look_for_slurm()
@@ -40,10 +40,10 @@ def out_of_date(experiment):
 
 
 def renewed(targets):
-    """Some targets, as a rule's input; what there is and is not this run's will be made again.
+    """Input function that returns `targets` and makes Snakemake remake stale files that exist.
 
-    Snakemake sees other code or settings too, but only where it remembers how a file was made: not
-    where .snakemake was deleted, nor where results were copied.
+    Snakemake detects other code and settings itself, but only for files of which it has metadata:
+    not if .snakemake was deleted or results were copied.
     """
 
     def look(wildcards):
@@ -59,12 +59,12 @@ def renewed(targets):
 
 
 def sign():
-    """Note which process has the lock of this folder."""
+    """Record which process holds the lock of the working directory."""
     ME.write_text(f"{socket.gethostname()} {os.getpid()}")
 
 
 def unlock():
-    """Drop Snakemake's lock where the process that took it was killed on this machine."""
+    """Remove Snakemake's lock if the process that held it was killed on this machine."""
     locks = list(Path(".snakemake/locks").glob("*.lock"))
     if not locks or not ME.exists():
         return

@@ -9,7 +9,7 @@ rule run_scaling:
         f"{RUN}/records/scaling/{{job}}.json",
     log:
         f"{RUN}/logs/scaling/{{job}}.log",
-    priority: 1  # before what any machine can do at any time
+    priority: 1  # before jobs that are not timed
     conda:
         "../../envs/run.yaml"
     threads: ALONE

@@ -1,7 +1,7 @@
-"""The code and the text that each rendered file is made of: an edit makes it again, a touch does not.
+"""Code and text behind each rendered file: an edit rebuilds the file, a new timestamp does not.
 
-Snakemake remembers them, as params, in .snakemake. The run keeps a note of its own, for where that
-was deleted or the results were copied.
+Snakemake stores their digests, as params, in .snakemake. The run has its own copy in sources.json,
+in case .snakemake was deleted or the results were copied.
 """
 
 from slay import files
@@ -15,7 +15,7 @@ PAGES = ["configuration", *(name for name in JOBS if JOBS[name])]  # of the repo
 def made_of(modules, *patterns):
     """Digest of the code that some modules can import, and of the text files that match.
 
-    Kernels are left out: all of it is made on a CPU.
+    Triton kernels are left out: these files are rendered on a CPU.
     """
     paths = sorted(path for pattern in patterns for path in Path(ROOT).glob(pattern))
     return digest(
@@ -57,15 +57,15 @@ NOTE = Path(f"{HERE}/sources.json")
 
 
 def noted_sources():
-    """What each rendered file was made of, by its path in the run."""
+    """Return the recorded digest of each rendered file's sources, by path in the run."""
     try:
         return json.loads(NOTE.read_text())
-    except (OSError, ValueError):  # nothing was noted
+    except (OSError, ValueError):  # nothing was recorded
         return {}
 
 
 def made_of_others():
-    """Rendered files that are made of other code or text than there is now."""
+    """Return the rendered files whose sources have changed since."""
     return [
         f"{HERE}/{path}"
         for path, source in noted_sources().items()
@@ -74,7 +74,7 @@ def made_of_others():
 
 
 def note_sources():
-    """Note what the files of this workflow, which are all up to date now, are made of."""
+    """Record the source digests of this workflow's files, which are all up to date now."""
     made = {path for job in workflow.dag.jobs for path in job.output}
     noted = noted_sources()
     for path, source in SOURCES.items():

@@ -1,10 +1,10 @@
-"""Programs that a run needs beside Python: looked for before anything is measured."""
+"""Checks for programs that a run needs besides Python, before anything is measured."""
 
 import shutil
 
 
 def look_for_slurm():
-    """Stop at once where jobs are to be submitted and there is nothing to submit them with."""
+    """Fail early if jobs are to be submitted and sbatch is missing."""
     executor = workflow.executor_plugin
     if executor is None or not hasattr(executor, "name"):
         return
@@ -16,7 +16,7 @@ def look_for_slurm():
 
 
 def look_for_latex():
-    """Stop at once, not after hours, where the paper is asked for and cannot be typeset."""
+    """Fail early, not after hours, if the paper is requested and LaTeX is missing."""
     if workflow.deployment_settings.deployment_method or shutil.which("latexmk"):
         return
     if any(

@@ -1,4 +1,4 @@
-"""What a budget of features buys: kernel error against m, output error against latency."""
+"""Budgets of features: kernel error against m, output error against latency."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METRICS = ("num_features", "kernel_error", "ratio_standard", "rel_l2")
 
 
 def draw(results: Results) -> Figure:
-    """Left the bound, right the Pareto front: what is not beaten in error and latency at once."""
+    """Left: kernel error and the Mercer bound. Right: output error and the Pareto front."""
     points = {name: found for name in results.names if (found := _points(results, name))}
     if not points:
         raise MissingError("ablation")
@@ -60,7 +60,7 @@ def _points(results: Results, name: str) -> list[tuple[float, ...]]:
 
 
 def _front(panel: Axes, cost: np.ndarray, error: np.ndarray) -> None:
-    """The points with no other that is at most as dear and at most as wrong, joined by steps."""
+    """Draw the Pareto front of cost and error as steps."""
     order = np.lexsort((error, cost))
     x, y = cost[order], error[order]
     best = np.minimum.accumulate(y)

@@ -1,4 +1,4 @@
-"""Decision regions in the plane: which of five neurons answers a point most strongly."""
+"""Decision regions in the plane: which of five neurons has the largest kernel at a point."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from scipy.spatial import cKDTree
 from slay.report.figures.parts import grid, pictures
 from slay.report.results import Results
 
-EDGE = 2.0  # of the plane that is shown
-FINER = 4  # steps of the picture to one of the records
-SHADES = ("#A6D8EC", "#F7EDBA", "#E3969C", "#6FA88F", "#8F6BA8")  # each of a lightness of its own
+EDGE = 2.0  # the plane is shown from -EDGE to EDGE
+FINER = 4  # grid steps of the figure per grid step of the records
+SHADES = ("#A6D8EC", "#F7EDBA", "#E3969C", "#6FA88F", "#8F6BA8")  # of distinct lightness
 
 
 def draw(results: Results) -> Figure:
-    """A panel a mechanism; lines are levels of the winner's kernel, by deciles.
+    """One panel per mechanism; contour lines are deciles of the winner's kernel.
 
-    A neuron outside the frame is drawn where the frame is nearest to it.
+    A neuron outside the frame is drawn at the nearest point of the frame.
     """
     points = pictures(results, "decision")
     figure, panels = grid(len(points), 3, 2.4)
@@ -66,12 +66,12 @@ def draw(results: Results) -> Figure:
 
 
 def _tamed(values: NDArray[np.float64], middle: float) -> NDArray[np.float64]:
-    """In the same order, between -1 and 1: smooth at a peak like that of 1 / (eps + r^2)."""
+    """Map values monotonically to (-1, 1): smooth at a peak like that of 1 / (eps + r^2)."""
     return values / (middle + np.abs(values))
 
 
 def _write(panel: Axes, x: float, y: float, neuron: int, size: float) -> None:
-    """A neuron's number, from 1."""
+    """Write a neuron's number, counted from 1."""
     panel.text(
         x, y, str(neuron + 1), size=size, ha="center", va="center_baseline", zorder=4,
         path_effects=[withStroke(linewidth=1.5, foreground="white", alpha=0.7)],
@@ -81,10 +81,10 @@ def _write(panel: Axes, x: float, y: float, neuron: int, size: float) -> None:
 def finer(
     winner: NDArray[np.int_], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
-    """Winners and their values between the points of a grid: (n, m) to (FINER (n - 1) + 1, ...).
+    """Interpolate winners and their values on a grid: (n, m) to (FINER (n - 1) + 1, ...).
 
-    A neuron's values are known where it wins and go on smoothly beyond; between neighbours that
-    two win, each is carried on from its own side, and the larger one wins.
+    A neuron's values are known where it wins and are extrapolated smoothly beyond; between grid
+    points with different winners, both are extrapolated, and the larger value wins.
     """
     n, m = winner.shape
     rows, columns = (np.arange(FINER * (size - 1) + 1) / FINER for size in (n, m))
@@ -105,8 +105,8 @@ def finer(
 def _carried(
     places: NDArray[np.float64], known: NDArray[np.int_], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Values at other places: of the quadratic that fits the twelve nearest known ones best."""
+    """Values at `places`, by a least-squares quadratic through the twelve nearest known ones."""
     near = cKDTree(known).query(places, k=range(1, 1 + min(12, len(known))))[1]
-    u, v = np.moveaxis(known[near] - places[:, None], -1, 0) / 100  # small: low degrees come first
+    u, v = np.moveaxis(known[near] - places[:, None], -1, 0) / 100  # small: prefers low degrees
     terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=-1)
     return np.einsum("pk,pk->p", np.linalg.pinv(terms)[:, 0], values[near])

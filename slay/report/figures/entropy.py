@@ -1,4 +1,4 @@
-"""How sharp a row is: its entropy, and the weight of one key, against that key's cosine."""
+"""Sharpness of a row: its entropy, and the weight of one key, against that key's cosine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Language models: held-out loss against the steps of training, and its distance from softmax's."""
+"""Language models: held-out loss, and its difference from softmax's, against training steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slay.report.style import PAGE, form
 
 
 def draw(results: Results) -> Figure:
-    """A column a width of the short convolution; mean over seeds."""
+    """One column per width of the short convolution; mean over seeds."""
     points = curves(results, "language")
     convs = sorted({int(conv) for p in points.values() for conv in p["short_conv"].unique()})
     rows = 2 if BASELINE in points else 1

@@ -1,4 +1,4 @@
-"""Accuracy against the length, for tasks that were trained at more than one."""
+"""Accuracy against the sequence length, for tasks trained at more than one length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slay.report.style import BOUND, form
 
 
 def draw(results: Results) -> Figure:
-    """A panel a task: mean and interval over seeds, and the null."""
+    """One panel per task: mean and interval over seeds, and the null."""
     by_task: dict[str, list[int]] = {}
     for task, length in lengths(results):
         by_task.setdefault(task, []).append(length)

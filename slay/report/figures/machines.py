@@ -11,7 +11,7 @@ from slay.report.style import form
 
 
 def draw(results: Results) -> Figure:
-    """A panel a machine, with one scale of lengths."""
+    """One panel per machine, with a shared axis of lengths."""
     found = by_machine(results, "latency_ms")
     if not found:
         raise MissingError("scaling")

@@ -10,7 +10,7 @@ from slay.report.results import Results
 
 
 def draw(results: Results) -> Figure:
-    """A panel a mechanism, the first head, on the same queries and keys."""
+    """One panel per mechanism: the first head, on the same queries and keys."""
     points = pictures(results, "maps")
     figure, panels = grid(len(points), 6, 1.7)
     for panel, (name, p) in zip(panels, points.items(), strict=True):

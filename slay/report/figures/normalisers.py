@@ -1,4 +1,4 @@
-"""How the row sums that outputs are divided by are distributed, over the mean of their size."""
+"""Distribution of the normalisers (row sums), relative to their mean magnitude."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from slay.report.figures.parts import curves, grid
 from slay.report.results import Results
 from slay.report.style import form
 
-LEVELS = (0.0, 0.1, 0.5, 0.9, 1.0)  # shares of the rows at or below what is drawn
+LEVELS = (0.0, 0.1, 0.5, 0.9, 1.0)  # quantiles that are drawn
 
 
 def draw(results: Results) -> Figure:
-    """A panel a kind of inputs, at the head dimension that most of them have; mean over seeds.
+    """One panel per kind of inputs, at the most common head dimension; mean over seeds.
 
-    A row a mechanism: all normalisers, the middle eight tenths thick, the median marked.
+    One row per mechanism: a line over the range, thick between the first and last decile, and a
+    marker at the median.
     """
     points = curves(results, "quality")
     dims = [dim for p in points.values() for dim in p["head_dim"].unique()]

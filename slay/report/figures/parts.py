@@ -1,4 +1,4 @@
-"""What the figures share."""
+"""Shared by the figures: panels, legend, axes, and points of curves."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVER = 1.13  # where an error above 1 is drawn
 def grid(number: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
     """`number` panels in even rows of at most `columns`, each row `height` inches high.
 
-    As wide as the page; a single one as a column.
+    The figure is as wide as the page; with a single panel, as wide as a column.
     """
     rows = ceil(number / columns)
     columns = ceil(number / rows)
@@ -66,7 +66,7 @@ def legend_below(figure: Figure, axes: Iterable[Axes], names: Sequence[str]) -> 
 
 
 def _columns(labels: Sequence[str], width: float) -> int:
-    """How many columns of a legend, filled one after the other, fit into a width in inches."""
+    """Number of legend columns, filled one after the other, that fit into a width in inches."""
     for columns in range(len(labels), 1, -1):
         parts = [max(map(len, part)) for part in np.array_split(labels, columns)]
         if sum(0.038 * longest + 0.45 for longest in parts) <= width:
@@ -75,9 +75,9 @@ def _columns(labels: Sequence[str], width: float) -> int:
 
 
 def apart(places: Mapping[str, Sequence[float]], low: float, high: float) -> dict[str, list[float]]:
-    """Where each mechanism's markers are drawn on a logarithmic axis from `low` to `high`.
+    """Positions of each mechanism's markers on a logarithmic axis from `low` to `high`.
 
-    At their places, but where several share one, side by side around it.
+    Markers that would share a position are placed side by side around it.
     """
     found: dict[str, list[float]] = {}
     for name, of_name in places.items():
@@ -89,21 +89,21 @@ def apart(places: Mapping[str, Sequence[float]], low: float, high: float) -> dic
 
 
 def error_axis(panel: Axes) -> None:
-    """A vertical axis of relative errors: 0 to 1, and a place for all that is above."""
+    """Make a vertical axis of relative errors: 0 to 1, and one tick for all larger errors."""
     panel.axhline(1.0, color="black", linewidth=0.4, linestyle=":")
     panel.set_ylim(0, OVER + 0.07)
     panel.set_yticks([0, 0.25, 0.5, 0.75, 1, OVER], ["0", "0.25", "0.5", "0.75", "1", "> 1"])
 
 
 def shown_error(error: float) -> float:
-    """Where an error is drawn on an `error_axis`."""
+    """Position of an error on an `error_axis`."""
     return error if error <= 1.05 else OVER
 
 
 def curves(results: Results, experiment: str, **where: Any) -> dict[str, pd.DataFrame]:
-    """Points by mechanism, in the order of the run; the columns of the curve by their names.
+    """Points by mechanism, in the order of the run; the curve's columns without their prefix.
 
-    Only records without options. Raises `MissingError` where there is no point.
+    Only records without options. Raises `MissingError` if there are no points.
     """
     frame = results.curves(experiment)
     for column, value in {"variant": "", **where}.items():
@@ -119,7 +119,7 @@ def curves(results: Results, experiment: str, **where: Any) -> dict[str, pd.Data
 
 
 def pictures(results: Results, kind: str) -> dict[str, pd.DataFrame]:
-    """Points of one kind of analysis by mechanism: of the first record of each."""
+    """Points of one kind of analysis by mechanism, from the first record of each."""
     found = curves(results, "analysis", kind=kind)
     return {name: p[p["path"] == p["path"].iloc[0]] for name, p in found.items()}
 
@@ -130,7 +130,7 @@ def square(points: pd.DataFrame, values: str) -> pd.DataFrame:
 
 
 def not_measured() -> Figure:
-    """What is drawn where the run has nothing to draw."""
+    """Placeholder for a figure without data in this run."""
     figure, panel = plt.subplots(figsize=(COLUMN, 1.0))
     panel.text(0.5, 0.5, NOTHING, ha="center", va="center")
     panel.set_axis_off()

@@ -1,4 +1,4 @@
-"""The kernels that mechanisms use: by cosine, by angle, and their slope."""
+"""The kernels of the mechanisms: by cosine, by angle, and their slope."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slay.report.style import PAGE, curve
 
 
 def draw(results: Results) -> Figure:
-    """Mean over heads and pairs, with the deciles between which draws spread."""
+    """Mean over heads and pairs, with a band between the first and last decile."""
     points = pictures(results, "profile")
     figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.2))
     by_cosine, by_angle, slope = axes

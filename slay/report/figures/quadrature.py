@@ -1,4 +1,4 @@
-"""Gauss-Laguerre quadrature: error against the nodes, and what each node gives at each cosine."""
+"""Gauss-Laguerre quadrature: error against number of nodes, share of each node by cosine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from slay.report.figures.parts import pictures
 from slay.report.results import Results
 from slay.report.style import BOUND, PAGE, form
 
-DASHES = ("-", "-.", ":", (0, (6, 1.2, 1, 1.2, 1, 1.2)))  # those of the sum are "--"
+DASHES = ("-", "-.", ":", (0, (6, 1.2, 1, 1.2, 1, 1.2)))  # the sum has "--"
 
 
 def draw(results: Results) -> Figure:
-    """Left the error of R nodes over all pairs, right the share of the kernel by node."""
+    """Left: error of R nodes over all pairs. Right: share of the kernel by node."""
     name, points = next(iter(pictures(results, "quadrature").items()))
     figure, (convergence, nodes) = plt.subplots(1, 2, figsize=(PAGE, 2.0))
     errors = points.dropna(subset=["error"])

@@ -1,4 +1,4 @@
-"""Kernel error against the number of features, over the Mercer bound: a panel a dimension."""
+"""Kernel error against the number of features, with the Mercer bound, by head dimension."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slay.report.style import BOUND, form
 
 
 def draw(results: Results) -> Figure:
-    """One panel a head dimension; raises `MissingError` where nothing was measured."""
+    """One panel per head dimension; raises `MissingError` if nothing was measured."""
     dims = sorted(results.axis("quality", "head_dim"))
     if not dims:
         raise MissingError("quality")
@@ -40,7 +40,7 @@ def draw(results: Results) -> Figure:
 
 
 def _half_width(error: Estimate) -> float:
-    """Of the interval, where the error is drawn at its place and has one."""
+    """Half-width of the interval; 0 if there is none or the error is off the axis."""
     if shown_error(error.mean) != error.mean:
         return 0.0
     return float(np.nan_to_num((error.high - error.low) / 2))

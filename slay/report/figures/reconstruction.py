@@ -1,4 +1,4 @@
-"""The kernel's matrix over points of a great circle: the target, then each mechanism's."""
+"""Kernel matrices over points of a great circle: the target, then each mechanism's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slay.report.results import Results
 
 
 def draw(results: Results) -> Figure:
-    """Each scaled to the target by least squares; one scale of colours."""
+    """Each is scaled to the target by least squares; all share one colour scale."""
     points = pictures(results, "reconstruction")
     exact = square(next(iter(points.values())), "exact")
     matrices = {f"{TARGET} (target)": exact} | {

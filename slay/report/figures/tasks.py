@@ -12,7 +12,7 @@ from slay.report.style import PAGE
 
 
 def draw(results: Results) -> Figure:
-    """A cell a mechanism and task, mean over seeds."""
+    """One cell per mechanism and task, mean over seeds."""
     columns = lengths(results)
     names = [name for name in results.names if name in results.axis("tasks", "attention")]
     if not columns:

@@ -13,7 +13,7 @@ from slay.task_groups import task_groups
 
 
 def draw(results: Results) -> Figure:
-    """A panel a task at its first length; mean over seeds, one that is done keeps its accuracy."""
+    """One panel per task at its first length; mean over seeds, keeping final accuracy."""
     points = curves(results, "tasks")
     first = dict(reversed(lengths(results)))
     critical = [task for task in task_groups()["attention_critical"] if task in first]

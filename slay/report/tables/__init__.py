@@ -1,6 +1,6 @@
-"""The tables, one module each with a function `context(results)`: its rows, for its template.
+"""The tables, one module each, whose `context(results)` returns the rows for its template.
 
-How they look is in paper/tables/<name>.tex.j2.
+The templates are paper/tables/<name>.tex.j2.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from slay.report.sources import TABLES, module_of
 
 
 def render_table(name: str, results: Results, templates: Path) -> str:
-    """LaTeX of a table, environment and caption included; a comment where it would have no row.
+    """LaTeX of a table, environment and caption included; a comment if it has no rows.
 
     Raises `UnknownNameError`.
     """

@@ -1,4 +1,4 @@
-"""The table of what a budget of features buys."""
+"""The table of error and latency by number of features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slay.report.tables.parts import letters, measured
 
 
 def context(results: Results) -> dict[str, Any]:
-    """Error beside latency for every budget of features, by number of features."""
+    """Error and latency for every budget of features, sorted by number of features."""
     metrics = ("num_features", "rel_l2", "kernel_error", "latency_ms", "ratio", "ratio_standard")
     rows = []
     for name in measured(results, "ablation"):

@@ -12,5 +12,5 @@ from slay.report.results import Results
 
 
 def context(results: Results, env: jinja2.Environment, templates: Path) -> dict[str, Any]:
-    """What the paper has: the verdicts are part of it."""
+    """The context of the paper, which includes the verdicts."""
     return whole(results, env, templates)

@@ -1,4 +1,4 @@
-"""What tables share: their order, the letters of options."""
+"""Shared by the tables: the order of mechanisms, the symbols of options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LETTERS = {"num_quadrature_nodes": "R", "num_prf_features": "M", "poly_dim": "P"
 
 
 def letters(variant: str) -> Latex:
-    """The options of a variant with the letters of the text, in their order there."""
+    """The options of a variant with the paper's symbols, in the paper's order."""
     pairs = [part.split("=") for part in variant.split("+") if part]
     order = list(LETTERS)
     pairs.sort(key=lambda pair: order.index(pair[0]) if pair[0] in order else len(order))

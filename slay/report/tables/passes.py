@@ -8,7 +8,7 @@ from slay.report.results import Estimate, Results
 
 
 def context(results: Results) -> dict[str, Any]:
-    """Latency and ratio of what else is timed than the forward pass, by mode and length."""
+    """Latency and ratio of the timed modes other than the forward pass, by mode and length."""
     columns = [
         (mode, length)
         for mode in results.axis("scaling", "mode")

@@ -10,7 +10,7 @@ from slay.report.tables.parts import letters
 
 
 def context(results: Results) -> dict[str, Any]:
-    """A block a head dimension; first what needs no mechanism: answering zero."""
+    """One block of rows per head dimension, each with the error of answering zero."""
     published = printed()["readme"]["quality"]
     length = next(iter(results.axis("quality", "seq_len")), None)
     trained = {"seq_len": next(iter(results.axis("quality", "seq_len", inputs="trained")), None)}
@@ -40,7 +40,7 @@ def context(results: Results) -> dict[str, Any]:
         }
         blocks.append({"dim": dim, "rows": rows, "zeros": zeros})
     widest = max((len(block["rows"]) for block in blocks), default=0)
-    blocks.sort(key=lambda block: len(block["rows"]) != widest)  # the fullest first
+    blocks.sort(key=lambda block: len(block["rows"]) != widest)  # largest first
     rows = [row for block in blocks for row in block["rows"]]
     return {"rows": rows, "blocks": blocks, "length": length, "trained_length": trained["seq_len"]}
 

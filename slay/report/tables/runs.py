@@ -1,4 +1,4 @@
-"""The table of runs beside each other."""
+"""The table that compares runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slay.report.results import Missing, Results
 
 
 def context(results: Results) -> dict[str, Any]:
-    """The key numbers of this run beside those of the published ones and of the study."""
+    """Key numbers of this run, of the published runs and of the original study."""
     every = [results, *others(results)]
     rows = []
     for key in keys(printed()):

@@ -10,7 +10,7 @@ from slay.report.tables.parts import measured
 
 
 def context(results: Results) -> dict[str, Any]:
-    """Mean normalised score by group of tasks, and how many that need attention are solved."""
+    """Mean normalised score by group of tasks, and number of attention-critical tasks solved."""
     there = groups.complete(results)
     rows = [
         {

@@ -10,7 +10,7 @@ from slay.report.tables.parts import measured
 
 
 def context(results: Results) -> dict[str, Any]:
-    """Accuracy by task and mechanism, with the null, and what does not differ from softmax."""
+    """Accuracy by task and mechanism, the null, and the cells that do not differ from softmax."""
     names = measured(results, "tasks")
     alike = scores.like_baseline(results)
     rows = []
