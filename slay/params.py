@@ -94,7 +94,7 @@ class Params(BaseModel):
     attention: str = Field(description="Mechanism to measure (see `slay mechanisms`).")
     options: Options = Field({}, description="An option of the mechanism.")
     epsilon: Positive = Field(1e-3, description="epsilon of the spherical Yat kernel.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to compute on.")
 
     @field_validator("attention")
     @classmethod
@@ -181,11 +181,11 @@ class ScalingParams(Params):
         description="What is timed: the output, its gradients too, or one token after L others.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision.")
-    batch_size: Whole = Field(1, description="Sequences a batch.")
+    batch_size: Whole = Field(1, description="Batch size.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
     repeats: Rounds = Field(10, description="Timed rounds, after two or more to warm up.")
-    max_seconds: Positive = Field(120.0, description="Give up where the rounds would take longer.")
+    max_seconds: Positive = Field(120.0, description="Give up if the rounds would take longer.")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ScalingParams:
@@ -208,13 +208,13 @@ class MaxContextParams(Params):
         "forward", description="What has to fit: the output alone, or its gradients too."
     )
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Precision.")
-    batch_size: Whole = Field(1, description="Sequences a batch.")
+    batch_size: Whole = Field(1, description="Batch size.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
     max_len: Annotated[int, Strict(), Field(ge=64, lt=2**31, multiple_of=64)] = Field(
         131072, description="Longest length to try, a multiple of 64."
     )
-    max_seconds: Positive = Field(5.0, description="Do not try what would take a probe longer.")
+    max_seconds: Positive = Field(5.0, description="Skip lengths whose probe would take longer.")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> MaxContextParams:
@@ -232,16 +232,16 @@ class TaskParams(Params):
     task: str = Field(description="Task to train on (see `slay tasks`).")
     seq_len: Whole = Field(32, description="Sequence length L.")
     seed: Seed = Field(0, description="Seed of the data and of the model.")
-    steps: Whole = Field(400, description="Most optimiser steps.")
-    batch_size: Whole = Field(64, description="Sequences a step.")
-    lr: Positive = Field(3e-3, description="Highest learning rate.")
+    steps: Whole = Field(400, description="Maximum number of optimiser steps.")
+    batch_size: Whole = Field(64, description="Sequences per step.")
+    lr: Positive = Field(3e-3, description="Peak learning rate.")
     sweep: Whole = Field(
         1, description="Rates to try around lr, each 3 times the last; validation chooses."
     )
     warmup: Whole = Field(50, description="Steps of linear warm-up.")
-    n_layers: Whole = Field(2, description="Layers.")
-    embed_dim: Whole = Field(64, description="Width.")
-    n_heads: Whole = Field(4, description="Heads a layer.")
+    n_layers: Whole = Field(2, description="Number of layers.")
+    embed_dim: Whole = Field(64, description="Model width.")
+    n_heads: Whole = Field(4, description="Heads per layer.")
 
     @field_validator("task")
     @classmethod
@@ -263,26 +263,32 @@ class LanguageParams(Params):
     data: Line = Field(
         "stdlib", min_length=1, description="Text to train on (see `slay train --help`)."
     )
-    eval_data: Line = Field("", description="Text to score it on. Default: of the data.")
-    tokenizer: Line = Field("", description="For text that is streamed.")
+    eval_data: Line = Field(
+        "", description="Text to evaluate on. Default: held-out part of the data."
+    )
+    tokenizer: Line = Field("", description="Tokenizer of streamed text.")
     seed: Seed = Field(0, description="Seed of the weights and of the data's order.")
     short_conv: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = Field(
         0, description="Width of a convolution before q, k and v; 0: none."
     )
-    context_len: Whole = Field(128, description="Tokens of a sequence.")
-    embed_dim: Whole = Field(128, description="Width.")
-    n_layers: Whole = Field(4, description="Layers.")
-    n_heads: Whole = Field(4, description="Heads a layer.")
+    context_len: Whole = Field(128, description="Sequence length in tokens.")
+    embed_dim: Whole = Field(128, description="Model width.")
+    n_layers: Whole = Field(4, description="Number of layers.")
+    n_heads: Whole = Field(4, description="Heads per layer.")
     dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)] = Field(0.0, description="Dropout.")
     steps: Whole = Field(600, description="Optimiser steps.")
     warmup: Whole = Field(50, description="Steps of linear warm-up.")
-    batch_size: Whole = Field(16, description="Sequences a step.")
-    gradient_accumulation_steps: Whole = Field(1, description="Pieces of a batch.")
-    lr: Positive = Field(4e-3, description="Highest learning rate.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the arithmetic.")
-    gradient_checkpointing: bool = Field(False, description="Keep less, and compute it again.")
+    batch_size: Whole = Field(16, description="Sequences per step.")
+    gradient_accumulation_steps: Whole = Field(1, description="Micro-batches per step.")
+    lr: Positive = Field(4e-3, description="Peak learning rate.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Precision of the arithmetic."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass."
+    )
     eval_every: Whole = Field(100, description="Steps between points of the curve.")
-    eval_sequences: Whole = Field(256, description="Sequences that a point is scored on.")
+    eval_sequences: Whole = Field(256, description="Sequences per point of the curve.")
     processes: Whole = Field(1, description="Processes; more than one run through DeepSpeed.")
 
     @model_validator(mode="after")
@@ -307,7 +313,7 @@ class AnalysisParams(Params):
 
     kind: Literal[
         "profile", "quadrature", "reconstruction", "entropy", "maps", "sphere", "decision"
-    ] = Field("profile", description="What to look at.")
+    ] = Field("profile", description="What to compute.")
     head_dim: HeadDim = Field(32, description="Dimension d of a head, where it is free.")
     seq_len: Whole = Field(48, description="Tokens of a map, keys of a row.")
     n_heads: Whole = Field(8, description="Number of heads, each with its own draw.")

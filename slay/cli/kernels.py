@@ -19,8 +19,10 @@ from slay.errors import SlayError
     show_default=True,
     help="Precision of NAMES.",
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON, a line a kernel.")
-@click.option("--cost", is_flag=True, help="Count instructions a token, and estimate times.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="As JSON, one line per kernel and configuration."
+)
+@click.option("--cost", is_flag=True, help="Count instructions per token and estimate times.")
 @click.option("--length", type=click.IntRange(1), help="Tokens of --cost.  [default: 131072]")
 def kernels(
     names: tuple[str, ...], target: str, head_dim: int | None, dtype: str, as_json: bool,

@@ -40,9 +40,9 @@ TEMPLATES = click.option(
 
 @click.command()
 @click.argument("manifest", type=FILE)
-@click.option("--table", type=OUT_FILE, required=True, help="A row a record.")
-@click.option("--summary", type=OUT_FILE, required=True, help="A row a setting.")
-@click.option("--curves", type=OUT_FILE, help="A row a point of a curve.")
+@click.option("--table", type=OUT_FILE, required=True, help="CSV file: one row per record.")
+@click.option("--summary", type=OUT_FILE, required=True, help="CSV file: one row per setting.")
+@click.option("--curves", type=OUT_FILE, help="CSV file: one row per point of a curve.")
 @DRAFT
 def collect(manifest: Path, table: Path, summary: Path, curves: Path | None, draft: bool) -> None:
     """Read the records that a manifest lists into CSV files.

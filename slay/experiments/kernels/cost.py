@@ -251,7 +251,7 @@ def _whole(launches: list[list[Cost]]) -> str:
     first = [found[0] for found in launches]
     fastest = [min(found, key=lambda cost: cost.milliseconds or math.inf) for found in launches]
     return "; ".join(
-        f"{name} configurations {_sum(c.slots for c in chosen):.0f} instructions a token, "
+        f"{name} configurations {_sum(c.slots for c in chosen):.0f} instructions per token, "
         f"{_sum(c.milliseconds for c in chosen):.3f} ms"
         for name, chosen in (("first", first), ("fastest", fastest))
     )

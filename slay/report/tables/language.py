@@ -46,6 +46,6 @@ ABOUT = {
     "embed_dim": "width ${}$",
     "context_len": "context $L={}$",
     "steps": "trained for ${}$ steps",
-    "batch_size": "${}$ sequences a step",
+    "batch_size": "${}$ sequences per step",
     "data": "on \\texttt{{{}}}",
 }

@@ -80,7 +80,7 @@ def export(checkpoint: Path, out: Path) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the draws.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-    help="Where to compute.",
+    help="Device to compute on.",
 )  # fmt: skip
 def generate(model: Path, prompt: str, **how: Any) -> None:
     """Continue a text with a model that `slay export` wrote.

@@ -25,31 +25,39 @@ class Settings(BaseModel):
     attention: str = Field("performer", description="Mechanism (see `slay mechanisms`).")
     options: Options = Field({}, description="An option of the mechanism, such as its features.")
     epsilon: Positive = Field(1e-3, description="epsilon of the spherical Yat kernel.")
-    context_len: Whole = Field(1024, description="Tokens of a sequence.")
-    embed_dim: Whole = Field(768, description="Width.")
-    n_layers: Whole = Field(12, description="Layers.")
-    n_heads: Whole = Field(12, description="Heads a layer.")
+    context_len: Whole = Field(1024, description="Sequence length in tokens.")
+    embed_dim: Whole = Field(768, description="Model width.")
+    n_layers: Whole = Field(12, description="Number of layers.")
+    n_heads: Whole = Field(12, description="Heads per layer.")
     short_conv: Count = Field(0, description="Width of a convolution before q, k and v; 0: none.")
     positions: Literal["learned", "rotary"] = Field("learned", description="Kind of positions.")
     mlp: Literal["gelu", "yat"] = Field("gelu", description="Kind of MLP.")
-    untied: bool = Field(False, description="Give the head its own weights, not the embedding's.")
+    untied: bool = Field(False, description="Do not tie the output head to the embedding.")
     dropout: Share = Field(0.1, description="Dropout in attention, MLP and embeddings.")
     # The optimisation. A step is a step of the optimiser, on one batch of all processes together.
-    lr: Positive = Field(3e-4, description="Highest learning rate.")
+    lr: Positive = Field(3e-4, description="Peak learning rate.")
     warmup_steps: Count = Field(2000, description="Steps of linear warm-up.")
-    total_steps: Whole = Field(20000, description="Steps in all; a cosine ends there at zero.")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="Of matrices.")
-    clip: Positive = Field(1.0, description="Largest norm of the gradient.")
-    batch_size: Whole = Field(64, description="Sequences a step, over all processes.")
-    batch_start: Count = Field(0, description="Sequences a step at the start; 0: batch-size.")
+    total_steps: Whole = Field(
+        20000, description="Number of steps; the cosine schedule ends there at zero."
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.1, description="Weight decay of matrices."
+    )
+    clip: Positive = Field(1.0, description="Maximum gradient norm.")
+    batch_size: Whole = Field(64, description="Sequences per step, over all processes.")
+    batch_start: Count = Field(0, description="Sequences per step at the start; 0: batch-size.")
     batch_ramp_steps: Count = Field(0, description="Steps over which the batch grows.")
-    gradient_accumulation_steps: Whole = Field(1, description="Pieces that a batch is split into.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Of the arithmetic.")
-    gradient_checkpointing: bool = Field(False, description="Keep less, and compute it again.")
+    gradient_accumulation_steps: Whole = Field(1, description="Micro-batches per step.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Precision of the arithmetic."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass."
+    )
     use_triton: bool = Field(
         False, description="Insist on Triton kernels, which a GPU uses where they can."
     )
-    compile: bool = Field(False, description="Compile the model (plain process only).")
+    compile: bool = Field(False, description="Compile the model (single process only).")
     zero_stage: Annotated[int, Field(strict=True, ge=0, le=3)] | None = Field(
         None, description="DeepSpeed's ZeRO stage, over that of its configuration file."
     )
@@ -61,11 +69,12 @@ class Settings(BaseModel):
         "(.txt, .jsonl, .parquet) to stream.",
     )
     eval_data: str = Field(
-        "", description="Text to evaluate on: the same, or wikitext-2. Default: of the data."
+        "",
+        description="Text to evaluate on: as for data, or wikitext-2. Default: its held-out part.",
     )
     tokenizer: str = Field("", description="For text that is streamed: gpt2 or a tokenizer.json.")
-    num_workers: Count = Field(0, description="Processes that prepare data.")
-    seed: Seed = Field(0, description="Of weights, data order and dropout.")
+    num_workers: Count = Field(0, description="Data worker processes.")
+    seed: Seed = Field(0, description="Seed of weights, data order and dropout.")
     # The run
     run_name: str = Field("", description="Name of the run. Default: the mechanism's.")
     checkpoint_dir: str = Field("checkpoints", description="Folder of runs' checkpoints.")
@@ -73,10 +82,10 @@ class Settings(BaseModel):
     resume_from: str = Field("", description="A checkpoint to start from, of this run or another.")
     save_every: Count = Field(1000, description="Steps between checkpoints; 0: at the end only.")
     keep: Whole = Field(3, description="Checkpoints to keep.")
-    log_every: Whole = Field(10, description="Steps between lines of the log.")
+    log_every: Whole = Field(10, description="Steps between log lines.")
     eval_every: Count = Field(500, description="Steps between evaluations; 0: at the end only.")
     eval_sequences: Count = Field(0, description="Sequences of an evaluation; 0: all there are.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to compute on.")
     wandb: bool = Field(False, description="Log to Weights & Biases too; offline unless set up.")
 
     @field_validator("attention")
