@@ -4,7 +4,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 # One after another: without LaTeX, `paper` stops before the set-up and before any measurement.
 .NOTPARALLEL:
-.PHONY: help setup tex paper arxiv publish gpu gpu-wheels test compiled lint format lock dag clean
+.PHONY: help setup tex paper arxiv publish gpu gpu-wheels check test compiled lint format lock dag clean
 
 in_venv := source .venv/bin/activate
 
@@ -42,6 +42,13 @@ gpu:  ## On a GPU lent for minutes: verify, test and time the kernels (ARGS=... 
 gpu-wheels: setup  ## Download what `make gpu` needs into build/wheels, to be taken along
 	@$(in_venv)
 	envs/gpu-wheels.sh build/wheels
+
+QUICK := tests/attention/test_contract.py tests/features tests/tasks \
+         tests/report/test_aggregate.py tests/report/test_latex.py tests/report/test_stats.py
+check: setup  ## In a minute, what a change to a mechanism, a task or a table needs: style, quick tests
+	@$(in_venv)
+	ruff check; ruff format --check --quiet
+	pytest -n 2 -q $(QUICK) $(ARGS)
 
 test: tex setup  ## Run the tests (ARGS=... for pytest)
 	@$(in_venv)
