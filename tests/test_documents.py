@@ -57,3 +57,17 @@ def test_the_readme_shows_the_published_runs(tmp_path):
     assert (ROOT / "README.md").read_text() == copy.read_text(), (
         "run: slay published --write README.md"
     )
+
+
+PLACE = re.compile(r"`((?:slay|workflow|paper|config)/[\w/.-]+\.\w+)`((?: and|,)? `\w+`)*")
+
+
+def test_every_file_and_function_of_the_architecture_exists():
+    """docs/architecture.md names files, each with functions or classes that it defines."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    places = list(PLACE.finditer(text))
+    assert len(places) > 25
+    for place in places:
+        source = (ROOT / place[1]).read_text()
+        for name in re.findall(r"`(\w+)`", place[0]):
+            assert re.search(rf"\b(def|class|rule) {name}\b|^{name}\b", source, re.M), place[0]
