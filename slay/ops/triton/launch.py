@@ -1,4 +1,4 @@
-"""Linear attention by Triton kernels: the launches, as operators of `torch.library`.
+"""Linear attention by Triton kernels: the kernel launches, as PyTorch custom operators.
 
 A short sequence is a single chunk: `chunk_output` forward, `query_bwd` and `key_bwd` backward.
 Longer ones also need `chunk_state` and `state_passing`. Factors are computed by `features`, or are
