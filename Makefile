@@ -56,7 +56,7 @@ test: tex setup  ## Run the tests (ARGS=... for pytest)
 
 compiled: setup  ## Compile all kernels after an edit of them: tests/ops/compiled.json (ten minutes)
 	@$(in_venv)
-	PYTHONPATH=tests python tests/ops/compiled.py
+	python tests/ops/compiled.py
 
 lint: setup  ## Check style, types, layers and workflow
 	@$(in_venv)
