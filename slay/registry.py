@@ -1,7 +1,7 @@
 """Registries of names and import paths; objects are imported on demand.
 
 Loading on demand keeps start-up short and the set of files that a job depends on small and exact.
-This module is left out of code fingerprints (see `slay.provenance`): a new entry must not
+This module is left out of code fingerprints (see `slay.pipeline.fingerprint`): a new entry must not
 invalidate measurements of the others. A job's own entry is part of its fingerprint instead.
 """
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 import slay
 import slay.experiments.run
 from slay.cli import main
-from slay.jobs import Job
-from slay.params import PARAMS
-from slay.record import read_record
+from slay.pipeline.jobs import Job
+from slay.pipeline.params import PARAMS
+from slay.pipeline.record import read_record
 
 TEXT = st.from_regex(r"[A-Za-z][A-Za-z-]{3,8}", fullmatch=True).filter(
     lambda text: text.lower() not in {"true", "false", "infinity"}

@@ -11,10 +11,10 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from slay.config import Config, load
 from slay.errors import SlayError
-from slay.jobs import expand
-from slay.params import PARAMS
+from slay.pipeline.config import Config, load
+from slay.pipeline.jobs import expand
+from slay.pipeline.params import PARAMS
 from slay.registry import ATTENTION, TASKS
 from slay.task_groups import task_groups
 

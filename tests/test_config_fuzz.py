@@ -20,11 +20,11 @@ import click
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slay.config import Config, load
 from slay.errors import SlayError
-from slay.flags import flags_of, parsed
-from slay.jobs import Job, expand, manifest
-from slay.params import PARAMS, Params
+from slay.pipeline.config import Config, load
+from slay.pipeline.flags import flags_of, parsed
+from slay.pipeline.jobs import Job, expand, manifest
+from slay.pipeline.params import PARAMS, Params
 from slay.registry import ATTENTION, TASKS
 from slay.task_groups import expand_tasks, task_groups
 

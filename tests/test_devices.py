@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from slay.devices import VARIABLE, claimed, visible
 from slay.errors import SlayError
+from slay.pipeline.devices import VARIABLE, claimed, visible
 
 CLAIM = """
 import os, sys, time
-from slay.devices import claimed
+from slay.pipeline.devices import claimed
 with claimed(int(sys.argv[1])) as names:
     print(*names, time.time(), flush=True)
     time.sleep(float(sys.argv[2]))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slay.record import read_record
+from slay.pipeline.record import read_record
 
 SLAY = Path(sys.executable).parent / "slay"
 QUALITY = ("quality", "--seq-len", 8, "--head-dim", 4)

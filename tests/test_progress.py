@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from slay.progress import Progress, duration
+from slay.pipeline.progress import Progress, duration
 
 
 class Run:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slay.record import Provenance, Record, RecordError, read_record, write_record
+from slay.pipeline.record import Provenance, Record, RecordError, read_record, write_record
 
 NUMBERS = (
     st.none() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slay import jobs, provenance, stale
-from slay.config import load
 from slay.errors import SlayError
-from slay.jobs import expand, manifest
-from slay.params import TaskParams
-from slay.provenance import closure, fingerprint
-from slay.record import SCHEMA, Provenance, Record, write_record
+from slay.pipeline import fingerprint as code
+from slay.pipeline import jobs, provenance, stale
+from slay.pipeline.config import load
+from slay.pipeline.fingerprint import closure, fingerprint
+from slay.pipeline.jobs import expand, manifest
+from slay.pipeline.params import TaskParams
+from slay.pipeline.record import SCHEMA, Provenance, Record, write_record
 from slay.registry import ATTENTION, TASKS
 from slay.report.aggregate import collect
 from slay.report.sources import FIGURES, TABLES, module_of
@@ -40,7 +41,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "slay")
 
     def forget():
-        provenance.forget()
+        code.forget()
         stale._changed.cache_clear()
 
     def edit(*files):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import slay.warm
-from slay.warm import VARIABLE
+import slay.pipeline.warm
+from slay.pipeline.warm import VARIABLE
 
 SLAY = [str(Path(sys.executable).parent / "slay"), "run", "quality"]
 JOB = ["--attention", "linear", "--seq-len", "8", "--head-dim", "4", "--device", "cpu"]
@@ -38,7 +38,9 @@ def alive(pid):
 def warm(tmp_path_factory):
     """A server, and the environment of its clients."""
     path = tmp_path_factory.mktemp("warm") / "socket"
-    server = subprocess.Popen([sys.executable, slay.warm.__file__, path], stdin=subprocess.PIPE)
+    server = subprocess.Popen(
+        [sys.executable, slay.pipeline.warm.__file__, path], stdin=subprocess.PIPE
+    )
     until(path.exists)
     yield server, {**os.environ, VARIABLE: str(path)}
     server.stdin.close()
@@ -115,6 +117,6 @@ def test_a_job_that_dies_is_an_error_of_its_client(warm, tmp_path):
 
 
 def test_a_server_that_comes_too_late_says_nothing(tmp_path):
-    late = [sys.executable, slay.warm.__file__, tmp_path / "gone" / "socket"]
+    late = [sys.executable, slay.pipeline.warm.__file__, tmp_path / "gone" / "socket"]
     done = subprocess.run(late, stdin=subprocess.DEVNULL, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _default_file() -> Path:
-    from slay.config import default_file
+    from slay.pipeline.config import default_file
 
     return default_file()
 
@@ -41,9 +41,9 @@ def stale(configfile: Path, each: bool) -> None:
     """
     from collections import defaultdict
 
-    from slay.config import read
-    from slay.jobs import expand
-    from slay.stale import due
+    from slay.pipeline.config import read
+    from slay.pipeline.jobs import expand
+    from slay.pipeline.stale import due
 
     _, config = read(configfile)
     number = sum(map(len, expand(config).values()))

@@ -6,7 +6,7 @@ import click
 
 import slay
 from slay.cli.names import MECHANISM, TASK, TASKS_OR_GROUPS
-from slay.plugins import PLUGIN
+from slay.pipeline.plugins import PLUGIN
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`slay run`: one command per experiment, with flags generated from `slay.params`."""
+"""`slay run`: one command per experiment, with flags generated from `slay.pipeline.params`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from slay.cli.group import OUT_FILE
 from slay.cli.names import completed
-from slay.plugins import PLUGIN
+from slay.pipeline.plugins import PLUGIN
 
 EXAMPLES = {
     "quality": "--attention yat-quadratic --head-dim 32 --seq-len 256",
@@ -32,8 +32,8 @@ class Experiments(click.Group):
     """A group with one command per experiment."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command on the fork server (`slay.warm`) if there is one, else here."""
-        from slay.warm import forward
+        """Run the command on the fork server (`slay.pipeline.warm`) if there is one, else here."""
+        from slay.pipeline.warm import forward
 
         status = forward(sys.argv[1:])
         if status is not None:
@@ -46,13 +46,13 @@ class Experiments(click.Group):
             gc.enable()
 
     def list_commands(self, ctx: click.Context | None) -> list[str]:
-        from slay.params import PARAMS
+        from slay.pipeline.params import PARAMS
 
         return list(PARAMS)
 
     def get_command(self, ctx: click.Context | None, name: str) -> click.Command | None:
         from slay.errors import unknown
-        from slay.params import PARAMS
+        from slay.pipeline.params import PARAMS
 
         if name in PARAMS:
             return _command(name)
@@ -76,8 +76,8 @@ def run() -> None:
 
 def _command(name: str) -> click.Command:
     from slay.docstrings import docstring
-    from slay.flags import flags_of
-    from slay.params import PARAMS
+    from slay.pipeline.flags import flags_of
+    from slay.pipeline.params import PARAMS
 
     options = [
         *flags_of(PARAMS[name]),
@@ -104,8 +104,8 @@ def _command(name: str) -> click.Command:
 
 
 def _run(name: str, values: dict[str, Any]) -> None:
-    from slay.flags import parsed
-    from slay.params import PARAMS
+    from slay.pipeline.flags import parsed
+    from slay.pipeline.params import PARAMS
 
     out, threads, code = (values.pop(key) for key in ("out", "threads", "code"))
     params = parsed(PARAMS[name], values)

@@ -10,7 +10,7 @@ from slay.experiments.measure import interleaved
 from slay.experiments.quality import TARGET, draw_inputs
 from slay.experiments.quality import run as quality
 from slay.experiments.result import Progress, Result, choose_device, heads_only
-from slay.params import AblationParams
+from slay.pipeline.params import AblationParams
 
 BASELINE = "standard"
 

@@ -16,8 +16,8 @@ from slay.experiments.result import Progress, Result, choose_device, heads_only,
 from slay.features.elementwise import unit
 from slay.features.quadrature import laguerre
 from slay.ops.normalise import divisor
-from slay.params import AnalysisParams
-from slay.record import Number
+from slay.pipeline.params import AnalysisParams
+from slay.pipeline.record import Number
 from slay.registry import get_attention_class
 from slay.theory import sphere_rule, yat_kernel
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from slay.experiments.result import Progress, stream
 from slay.features.elementwise import unit
-from slay.params import QualityParams
+from slay.pipeline.params import QualityParams
 
 PLANTED_COSINE = 0.8
 Inputs = tuple[Tensor, Tensor, Tensor]

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from slay import plugins
 from slay.errors import SlayError
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result, choose_device
-from slay.flags import words
-from slay.jobs import code
-from slay.params import LanguageParams
-from slay.record import Number
+from slay.pipeline import plugins
+from slay.pipeline.flags import words
+from slay.pipeline.jobs import code
+from slay.pipeline.params import LanguageParams
+from slay.pipeline.record import Number
 from slay.training.language import metrics_logger
 from slay.training.language.data import open_text
 from slay.training.language.settings import Settings

@@ -11,8 +11,8 @@ from slay.attention.layer import Attention
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.measure import peak_memory
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
-from slay.params import MaxContextParams
-from slay.record import Number
+from slay.pipeline.params import MaxContextParams
+from slay.pipeline.record import Number
 
 START = 256  # tokens of the first probe; all probes are multiples of STEP
 STEP = 64

@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from slay import files
-from slay.config import Config, default_file, read
 from slay.errors import SlayError
-from slay.jobs import Job, expand, plans
-from slay.stale import Due, due
+from slay.pipeline.config import Config, default_file, read
+from slay.pipeline.jobs import Job, expand, plans
+from slay.pipeline.stale import Due, due
 
 JOB_SECONDS = 180.0  # time limit of one measurement
 

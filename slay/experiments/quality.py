@@ -14,8 +14,8 @@ from slay.experiments.inputs import at_cosine
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
 from slay.features.elementwise import unit
 from slay.ops.normalise import divisor
-from slay.params import QualityParams
-from slay.record import Number
+from slay.pipeline.params import QualityParams
+from slay.pipeline.record import Number
 from slay.registry import INPUTS
 from slay.theory import sphere_rule, yat_kernel
 

@@ -11,7 +11,7 @@ import torch
 
 from slay.attention.layer import Attention, accepted
 from slay.errors import SlayError
-from slay.record import Number, Status
+from slay.pipeline.record import Number, Status
 from slay.registry import get_attention_class
 
 Progress = Callable[[str], None]

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import torch
 
-from slay.devices import claimed
 from slay.errors import SlayError
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import Progress, Result, choose_device
-from slay.jobs import code
-from slay.params import LanguageParams, Params
-from slay.provenance import PACKAGE, commit, machine
-from slay.record import SCHEMA, Provenance, Record, write_record
+from slay.pipeline.devices import claimed
+from slay.pipeline.jobs import code
+from slay.pipeline.params import LanguageParams, Params
+from slay.pipeline.provenance import PACKAGE, commit, machine
+from slay.pipeline.record import SCHEMA, Provenance, Record, write_record
 from slay.registry import EXPERIMENTS
 
 

@@ -11,8 +11,8 @@ from slay.attention.layer import Attention
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.measure import Call, interleaved, peak_memory, seconds
 from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
-from slay.params import ScalingParams
-from slay.record import Number
+from slay.pipeline.params import ScalingParams
+from slay.pipeline.record import Number
 
 BASELINE = "standard"
 MATRIX = 1024  # rows and columns of the matrix product that gives the rate

@@ -9,8 +9,8 @@ import torch
 from slay.attention.layer import accepted
 from slay.experiments.result import Progress, Result, choose_device, stream
 from slay.models.attention_only import AttentionOnly
-from slay.params import TaskParams
-from slay.record import Number
+from slay.pipeline.params import TaskParams
+from slay.pipeline.record import Number
 from slay.registry import get_attention_class
 from slay.tasks import get_task
 from slay.tasks.base import IGNORE

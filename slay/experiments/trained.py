@@ -12,7 +12,7 @@ from slay.errors import SlayError
 from slay.experiments.inputs import Inputs
 from slay.experiments.result import Progress, choose_device, stream
 from slay.models.attention_only import AttentionOnly
-from slay.params import QualityParams
+from slay.pipeline.params import QualityParams
 from slay.tasks import get_task
 from slay.tasks.base import IGNORE
 from slay.training.loop import Batch, train

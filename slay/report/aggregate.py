@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from slay.errors import SlayError
-from slay.record import Record, read_record
+from slay.pipeline.record import Record, read_record
+from slay.pipeline.stale import CODE, difference, kind_of
 from slay.report.stats import interval
-from slay.stale import CODE, difference, kind_of
 
 PROVENANCE = ["code", "commit", "dirty", "device", "host", "platform", "processor", "cores"]
 PROVENANCE += ["threads", "python", "torch", "started", "seconds"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from slay.record import Record
+from slay.pipeline.record import Record
 from slay.report.published import Published, benchmarks, others, printed
 from slay.report.results import Estimate, Results
 

@@ -16,14 +16,14 @@ from typing import Any
 import pandas as pd
 
 from slay import files
-from slay.config import load
 from slay.errors import SlayError
-from slay.jobs import Job, expand
-from slay.provenance import commit
-from slay.record import Record, read_record, read_records
+from slay.pipeline.config import load
+from slay.pipeline.jobs import Job, expand
+from slay.pipeline.provenance import commit
+from slay.pipeline.record import Record, read_record, read_records
+from slay.pipeline.stale import due, record_in
 from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
-from slay.stale import due, record_in
 from slay.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]  # of the checkout, wherever the run lies

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slay.record import Number
+from slay.pipeline.record import Number
 from slay.tasks.base import IGNORE
 from slay.training.adamw import AdamW
 

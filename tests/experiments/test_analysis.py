@@ -13,7 +13,7 @@ from slay.errors import SlayError
 from slay.experiments import analysis
 from slay.experiments.trained import trained
 from slay.features.elementwise import unit
-from slay.params import AnalysisParams, QualityParams
+from slay.pipeline.params import AnalysisParams, QualityParams
 
 SMALL = {"head_dim": 8, "seq_len": 12, "n_heads": 2, "device": "cpu"}
 

@@ -21,10 +21,10 @@ from slay.experiments.quality import draw_inputs
 from slay.experiments.result import stream
 from slay.experiments.run import run_job
 from slay.features.elementwise import unit
-from slay.jobs import code
-from slay.params import PARAMS, QualityParams, TaskParams
-from slay.provenance import LEFT_OUT, closure
-from slay.record import read_record
+from slay.pipeline.fingerprint import LEFT_OUT, closure
+from slay.pipeline.jobs import code
+from slay.pipeline.params import PARAMS, QualityParams, TaskParams
+from slay.pipeline.record import read_record
 from slay.registry import EXPERIMENTS
 
 TOY = {
@@ -222,10 +222,10 @@ LOADED = """
 import importlib, inspect, json, os, sys
 from pathlib import Path
 import pydantic, torch, torch._dynamo, torch.profiler  # once; each job is a fork of this
-import slay.provenance
-slay.provenance.commit()
+import slay.pipeline.fingerprint
+slay.pipeline.provenance.commit()
 torch.set_num_threads(1)
-KERNELS = slay.provenance.KERNELS
+KERNELS = slay.pipeline.fingerprint.KERNELS
 
 def stop(*args, **kwargs):
     raise AssertionError("a job on a CPU uses the code of kernels")
@@ -246,7 +246,7 @@ for asked in json.load(sys.stdin):
     child = os.fork()
     if not child:
         from slay.errors import SlayError
-        from slay.params import PARAMS
+        from slay.pipeline.params import PARAMS
         from slay.experiments.run import run_job
         params = PARAMS[asked.pop("experiment")](**asked)
         for name in params.modules():

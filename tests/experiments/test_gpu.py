@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from slay.cli import main
-from slay.config import read
 from slay.experiments.gpu import driver
 from slay.experiments.gpu.steps import ROOT, STEPS, Plan, Step
-from slay.record import read_record, read_records
+from slay.pipeline.config import read
+from slay.pipeline.record import read_record, read_records
 
 CONFIG = """
 run: tiny

@@ -23,7 +23,7 @@ from slay.experiments.kernels.settings import LONGEST, MAIN, BenchConfig, Kernel
 from slay.experiments.kernels.training import TrainingStep
 from slay.experiments.measure import interleaved
 from slay.experiments.run import provenance
-from slay.record import Record, read_records
+from slay.pipeline.record import Record, read_records
 
 CPU = torch.device("cpu")
 TINY = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slay.experiments import max_context
 from slay.experiments.max_context import RESOLUTION, STEP, held, search
 from slay.experiments.result import heads_only
-from slay.params import MaxContextParams
+from slay.pipeline.params import MaxContextParams
 
 SMALL = {"embed_dim": 8, "n_heads": 2, "max_len": 1024, "device": "cpu"}
 

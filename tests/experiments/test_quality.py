@@ -9,7 +9,7 @@ import torch
 
 import slay
 from slay.experiments.quality import distribution, row_metrics, run
-from slay.params import QualityParams
+from slay.pipeline.params import QualityParams
 
 SIGNED = [
     name for name in slay.list_attention_types() if not slay.get_attention_class(name).nonnegative

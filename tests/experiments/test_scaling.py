@@ -10,7 +10,7 @@ import slay
 from slay.experiments import scaling
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import heads_only
-from slay.params import ScalingParams
+from slay.pipeline.params import ScalingParams
 
 SMALL = {"seq_len": 12, "embed_dim": 8, "n_heads": 2, "repeats": 10, "device": "cpu"}
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from slay.errors import SlayError
-from slay.params import PARAMS
-from slay.record import Record, write_record
+from slay.pipeline.params import PARAMS
+from slay.pipeline.record import Record, write_record
 from slay.report.aggregate import collect, points, summarise
 from slay.report.results import Estimate, Missing, Results, parsed
 from slay.report.stats import interval

@@ -13,9 +13,9 @@ from matplotlib import pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
 from slay import list_attention_types
-from slay.config import load
 from slay.experiments.run import run_job
-from slay.jobs import expand, manifest
+from slay.pipeline.config import load
+from slay.pipeline.jobs import expand, manifest
 from slay.report.aggregate import collect, points, summarise
 from slay.report.figures import draw_figure
 from slay.report.figures.decision import FINER, finer

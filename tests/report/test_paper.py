@@ -12,7 +12,7 @@ import yaml
 
 from slay.attention.facts import facts
 from slay.errors import SlayError
-from slay.record import Record
+from slay.pipeline.record import Record
 from slay.report.aggregate import summarise, tabulate
 from slay.report.claims import judge
 from slay.report.context import whole

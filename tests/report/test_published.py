@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from slay.cli import main
 from slay.errors import SlayError
 from slay.experiments.kernels.settings import KernelParams
-from slay.record import read_record, read_records, write_records
+from slay.pipeline.record import read_record, read_records, write_records
 from slay.report import machines
 from slay.report.published import (
     Published,

@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slay.flags import words
 from slay.models.gpt import GPT, load
+from slay.pipeline.flags import words
 from slay.training.language import metrics_logger, train
 from slay.training.language.checkpoint import complete
 from slay.training.language.data import Text

@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slay.config import load
-from slay.jobs import expand, manifest
-from slay.params import PARAMS
+from slay.pipeline.config import load
+from slay.pipeline.jobs import expand, manifest
+from slay.pipeline.params import PARAMS
 from slay.report.aggregate import _variant
 
 ROOT = Path(__file__).parents[2]

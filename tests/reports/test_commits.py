@@ -7,8 +7,10 @@ import subprocess
 import pandas as pd
 import pytest
 
-from slay import provenance
-from slay.provenance import changed_files, commit
+from slay.pipeline import fingerprint as code
+from slay.pipeline import provenance
+from slay.pipeline.fingerprint import changed_files
+from slay.pipeline.provenance import commit
 from slay.report.results import Results
 
 PYPROJECT = '[project]\nname = "slay-attention"\n'
@@ -42,7 +44,7 @@ def anew():
 
 def forget():
     commit.cache_clear()
-    provenance.forget()
+    code.forget()
 
 
 @pytest.fixture

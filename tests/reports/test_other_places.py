@@ -12,9 +12,9 @@ import yaml
 from click.testing import CliRunner
 
 from slay.cli import main
-from slay.config import load
-from slay.jobs import expand
-from slay.stale import due
+from slay.pipeline.config import load
+from slay.pipeline.jobs import expand
+from slay.pipeline.stale import due
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"

@@ -21,7 +21,7 @@ from tokenizers import models
 
 from slay.cli import main
 from slay.errors import SlayError
-from slay.flags import words
+from slay.pipeline.flags import words
 from slay.training.language import checkpoint
 from slay.training.language.feed import Batches, Stream
 from slay.training.language.files import WriteError, new_folder

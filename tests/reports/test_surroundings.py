@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-from slay.record import read_record
+from slay.pipeline.record import read_record
 from slay.report.paper import _typeset
 from slay.report.style import plt, save, styled
 

@@ -10,13 +10,13 @@ import pytest
 from tokenizers import Tokenizer as Codec
 from tokenizers import models
 
-from slay import stale, texts
-from slay.config import load
 from slay.errors import SlayError
 from slay.experiments.run import run_job
-from slay.jobs import expand
-from slay.params import LanguageParams
-from slay.record import SCHEMA, Provenance, Record
+from slay.pipeline import stale, texts
+from slay.pipeline.config import load
+from slay.pipeline.jobs import expand
+from slay.pipeline.params import LanguageParams
+from slay.pipeline.record import SCHEMA, Provenance, Record
 from slay.training.language import prepare
 from slay.training.language.data import open_text
 from slay.training.language.export import export_model

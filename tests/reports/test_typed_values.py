@@ -14,9 +14,9 @@ from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
 from slay.cli import main
-from slay.config import as_typed, load
 from slay.errors import SlayError
-from slay.jobs import expand
+from slay.pipeline.config import as_typed, load
+from slay.pipeline.jobs import expand
 from slay.yaml_files import parse
 
 FILE = """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from clone import clone
 
-from slay.params import PARAMS
+from slay.pipeline.params import PARAMS
 
 BIN = Path(sys.executable).parent
 SMOKE = "config/smoke.yaml"

@@ -10,8 +10,8 @@ import subprocess
 import pytest
 from conftest import BIN, SMOKE, Checkout
 
-from slay.jobs import code
-from slay.params import QualityParams
+from slay.pipeline.jobs import code
+from slay.pipeline.params import QualityParams
 
 pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
 

@@ -32,10 +32,10 @@ put_first("PYTHONPATH", ROOT)
 if not workflow.deployment_settings.deployment_method:
     put_first("PATH", os.path.dirname(sys.executable))
 
-from slay.config import as_typed, load
+from slay.pipeline.config import as_typed, load
 from slay.errors import SlayError
-from slay import plugins
-from slay.jobs import digest, expand, plans
+from slay.pipeline import plugins
+from slay.pipeline.jobs import digest, expand, plans
 
 MAIN = workflow.main_snakefile in (f"{ROOT}/Snakefile", f"{ROOT}/workflow/Snakefile")
 
@@ -82,7 +82,7 @@ def job(wildcards, experiment):
 
 
 # Snakemake does not store params that take `output`. It need not: a record contains its settings
-# and code fingerprint, and slay/stale.py compares them with the job's (see out_of_date).
+# and code fingerprint, and slay/pipeline/stale.py compares them with the job's (see out_of_date).
 def arguments(experiment):
     """The measurement's command line, after `slay run`."""
     return lambda wildcards, output: shlex.join(job(wildcards, experiment).argv)

@@ -1,8 +1,8 @@
-"""The GPUs of this machine: each job takes one (slay/devices.py); timing jobs divide the cores."""
+"""The GPUs of this machine: each job takes one (slay/pipeline/devices.py); timing jobs divide the cores."""
 
 import subprocess
 
-from slay.devices import VARIABLE, visible
+from slay.pipeline.devices import VARIABLE, visible
 
 GPUS = visible() if LOCAL and CONFIG.device != "cpu" else []
 GPU = 1 if CONFIG.device == "cuda" or GPUS else 0  # per job

@@ -1,10 +1,10 @@
-"""Progress of the run, and a summary of failures (slay/progress.py)."""
+"""Progress of the run, and a summary of failures (slay/pipeline/progress.py)."""
 
 from collections import Counter
 
 from snakemake.logging import logger
 
-from slay.progress import Progress
+from slay.pipeline.progress import Progress
 
 PROGRESS = []  # the run's, once it has started
 

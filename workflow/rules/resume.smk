@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.io import IOFile
 
-from slay.stale import to_be_renewed
+from slay.pipeline.stale import to_be_renewed
 
 STALE = set()  # existing records that are out of date
 OTHERS = []  # other existing files that are out of date

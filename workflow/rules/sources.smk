@@ -5,7 +5,7 @@ in case .snakemake was deleted or the results were copied.
 """
 
 from slay import files
-from slay.provenance import file_digest, fingerprint
+from slay.pipeline.fingerprint import file_digest, fingerprint
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, FILES, PRINTED, RUNS, TABLES, module_of
 

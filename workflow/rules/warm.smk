@@ -1,4 +1,4 @@
-"""Fork server that has imported torch, for the jobs of this machine (slay/warm.py)."""
+"""Fork server that has imported torch, for the jobs of this machine (slay/pipeline/warm.py)."""
 
 import subprocess
 
@@ -17,7 +17,7 @@ def keep_warm():
             return
         path = os.path.join(WARM[0].name, "socket")
         subprocess.Popen(
-            [sys.executable, os.path.join(ROOT, "slay", "warm.py"), path],
+            [sys.executable, os.path.join(ROOT, "slay", "pipeline", "warm.py"), path],
             stdin=subprocess.PIPE,
         )
         os.environ.update(SLAY_WARM=path)

@@ -72,8 +72,8 @@ def gpu(
     slay gpu --steps bench,measure --seconds 300
     slay gpu --device cpu
     """
-    from slay.config import read
     from slay.experiments.gpu.driver import Driver, check
+    from slay.pipeline.config import read
 
     chosen = steps or tuple(step for step in STEPS if device == "cuda" or step.toy)
     check(chosen, device)

@@ -17,7 +17,8 @@ from pathlib import Path
 from slay import files
 from slay.errors import SlayError
 from slay.experiments.gpu.steps import ROOT, TESTS, Plan, Step, environment
-from slay.provenance import PACKAGE, file_digest
+from slay.pipeline.fingerprint import file_digest
+from slay.pipeline.provenance import PACKAGE
 
 SPARE = 10.0  # seconds before its time limit from which a step begins nothing more
 LATE = 15.0  # seconds after its time limit at which a step is killed

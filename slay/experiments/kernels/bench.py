@@ -21,8 +21,8 @@ from slay.experiments.kernels.group import Timing
 from slay.experiments.kernels.settings import BenchConfig, KernelParams, TimingGroup, params_of
 from slay.experiments.kernels.tables import line
 from slay.experiments.result import Progress, choose_device
-from slay.jobs import code
-from slay.record import Number, Record, write_records
+from slay.pipeline.jobs import code
+from slay.pipeline.record import Number, Record, write_records
 
 CHECKS = 8  # parallel check processes, each of which compiles its own kernels
 CHECK_SECONDS, GROUP_SECONDS = 120.0, 90.0  # time limits of a process

@@ -23,8 +23,8 @@ from slay.experiments.kernels.settings import (
     Dtype,
     KernelParams,
 )
-from slay.flags import parsed
-from slay.record import Record, read_records
+from slay.pipeline.flags import parsed
+from slay.pipeline.record import Record, read_records
 from slay.registry import ATTENTION
 
 RUN = ("lengths", "backward_lengths", "contexts", "batches", "n_layers", "vocab_size", "seconds")

@@ -32,8 +32,8 @@ from slay.experiments.kernels.work import Work, copy_of, product_of, work_of
 from slay.experiments.measure import Call, interleaved, peak_memory, seconds
 from slay.experiments.result import choose_device
 from slay.experiments.run import provenance
-from slay.jobs import code
-from slay.record import SCHEMA, Number, Record, Status
+from slay.pipeline.jobs import code
+from slay.pipeline.record import SCHEMA, Number, Record, Status
 
 GRAPH_SECONDS = 0.05  # calls shorter than that are timed as CUDA graphs
 CALL_SECONDS = 4.0  # longer ones are not timed

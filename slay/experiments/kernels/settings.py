@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from slay.params import HeadDim, Params, Rounds, Whole
+from slay.pipeline.params import HeadDim, Params, Rounds, Whole
 from slay.registry import ATTENTION
 
 Implementation = Literal["triton", "torch", "flash", "cudnn", "fla"]

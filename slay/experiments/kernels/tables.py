@@ -16,7 +16,7 @@ from slay.experiments.kernels.settings import (
     Shape,
     params_of,
 )
-from slay.record import Number, Record
+from slay.pipeline.record import Number, Record
 
 GPU = "H100"  # on which the targets hold, with the default shapes
 STEPS = ((16, 1024, 1.15), (1, 16_384, 0.8), (1, 65_536, 0.35))  # sequences, tokens, bound

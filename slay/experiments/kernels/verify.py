@@ -26,7 +26,7 @@ from slay.experiments.kernels.search import Search, Trial
 from slay.experiments.kernels.tasks import Answer, OutOfTimeError, Tasks
 from slay.ops.triton import assembler
 from slay.ops.triton.verified import Facts, Tried, Verification, config, file_name, read
-from slay.progress import duration
+from slay.pipeline.progress import duration
 
 WORKER = (sys.executable, "-m", "slay.experiments.kernels.worker")
 HANGS = 180.0  # seconds after which an unanswered task is killed; compilation takes most of them

@@ -23,7 +23,8 @@ from pydantic import BaseModel, ValidationError
 from slay import files
 from slay.errors import SlayError, SlayWarning
 from slay.ops.triton import assembler
-from slay.provenance import code_digest, machine
+from slay.pipeline.fingerprint import code_digest
+from slay.pipeline.provenance import machine
 
 if TYPE_CHECKING:
     from slay.ops.triton.configs import Config

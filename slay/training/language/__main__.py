@@ -9,8 +9,8 @@ import click
 
 from slay.docstrings import docstring
 from slay.errors import SlayError
-from slay.flags import flags_of, parsed
-from slay.plugins import PLUGIN
+from slay.pipeline.flags import flags_of, parsed
+from slay.pipeline.plugins import PLUGIN
 from slay.training.language.engine import processes
 from slay.training.language.files import WriteError
 from slay.training.language.settings import Settings

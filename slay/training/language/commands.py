@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from slay.docstrings import docstring
-from slay.flags import flags_of, parsed
-from slay.plugins import PLUGIN
+from slay.pipeline.flags import flags_of, parsed
+from slay.pipeline.plugins import PLUGIN
 from slay.training.language.settings import Settings
 
 FOLDER = click.Path(path_type=Path, file_okay=False)

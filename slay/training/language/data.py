@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slay import texts
 from slay.errors import SlayError
+from slay.pipeline import texts
 from slay.training.language.corpus import stdlib
 from slay.training.language.feed import Stream
 from slay.training.language.settings import Settings

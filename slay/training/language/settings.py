@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from slay.params import Options, Positive, Seed, Whole, heads_divide
+from slay.pipeline.params import Options, Positive, Seed, Whole, heads_divide
 from slay.registry import ATTENTION
 
 Count = Annotated[int, Field(strict=True, ge=0)]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from slay.errors import SlayError
-from slay.texts import HUB
+from slay.pipeline.texts import HUB
 from slay.training.language import reading
 from slay.training.language.tokens import Sequence, Tokens, pack
 

@@ -15,10 +15,10 @@ from typing import Any, cast
 
 import torch
 
-from slay import texts
 from slay.attention.layer import accepted
 from slay.errors import SlayError
 from slay.models.gpt import GPT, Block, GPTConfig, evaluating
+from slay.pipeline import texts
 from slay.registry import get_attention_class
 from slay.training.language import checkpoint, metrics_logger
 from slay.training.language.data import Text, bits_per_byte, open_text

@@ -15,9 +15,9 @@ import torch
 
 from slay.errors import SlayError
 from slay.experiments.language import run
-from slay.flags import words
 from slay.models.gpt import load
-from slay.params import LanguageParams
+from slay.pipeline.flags import words
+from slay.pipeline.params import LanguageParams
 from slay.training.language import checkpoint, metrics_logger
 from slay.training.language.corpus import stdlib
 from slay.training.language.engine import deepspeed_config

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from slay.cli import main
 from slay.errors import SlayError
-from slay.flags import parsed, words
 from slay.models.gpt import GPT, load
+from slay.pipeline.flags import parsed, words
 from slay.training.language import checkpoint, metrics_logger
 from slay.training.language.corpus import stdlib
 from slay.training.language.data import bits_per_byte, open_text
@@ -204,7 +204,7 @@ def test_flags_give_the_settings_back():
     asked = small(zero_stage=3, wandb=True, options={"num_features": 8}, attention="performer")
     import click
 
-    from slay.flags import flags_of
+    from slay.pipeline.flags import flags_of
 
     found = {}
     command = click.Command("x", params=flags_of(Settings), callback=lambda **v: found.update(v))

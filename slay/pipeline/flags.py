@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic import BaseModel, ValidationError
 
-from slay.config import error_line
 from slay.errors import SlayError
+from slay.pipeline.config import error_line
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -1,4 +1,4 @@
-"""Provenance of results: fingerprints of the code that produced them, facts about the machine.
+"""Fingerprints of the code that results depend on.
 
 A job depends only on the files under `slay/` that it can import. Their fingerprint ignores
 comments, docstrings, formatting and the version number. Modules that name, check or pass on values
@@ -14,39 +14,24 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
-import re
-import socket
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from slay.errors import SlayError
+from slay.pipeline import provenance
+from slay.pipeline.provenance import git
 
-PACKAGE = Path(__file__).resolve().parent
-CARRIES = (
-    "config",
-    "docstrings",
-    "errors",
-    "files",
-    "flags",
-    "jobs",
-    "params",
-    "plugins",
-    "provenance",
-    "record",
-    "registry",
-    "texts",
-    "yaml_files",
-)
-LEFT_OUT = frozenset(f"slay.{name}" for name in CARRIES)
-PROJECT = 'name = "slay-attention"'  # in pyproject.toml
+LEFT_OUT = {"slay.docstrings", "slay.errors", "slay.files", "slay.registry", "slay.yaml_files"}
 KERNELS = "slay.ops.triton"  # prefix of the kernels' modules
+
+
+def left_out(module: str) -> bool:
+    """Return True for modules that compute no value of a measurement."""
+    return module in LEFT_OUT or f"{module}.".startswith("slay.pipeline.")
 
 
 def fingerprint(modules: Iterable[str], *, kernels: bool = True) -> str:
@@ -86,7 +71,7 @@ def closure(modules: Iterable[str], *, kernels: bool = True) -> list[str]:
         name = waiting.pop()
         parents = [name[:i] for i, c in enumerate(name) if c == "."]
         for module in (name, *parents):
-            if module in seen or module in LEFT_OUT:
+            if module in seen or left_out(module):
                 continue
             if not kernels and module.startswith(KERNELS):
                 continue
@@ -100,9 +85,9 @@ def changed_files(modules: Iterable[str], commit: str, *, kernels: bool = True) 
 
     Raises `OSError` without git, and `subprocess.SubprocessError` if git lacks the commit.
     """
-    root = PACKAGE.parent
-    _git("cat-file", "-e", f"{commit}^{{commit}}")
-    listed = _git("ls-tree", "-r", "-z", "--name-only", commit, PACKAGE.name)
+    root = provenance.PACKAGE.parent
+    git("cat-file", "-e", f"{commit}^{{commit}}")
+    listed = git("ls-tree", "-r", "-z", "--name-only", commit, provenance.PACKAGE.name)
     there = set(listed.split("\0"))
     changed = []
     for name in closure(modules, kernels=kernels):
@@ -110,7 +95,7 @@ def changed_files(modules: Iterable[str], commit: str, *, kernels: bool = True) 
         if path is None or not path.is_relative_to(root):
             continue
         file = path.relative_to(root).as_posix()
-        before = _digest(_git("cat-file", "blob", f"{commit}:{file}")) if file in there else None
+        before = _digest(git("cat-file", "blob", f"{commit}:{file}")) if file in there else None
         if before != _read(name)[0]:
             changed.append(file)
     return changed
@@ -132,7 +117,7 @@ _OUTSIDE: dict[str, Path] = {}  # external top-level modules and their locations
 
 def _follow(top: str) -> None:
     """Include an external top-level module in import closures."""
-    if top == PACKAGE.name or top in _OUTSIDE:
+    if top == provenance.PACKAGE.name or top in _OUTSIDE:
         return
     try:
         spec = importlib.util.find_spec(top)
@@ -147,7 +132,7 @@ def _follow(top: str) -> None:
 def _source(module: str) -> Path | None:
     """Source file of a module that closures include; None if there is none."""
     parts = module.split(".")
-    root = PACKAGE if parts[0] == PACKAGE.name else _OUTSIDE.get(parts[0])
+    root = provenance.PACKAGE if parts[0] == provenance.PACKAGE.name else _OUTSIDE.get(parts[0])
     if root is None:
         return None
     base = root.joinpath(*parts[1:])
@@ -258,71 +243,3 @@ def _normalised(tree: ast.Module) -> ast.Module:
 
 def _sets_version(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__version__"
-
-
-@lru_cache(maxsize=1)
-def commit() -> tuple[str | None, bool | None]:
-    """Return (commit, dirty) of the checkout; (None, None) outside a checkout.
-
-    A repository of another project that contains an installed or copied slay does not count.
-    """
-    try:
-        if PROJECT not in (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"):
-            return None, None
-        head, _ = _git("rev-parse", "HEAD", f"HEAD:{PACKAGE.name}/__init__.py").splitlines()
-        return head, bool(_git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None, None
-
-
-def _git(*args: str) -> str:
-    """Output of git in the repository that contains the package, whatever GIT_* variables say."""
-    root = PACKAGE.parent
-    place = [f"--git-dir={root / '.git'}", f"--work-tree={root}"]
-    command = ["git", "--no-optional-locks", *place, *args]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    done = subprocess.run(
-        command, check=True, cwd=root, env=clean, capture_output=True, encoding="utf-8",
-        errors="surrogateescape",
-    )  # fmt: skip
-    return done.stdout.strip()
-
-
-def machine() -> dict[str, Any]:
-    """Facts about this machine and installed versions, without importing the libraries."""
-    return {
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": _version("torch"),
-        "triton": _version("triton"),
-        "driver": _driver(),
-    }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
-def _driver() -> str | None:
-    """Version of NVIDIA's driver, if there is one."""
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = re.search(r"\b\d+\.\d+(\.\d+)*\b", text)
-    return found[0] if found else None
-
-
-def _processor() -> str:
-    """The processor's name as the system gives it."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

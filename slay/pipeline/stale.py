@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slay.config import Config
-from slay.jobs import Job, expand
-from slay.provenance import changed_files
-from slay.record import SCHEMA, Record, RecordError, read_record
+from slay.pipeline.config import Config
+from slay.pipeline.fingerprint import changed_files
+from slay.pipeline.jobs import Job, expand
+from slay.pipeline.record import SCHEMA, Record, RecordError, read_record
 
 CODE = "code"  # returned if the code differs; no parameter has this name
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from slay import plugins, texts
-from slay.config import Asked, Config
 from slay.errors import SlayError
-from slay.flags import words
-from slay.params import Params, word
-from slay.provenance import fingerprint
+from slay.pipeline import plugins, texts
+from slay.pipeline.config import Asked, Config
+from slay.pipeline.fingerprint import fingerprint
+from slay.pipeline.flags import words
+from slay.pipeline.params import Params, word
 from slay.registry import ATTENTION
 
 

@@ -7,10 +7,11 @@ import subprocess
 
 import pytest
 
-from slay import provenance
 from slay.errors import SlayError
-from slay.params import QualityParams, ScalingParams, TaskParams
-from slay.provenance import changed_files, closure, fingerprint
+from slay.pipeline import fingerprint as code
+from slay.pipeline import provenance
+from slay.pipeline.fingerprint import changed_files, closure, fingerprint
+from slay.pipeline.params import QualityParams, ScalingParams, TaskParams
 from slay.registry import ATTENTION, TASKS
 
 FILES = {
@@ -34,13 +35,13 @@ def package(tmp_path, monkeypatch):
     def write(name, text):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-        provenance.forget()
+        code.forget()
 
     monkeypatch.setattr(provenance, "PACKAGE", root)
     for name, text in FILES.items():
         write(name, text)
     yield write
-    provenance.forget()
+    code.forget()
 
 
 LEAF = ["slay", "slay.base", "slay.sub", "slay.sub.leaf"]
@@ -109,7 +110,7 @@ def test_notes_beside_the_source_hold_for_its_very_bytes(package, tmp_path):
     changed = fingerprint(["slay.top"])
     assert changed != before
     note.write_text('["cut sho')
-    provenance.forget()
+    code.forget()
     assert fingerprint(["slay.top"]) == changed
     package("sub/leaf.py", leaf.read_text().replace("TWO", "ONE"))
     assert fingerprint(["slay.top"]) == before
@@ -185,7 +186,13 @@ def test_a_job_depends_on_its_own_task(name):
 def test_no_job_depends_on_commands_plans_or_reports():
     for params in jobs("linear"):
         reached = closure(params.modules())
-        for name in ("slay.cli", "slay.config", "slay.jobs", "slay.provenance", "slay.registry"):
+        for name in (
+            "slay.cli",
+            "slay.pipeline.config",
+            "slay.pipeline.jobs",
+            "slay.pipeline.provenance",
+            "slay.registry",
+        ):
             assert name not in reached
         assert not [name for name in reached if name.startswith("slay.report")]
 
@@ -194,7 +201,7 @@ def test_no_job_depends_on_commands_plans_or_reports():
 def outside(tmp_path, monkeypatch):
     """A package from elsewhere that a mechanism may come from."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(provenance, "_OUTSIDE", {})
+    monkeypatch.setattr(code, "_OUTSIDE", {})
     files = {
         "__init__.py": "",
         "kernels.py": "from neighbour import shared\nimport numpy\nimport slay.attention.layer\n",
@@ -205,7 +212,7 @@ def outside(tmp_path, monkeypatch):
         (tmp_path / "neighbour").mkdir(exist_ok=True)
         (tmp_path / "neighbour" / name).write_text(text)
     yield tmp_path / "neighbour"
-    provenance.forget()
+    code.forget()
 
 
 def test_a_mechanism_from_outside_depends_on_its_neighbours_and_on_what_it_uses_here(outside):
@@ -215,7 +222,7 @@ def test_a_mechanism_from_outside_depends_on_its_neighbours_and_on_what_it_uses_
     assert not {"neighbour.other", "numpy"} & set(found)
     before = fingerprint(["neighbour.kernels"])
     (outside / "shared.py").write_text("ONE = 2\n")
-    provenance.forget()
+    code.forget()
     assert fingerprint(["neighbour.kernels"]) != before
 
 
@@ -233,4 +240,4 @@ def f(x, *, width=8):
 
 def test_every_version_of_python_gives_the_same_digest():
     """What is measured on one counts on another; this number is that of 3.11, 3.12 and 3.13."""
-    assert provenance._digest(ODD)[:16] == "91f554a78b0240e8"
+    assert code._digest(ODD)[:16] == "91f554a78b0240e8"

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from slay import texts
+from slay.pipeline import texts
 from slay.registry import ATTENTION, EXPERIMENTS, INPUTS, TASKS
 
 

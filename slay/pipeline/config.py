@@ -1,7 +1,8 @@
 """Typed configuration of a run; every error is one line that names the key.
 
-An experiment is a list of grids. A grid sets parameters of the experiment (`slay.params`); a
-list of values is an axis, and the grid expands to every combination of its axes.
+An experiment is a list of grids. A grid sets parameters of the experiment
+(`slay.pipeline.params`); a list of values is an axis, and the grid expands to every combination of
+its axes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from slay.errors import SlayError, shown, unknown
-from slay.params import PARAMS, Line, Options, Params, Positive, read_option
-from slay.provenance import PACKAGE
+from slay.pipeline.params import PARAMS, Line, Options, Params, Positive, read_option
+from slay.pipeline.provenance import PACKAGE
 from slay.registry import ATTENTION
 from slay.task_groups import expand_tasks
 
