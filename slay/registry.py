@@ -117,7 +117,7 @@ ATTENTION = Registry(
         "yat": "slay.attention.yat:YatAttention",
         "yat-spherical": "slay.attention.yat_spherical:SphericalYatAttention",
         "uniform": "slay.attention.uniform:UniformAttention",
-        "linear": "slay.attention.linear:LinearAttention",
+        "linear": "slay.attention.elu:EluAttention",
         "performer": "slay.attention.performer:PerformerAttention",
         "cosformer": "slay.attention.cosformer:CosformerAttention",
         "rff": "slay.attention.rff:FourierAttention",

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import slay
-from slay.attention.linearised import FeatureAttention
+from slay.attention.linear import LinearAttention
 from slay.attention.yat_cubic import CubicAttention
 
 NAMES = slay.list_attention_types()
-FEATURES = [n for n in NAMES if issubclass(slay.get_attention_class(n), FeatureAttention)]
+FEATURES = [n for n in NAMES if issubclass(slay.get_attention_class(n), LinearAttention)]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 every_mechanism = pytest.mark.parametrize("name", NAMES)
 either_order = pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])

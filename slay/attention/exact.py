@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from slay.attention.layer import Attention, Memory, nothing
+from slay.attention.layer import Attention, nothing
 from slay.errors import share
 from slay.ops.exact import exact_attention
 from slay.ops.groups import fold, unfold
 from slay.ops.normalise import accumulation_dtype
-from slay.ops.select import choose
+from slay.ops.sequences import Memory, Sequences
+
+AttendAll = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class PairwiseAttention(Attention):
@@ -30,20 +33,18 @@ class PairwiseAttention(Attention):
         super().__init__(embed_dim, n_heads, **layer)
         self.dropout = share("dropout", dropout)
 
-    def _attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        padding: Tensor | None,
-        start: Tensor | None,
-        memory: Memory | None,
-        final: bool,
-        overwrite: bool = False,
+    def _by_torch(
+        self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences
     ) -> tuple[Tensor, Memory]:
-        if memory is not None:
-            past_k, past_v, past = memory
+        return self._over_all_keys(self._attend_all, q, k, v, sequences)
+
+    def _over_all_keys(
+        self, attend: AttendAll, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences
+    ) -> tuple[Tensor, Memory]:
+        """Attend to the keys of this call and of earlier ones."""
+        padding = sequences.padding
+        if sequences.memory is not None:
+            past_k, past_v, past = sequences.memory
             assert past_k is not None
             assert past_v is not None
             if past is not None or padding is not None:
@@ -52,21 +53,14 @@ class PairwiseAttention(Attention):
                 padding = torch.cat((past, padding), dim=1)
             k = torch.cat((past_k.to(k.dtype), k), dim=2)
             v = torch.cat((past_v.to(v.dtype), v), dim=2)
-        if not q.shape[2] or not k.shape[2]:
-            y = nothing(q, v)
-        else:
-            self.backend_used = choose(self.backend, self.kernel_limit(q, v))
-            y = self._attend_all(q, k, v, padding)
-        if not final:
+        there = q.shape[2] and k.shape[2]
+        y = attend(q, k, v, padding) if there else nothing(q, v)
+        if not sequences.final:
             return y, ()
-        if memory is None:  # a state shares no memory with the caller's tensors
+        if sequences.memory is None:  # a state shares no memory with the caller's tensors
             k, v = k.clone(), v.clone()
             padding = None if padding is None else padding.clone()
         return y, (k, v, padding)
-
-    def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
-        """Return why no Triton kernel supports a call, or None."""
-        return "kernels compute mechanisms that have features, and yat-spherical"
 
     @abstractmethod
     def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from slay.attention.layer import Attention
-from slay.attention.packing import Boundaries
 from slay.attention.state import State
 from slay.errors import SlayError
 from slay.ops.modes import remembered
+from slay.ops.sequences import Boundaries
 from slay.registry import get_attention_class
 
 

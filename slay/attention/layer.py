@@ -1,14 +1,15 @@
 """Base class of attention mechanisms: projections, heads, packing, recurrent state, options.
 
 A mechanism is a class that declares its properties and implements either a pairwise kernel
-(`slay.attention.exact`) or a feature map (`slay.attention.linearised`).
+(`slay.attention.exact`) or a feature map (`slay.attention.linear`).
 """
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import accumulate
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -16,16 +17,16 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from slay.attention.packing import Boundaries, lengths_of, positions
 from slay.attention.rotary import rotate
 from slay.attention.short_conv import ShortConvolution
 from slay.attention.state import State
 from slay.errors import SlayError, UnknownOptionError, positive, shown, unknown, whole
-from slay.ops.modes import in_one_dtype, undisturbed
-from slay.ops.select import Backend, check_backend
+from slay.ops.modes import in_one_dtype
+from slay.ops.select import Backend, check_backend, choose
+from slay.ops.sequences import Boundaries, Memory, Sequences, lengths_of, positions
 
 DEFAULT_EPSILON = 1e-6
-Memory = tuple[Tensor | None, ...]
+Compute = Callable[[Tensor, Tensor, Tensor, Sequences], tuple[Tensor, Memory]]
 
 
 class Attention(nn.Module, ABC):
@@ -223,26 +224,17 @@ class Attention(nn.Module, ABC):
             lengths = lengths_of(cu_seqlens, q.shape[0], q.shape[2])
         if key_padding_mask is not None:
             q, k, v = without_padding(q, k, v, key_padding_mask)
+        sequences = Sequences(key_padding_mask, lengths, final=carried)
         batch = q.shape[0] if lengths is None else len(lengths)
-        start, memory, overwrite = None, None, False
         if initial_state is not None:
-            start, memory = initial_state.length, initial_state.memory
-            overwrite = initial_state.expendable
+            memory, start, _, overwrite = initial_state
             if start.shape != (batch,):
                 raise SlayError(f"the state is of {len(start)} sequences, but {batch} follow")
-        if lengths is None:
-            y, memory = self._attend(
-                q,
-                k,
-                v,
-                padding=key_padding_mask,
-                start=start,
-                memory=memory,
-                final=carried,
-                overwrite=overwrite,
+            sequences = replace(
+                sequences, start=start, memory=memory, overwrite=overwrite and lengths is None
             )
-        else:
-            y, memory = self._attend_packed(q, k, v, lengths, start, memory, carried)
+        self.check_sequences(sequences, q.shape[2], k.shape[2])
+        y, memory = self._computed(q, k, v, sequences)
         if not output_final_state:
             return y
         seen = torch.full((batch,), q.shape[2], device=q.device)
@@ -250,47 +242,44 @@ class Attention(nn.Module, ABC):
             seen = torch.tensor(lengths, device=q.device)
         if key_padding_mask is not None:
             seen = seen - key_padding_mask.sum(1)
-        return y, State(memory, seen if start is None else start + seen)
+        return y, State(memory, seen if sequences.start is None else sequences.start + seen)
 
-    def _attend_packed(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        lengths: list[int],
-        start: Tensor | None,
-        memory: Memory | None,
-        final: bool,
+    def _computed(
+        self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences
     ) -> tuple[Tensor, Memory]:
-        """Run `_attend` on each packed sequence separately."""
-        n = len(lengths)
-        starts = [None] * n if start is None else start.split(1)
-        memories = [None] * n if memory is None else [row(memory, i) for i in range(n)]
-        parts = zip(*(t.split(lengths, dim=2) for t in (q, k, v)), starts, memories, strict=True)
-        results = [
-            self._attend(q, k, v, padding=None, start=start, memory=memory, final=final)
-            for q, k, v, start, memory in parts
-        ]
-        y = torch.cat([y for y, _ in results], dim=2)
-        return y, self.stack([memory for _, memory in results]) if final else ()
+        """Choose the backend, and compute y and, if `sequences.final`, the final memory."""
+        compute: Compute = self._by_torch
+        self.backend_used = "torch"
+        if self.backend != "torch" and q.shape[2] and k.shape[2]:
+            kernels = self.kernels(q, k, v)
+            self.backend_used = choose(self.backend, kernels if isinstance(kernels, str) else None)
+            if not isinstance(kernels, str):
+                compute = kernels
+        lengths = sequences.lengths
+        if lengths is None or (self.backend_used == "triton" and self.packs(sequences)):
+            return compute(q, k, v, sequences)
+        parts = zip(*(t.split(lengths, dim=2) for t in (q, k, v)), strict=True)
+        each = zip(parts, sequences.unpacked(), strict=True)
+        found = [compute(q, k, v, one) for (q, k, v), one in each]
+        memory = self.stack([memory for _, memory in found]) if sequences.final else ()
+        return torch.cat([y for y, _ in found], dim=2), memory
+
+    def check_sequences(self, sequences: Sequences, lq: int, lk: int) -> None:
+        """Raise ValueError if the mechanism does not support sequences of these lengths."""
+
+    def packs(self, sequences: Sequences) -> bool:
+        """Return True if the kernels take these packed sequences in one call."""
+        return False
 
     @abstractmethod
-    def _attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        *,
-        padding: Tensor | None,
-        start: Tensor | None,
-        memory: Memory | None,
-        final: bool,
-        overwrite: bool = False,
+    def _by_torch(
+        self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences
     ) -> tuple[Tensor, Memory]:
-        """`attend` for validated arguments; also returns the final memory if `final`.
+        """`attend` in PyTorch, for validated arguments and sequences that are not packed."""
 
-        With `overwrite` the final memory may be written over `memory`.
-        """
+    def kernels(self, q: Tensor, k: Tensor, v: Tensor) -> Compute | str:
+        """Return what computes a call by Triton kernels, or why nothing does."""
+        return "kernels compute mechanisms that have features, and yat-spherical"
 
     @abstractmethod
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
@@ -322,28 +311,6 @@ class Attention(nn.Module, ABC):
         Each kind of draw uses its own `stream`.
         """
         return torch.Generator().manual_seed(self.seed + (stream << 32))
-
-    def draw(self) -> dict[str, Tensor]:
-        """Return tensors determined by the options and the seed alone, by name."""
-        return {}
-
-    def drawn(self) -> dict[str, Tensor]:
-        """Return `draw()`, unaffected by the caller's modes, on the caller's default device."""
-        arrays = undisturbed(lambda: {name: t.numpy() for name, t in self.draw().items()})
-        with torch.inference_mode(False):  # inference tensors cannot be used in training
-            return {name: torch.tensor(array) for name, array in arrays.items()}
-
-    def register_drawn(self) -> None:
-        """Register the drawn tensors as buffers; `numbers`, for the kernels, is not persistent."""
-        for name, tensor in self.drawn().items():
-            self.register_buffer(name, tensor, persistent=name != "numbers")
-        self.register_load_state_dict_post_hook(_draw_the_rest)
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Redraw the buffers from the seed, for example after construction on the meta device."""
-        for name, tensor in self.drawn().items():
-            getattr(self, name).copy_(tensor)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project x: (B, L, E) to q: (B, H, L, d), k: (B, K, L, d), v: (B, K, L, e) for `attend`.
@@ -424,15 +391,6 @@ class Attention(nn.Module, ABC):
         return heads + (", causal" if self.causal else "")
 
 
-def _draw_the_rest(layer: nn.Module, _: Any) -> None:
-    """After loading a state dict, redraw the buffers that are not part of it."""
-    assert isinstance(layer, Attention)
-    there = next((t for t in layer.state_dict().values() if not t.is_meta), None)
-    for name, tensor in layer.drawn().items():
-        if name in layer._non_persistent_buffers_set and there is not None:
-            setattr(layer, name, tensor.to(there.device, layer.get_buffer(name).dtype))
-
-
 def nothing(q: Tensor, v: Tensor) -> Tensor:
     """Zeros for queries without keys, still part of the autograd graph: (B, H, L, e)."""
     empty = q[..., :0].sum(-1, keepdim=True)  # zero even where q is NaN
@@ -455,11 +413,6 @@ def without_padding(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> tuple[Tens
 def split_heads(u: Tensor, n_heads: int) -> Tensor:
     """(B, L, H d) -> (B, H, L, d)."""
     return u.unflatten(-1, (n_heads, -1)).transpose(1, 2)
-
-
-def row(memory: Memory, index: int) -> Memory:
-    """Slice one sequence out of a batch's memory."""
-    return tuple(None if t is None else t[index : index + 1] for t in memory)
 
 
 def check_padding(mask: Tensor | None, batch: int, length: int) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from slay.attention.linearised import FeatureAttention
-from slay.features.forms import Dense
+from slay.attention.linear import LinearAttention
+from slay.features.activations import Constant
 
 
-class UniformAttention(FeatureAttention):
+class UniformAttention(LinearAttention):
     """k(q, k) = 1: ignores queries and keys. Tasks that it solves need no attention."""
 
     kernel = "1"
@@ -16,5 +14,5 @@ class UniformAttention(FeatureAttention):
     nonnegative = True
     paper = ""
 
-    def feature_map(self, u: Tensor, position: Tensor) -> Dense:
-        return Dense(u.new_ones(*u.shape[:-1], 1))
+    def features(self) -> Constant:
+        return Constant()

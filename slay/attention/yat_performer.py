@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from slay.attention.mixture import MixtureAttention
-from slay.features.elementwise import unit
-from slay.features.forms import Dense
-from slay.ops.triton.spec import FeatureSpec
+from slay.features.exponential import SquaredExponentials
+from slay.features.feature_map import OnSphere
 
 
 class HadamardAttention(MixtureAttention):
@@ -21,19 +19,8 @@ class HadamardAttention(MixtureAttention):
         r"e^{\sqrt{2s_r}\,\omega_{ri}^\top(\hat q+\hat k)-2s_r}"
     )
 
-    spread: Tensor  # (R M,): 2 s_r
-
-    def draw(self) -> dict[str, Tensor]:
-        drawn = super().draw()
+    def features(self) -> OnSphere:
+        F = self.exponentials()
         nodes = torch.tensor(self.nodes, dtype=torch.float32)
-        spread = 2.0 * nodes.repeat_interleave(self.num_prf_features)
-        drawn["numbers"][1] = 1.0 / spread
-        return {**drawn, "spread": spread}
-
-    def feature_map(self, u: Tensor, position: Tensor) -> Dense:
-        scaled = unit(u) @ self.omega.to(u.dtype).mT  # (B, K, n, R M): sqrt(2 s_r) omega_ri·u
-        exponential = (scaled + self.offset.to(u.dtype)).exp()
-        return Dense(scaled.square() / self.spread.to(u.dtype) * exponential)
-
-    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
-        return FeatureSpec(f="hadamard", unit=True, f_weight=self.omega, f_numbers=self.numbers)
+        spread = 2.0 * nodes.repeat_interleave(self.num_prf_features)  # (R M,): 2 s_r
+        return OnSphere(SquaredExponentials(F.omega, F.offset, spread))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from slay.attention.mixture import TensorAttention
 from slay.features.elementwise import unit
-from slay.features.polynomial import anchor_features
-from slay.ops.triton.spec import FeatureSpec
+from slay.features.polynomial import SquaredProjections
 
 
 class AnchorAttention(TensorAttention):
@@ -20,14 +18,6 @@ class AnchorAttention(TensorAttention):
 
     kernel = r"\tfrac1P\sum_i(a_i^\top\hat q)^2(a_i^\top\hat k)^2\cdot\sum_r w_r\,e^{2s_rx}"
 
-    anchors: Tensor  # (K, P, d), of norm P^{-1/4}
-
-    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
+    def squares(self, draw: torch.Generator) -> SquaredProjections:
         anchors = torch.randn(self.n_kv_heads, self.poly_dim, self.head_dim, generator=draw)
-        return {"anchors": unit(anchors) / self.poly_dim**0.25}
-
-    def polynomial(self, u: Tensor) -> Tensor:
-        return anchor_features(u, self.anchors.to(u.dtype))
-
-    def feature_spec(self, q: Tensor, k: Tensor, i: Tensor, j: Tensor) -> FeatureSpec:
-        return self.exponential_spec(p="square", p_weight=self.anchors)
+        return SquaredProjections(unit(anchors) / self.poly_dim**0.25)

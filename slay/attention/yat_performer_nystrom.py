@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from slay.attention.mixture import TensorAttention
 from slay.errors import positive
 from slay.features.elementwise import unit
-from slay.features.polynomial import inverse_root, nystrom_features
+from slay.features.polynomial import NystromSquares, inverse_root
 
 
 class NystromAttention(TensorAttention):
@@ -23,17 +22,11 @@ class NystromAttention(TensorAttention):
     kernel = r"\hat x^2_{\mathrm{Nystr\ddot om}}\cdot\sum_r w_r\,e^{2s_rx}"
     nonnegative = False
 
-    anchors: Tensor  # (K, P, d), unit vectors
-    root: Tensor  # (K, P, P)
-
     def __init__(self, embed_dim: int, n_heads: int, *, ridge: float = 1e-4, **family: Any):
         self.ridge = positive("ridge", ridge)
         super().__init__(embed_dim, n_heads, **family)
 
-    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
+    def squares(self, draw: torch.Generator) -> NystromSquares:
         shape = (self.n_kv_heads, self.poly_dim, self.head_dim)
         anchors = unit(torch.randn(shape, generator=draw))
-        return {"anchors": anchors, "root": inverse_root(anchors, self.ridge)}
-
-    def polynomial(self, u: Tensor) -> Tensor:
-        return nystrom_features(u, self.anchors.to(u.dtype), self.root.to(u.dtype))
+        return NystromSquares(anchors, inverse_root(anchors, self.ridge))

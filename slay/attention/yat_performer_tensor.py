@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from slay.attention.mixture import TensorAttention
-from slay.features.polynomial import sketch_features, sketch_spectrum
+from slay.features.polynomial import SketchedSquares, sketch_spectrum
 
 
 class SketchAttention(TensorAttention):
@@ -18,15 +17,9 @@ class SketchAttention(TensorAttention):
     kernel = r"\hat x^2_{\mathrm{sketch}}\cdot\sum_r w_r\,e^{2s_rx}"
     nonnegative = False
 
-    spectra: Tensor  # (2, K, d, 2 (P // 2 + 1))
-
-    def build(self, draw: torch.Generator) -> dict[str, Tensor]:
+    def squares(self, draw: torch.Generator) -> SketchedSquares:
         shape = (2, self.n_kv_heads, self.head_dim)
         bucket = torch.randint(self.poly_dim, shape, generator=draw)
         sign = torch.randint(2, shape, generator=draw) * 2.0 - 1.0
         spectra = [sketch_spectrum(*c, self.poly_dim) for c in zip(bucket, sign, strict=True)]
-        return {"spectra": torch.stack(spectra)}
-
-    def polynomial(self, u: Tensor) -> Tensor:
-        first, second = self.spectra.to(u.dtype)
-        return sketch_features(u, first, second, self.poly_dim)
+        return SketchedSquares(torch.stack(spectra), self.poly_dim)

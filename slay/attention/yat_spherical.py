@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from slay.attention.exact import ExactAttention
-from slay.attention.layer import DEFAULT_EPSILON, Memory
+from slay.attention.layer import DEFAULT_EPSILON, Compute
 from slay.errors import positive
 from slay.features.elementwise import unit
 from slay.ops.modes import without_autocast
-from slay.ops.select import choose, tensor_limit
+from slay.ops.select import tensor_limit
+from slay.ops.sequences import Memory, Sequences
 from slay.ops.verification import unverified
 
 
@@ -41,40 +42,32 @@ class SphericalYatAttention(ExactAttention):
         rest = torch.rsub(x, 2.0 + self.epsilon, alpha=2.0)  # C - 2x, at least eps up to rounding
         return x.square() / rest.clamp(min=self.epsilon)
 
-    def kernel_limit(self, q: Tensor, v: Tensor) -> str | None:
+    def kernels(self, q: Tensor, k: Tensor, v: Tensor) -> Compute | str:
         if self.training and self.dropout:
             return "kernels drop no attention weights"
-        limit = tensor_limit(self.backend, q, v)
-        if limit is not None or self.backend != "auto":
-            return limit
-        from slay.ops.triton.yat import pairs_of
+        reason = tensor_limit(self.backend, q, v)
+        if reason is None and self.backend == "auto":
+            from slay.ops.triton.yat import pairs_of
 
-        pairs = pairs_of(self.epsilon, int(q.shape[3]), int(v.shape[3]), q.dtype)
-        return unverified(q.device, [pairs.key])
+            pairs = pairs_of(self.epsilon, int(q.shape[3]), int(v.shape[3]), q.dtype)
+            reason = unverified(q.device, [pairs.key])
+        return self._by_kernels if reason is None else reason
 
-    def _attend_all(self, q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
-        if self.backend_used == "torch":
-            return super()._attend_all(q, k, v, padding)
-        from slay.ops.triton.yat import exact_yat
+    def packs(self, sequences: Sequences) -> bool:
+        return sequences.memory is None and not sequences.final
 
-        with without_autocast(q.device):
-            return exact_yat(q, k, v, self.epsilon, causal=self.causal, key_padding_mask=padding)
-
-    def _attend_packed(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        lengths: list[int],
-        start: Tensor | None,
-        memory: Memory | None,
-        final: bool,
+    def _by_kernels(
+        self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences
     ) -> tuple[Tensor, Memory]:
-        self.backend_used = choose(self.backend, self.kernel_limit(q, v))
-        if self.backend_used == "torch" or memory is not None or final:
-            return super()._attend_packed(q, k, v, lengths, start, memory, final)
         from slay.ops.triton.yat import exact_yat
 
-        bounds = [0, *accumulate(lengths)]
+        bounds = None
+        if sequences.lengths is not None:
+            bounds = [0, *accumulate(sequences.lengths)]
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, padding: Tensor | None) -> Tensor:
+            masked: Any = {"key_padding_mask": padding, "bounds": bounds}
+            return exact_yat(q, k, v, self.epsilon, causal=self.causal, **masked)
+
         with without_autocast(q.device):
-            return exact_yat(q, k, v, self.epsilon, causal=self.causal, bounds=bounds), ()
+            return self._over_all_keys(attend, q, k, v, sequences)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from slay.attention.linearised import FeatureAttention
+from slay.attention.linear import LinearAttention
 from slay.attention.yat_spherical import SphericalYatAttention
 from slay.errors import SlayError
 from slay.ops.triton import assembler
@@ -149,7 +149,7 @@ def record(subject: Subject, length: int = LENGTH) -> Recorded:
     )
     padding = torch.zeros(1, length, dtype=torch.bool) if general else None
     bounds = [0, length // 3, length] if general else None
-    if isinstance(mechanism, FeatureAttention):
+    if isinstance(mechanism, LinearAttention):
         attend, decode = _linear(mechanism, q, k, v)
     elif isinstance(mechanism, SphericalYatAttention):
         attend, decode = _exact(mechanism, q, k, v)
@@ -168,17 +168,18 @@ Attend = Callable[[Tensor | None, list[int] | None], Tensor]
 
 
 def _linear(
-    mechanism: FeatureAttention, q: Tensor, k: Tensor, v: Tensor
+    mechanism: LinearAttention, q: Tensor, k: Tensor, v: Tensor
 ) -> tuple[Attend, Callable[[], Any]]:
     """A call that takes padding and bounds of packed sequences, and one that decodes a token."""
     from slay.ops.triton.decode import decode_attention
     from slay.ops.triton.launch import kernel_attention
 
     i = torch.arange(q.shape[2]).view(1, 1, -1)
-    q, k = mechanism.prepare(q), mechanism.prepare(k)
-    spec, reason = mechanism.possible_spec(q, k, v, i, i)
-    if spec is None or reason is not None:
+    q, k = mechanism.feature_map.prepare(q), mechanism.feature_map.prepare(k)
+    told, reason = mechanism.feature_spec(q.shape[-1])
+    if told is None or reason is not None:
         raise SlayError(f"{type(mechanism).__name__}: {reason}")
+    spec = mechanism.with_given(told, q, k, i, i)
 
     def attend(padding: Tensor | None, bounds: list[int] | None) -> Tensor:
         lengths = None if bounds is None else [last - first for first, last in pairwise(bounds)]
@@ -187,8 +188,7 @@ def _linear(
 
     def decode() -> None:
         token_q, token_k, token_v = (t[:, :, :1] for t in (q, k, v))
-        first = mechanism.possible_spec(token_q, token_k, token_v, i[..., :1], i[..., :1])[0]
-        assert first is not None
+        first = mechanism.with_given(told, token_q, token_k, i[..., :1], i[..., :1])
         decode_attention(token_q, token_k, token_v, first, mechanism.empty_state(v))
 
     return attend, decode

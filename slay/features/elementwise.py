@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def unit(u: Tensor) -> Tensor:
@@ -23,14 +22,3 @@ LOWEST = -60.0
 
 The output of a query whose keys all lie below is therefore the running mean of their values.
 """
-
-
-def elu_plus_one(u: Tensor) -> Tensor:
-    """elu(u) + 1 > 0 (Katharopoulos et al. 2020, eq. 7), with u clamped to at least `LOWEST`."""
-    return F.relu(u) + u.clamp(LOWEST, 0.0).exp()  # cheaper to differentiate than elu
-
-
-def elu_plus_one_over_top(u: Tensor) -> Tensor:
-    """elu(u) + 1, divided by its largest coordinate if that is below 1."""
-    top = u.detach().amax(-1, keepdim=True).clamp(max=0.0)
-    return F.relu(u) + (u.clamp(max=0.0) - top).exp()

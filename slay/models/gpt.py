@@ -19,10 +19,10 @@ from torch.utils.checkpoint import checkpoint
 from slay import files
 from slay.activations import YatLinear
 from slay.attention.layer import accepted, check_padding
-from slay.attention.packing import Boundaries, lengths_of, positions
 from slay.attention.state import State
 from slay.errors import SlayError, share, unknown, whole
 from slay.ops.modes import readable, transformed
+from slay.ops.sequences import Boundaries, lengths_of, positions
 from slay.registry import ATTENTION, get_attention_class
 
 ROTARY_BASE = 10000.0

@@ -19,27 +19,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from slay.features.feature_map import FeatureMap
 from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.groups import fold, tril, tril_, unfold
 from slay.ops.normalise import accumulation_dtype, normalise, saturating_cast
+from slay.ops.sequences import Places
 
-FeatureMap = Callable[[Tensor, Tensor], Features]
 Span = tuple[int, int]  # the first token, and the one after the last
-Places = tuple[Tensor | None, Tensor | None]  # positions of queries and keys: (B, L) each
 BLOCK = 4  # chunks whose narrow factors are evaluated at once
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Feature maps and chunking of one call; see `slay.ops.linear` for the arguments."""
+    """Feature map and chunking of one call; see `slay.ops.linear` for the arguments."""
 
-    query_map: FeatureMap
-    key_map: FeatureMap
+    feature_map: FeatureMap
     chunk_size: int
-    start: Tensor | None  # (B,)
     groups: int
-    places: Places = (None, None)  # positions, if not consecutive from `start`
+    start: Tensor | None  # (B,)
+    places: Places  # positions, if not consecutive from `start`
 
     def spans(self, u: Tensor) -> Iterator[Span]:
         """The chunks of u: (B, H, L, d)."""
@@ -77,11 +76,12 @@ class Maps:
 
     def query_of(self, u: Tensor, span: Span) -> Features:
         """phi of queries already sliced and folded."""
-        return self.query_map(u, self._position(span, u, self.groups, self.places[0]))
+        return self.feature_map.queries(u, self._position(span, u, self.groups, self.places[0]))
 
     def key_of(self, u: Tensor, span: Span) -> Features:
         """phi of keys already sliced."""
-        return self.key_map(u, self._position(span, u, 1, self.places[1]))
+        phi: Features = self.feature_map(u, self._position(span, u, 1, self.places[1]))
+        return phi
 
     def _position(self, span: Span, u: Tensor, copies: int, places: Tensor | None) -> Tensor:
         position = torch.arange(*span, device=u.device).view(1, 1, -1)

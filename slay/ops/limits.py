@@ -5,9 +5,9 @@ Separate from `slay.ops.select`, so that mechanisms without kernels do not depen
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
-from slay.ops.triton.spec import FeatureSpec
+from slay.features.spec import FeatureSpec
 from slay.ops.verification import unverified
 
 WIDEST_CUBIC = 32  # head dimension
@@ -15,9 +15,8 @@ WIDEST_FACTOR = 64  # features of either factor of a product
 WIDEST_DENSE = 512  # features of a dense map
 
 
-def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
-    """Return why kernels do not support a mechanism's features, or None."""
-    head_dim = q.shape[-1]
+def spec_limit(spec: FeatureSpec | None, head_dim: int) -> str | None:
+    """Return why kernels do not support features of heads of this dimension, or None."""
     if spec is None:
         return "kernels know features that are a vector or an outer product of two, not these"
     if spec.degree == 3 and head_dim > WIDEST_CUBIC:
@@ -30,10 +29,10 @@ def spec_limit(spec: FeatureSpec | None, q: Tensor, v: Tensor) -> str | None:
     return None
 
 
-def verification_limit(backend: str, spec: FeatureSpec, q: Tensor, v: Tensor) -> str | None:
+def verification_limit(
+    spec: FeatureSpec, d: int, e: int, dtype: torch.dtype, device: torch.device
+) -> str | None:
     """Return why backend="auto" does not use kernels for these features, or None if verified."""
-    if backend != "auto":
-        return None
     from slay.ops.triton.launch import keys_of
 
-    return unverified(q.device, keys_of(spec, q, v))
+    return unverified(device, keys_of(spec, d, e, dtype))

@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slay.features.feature_map import FeatureMap
 from slay.features.forms import Features
 from slay.features.workspace import Workspace, product
 from slay.ops.chunked import (
-    FeatureMap,
     Maps,
-    Places,
     Span,
     add,
     add_,
@@ -34,49 +33,42 @@ from slay.ops.chunked import (
 from slay.ops.groups import fold, tril_, unfold
 from slay.ops.modes import transformed, without_autocast
 from slay.ops.normalise import divisor
+from slay.ops.sequences import Sequences
 
 
 def linear_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    query_map: FeatureMap,
-    key_map: FeatureMap,
+    feature_map: FeatureMap,
+    sequences: Sequences,
     *,
     causal: bool,
     chunk_size: int = 128,
-    key_padding_mask: Tensor | None = None,
-    start: Tensor | None = None,
-    places: Places = (None, None),
-    initial_state: Tensor | None = None,
-    output_final_state: bool = False,
-    parameters: Sequence[Tensor] = (),
-    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """y_i = sum_j <phi(q_i), phi(k_j)> v_j / sum_j <phi(q_i), phi(k_j)>, over j <= i when causal.
 
     q: (B, H, Lq, d); k: (B, K, Lk, d) and v: (B, K, Lk, e), K dividing H; Lq = Lk when causal.
-    Lq, Lk >= 1. A map takes tokens (B, K, n, d) and their positions (B or 1, 1, n), which count
-    from `start`: (B,), else from 0, or are given by `places`. `key_padding_mask`: (B, Lk), True for
-    padding. A state is S: (B, K, e + 1, m), the sum over all earlier tokens; it needs `causal`.
-    `parameters` are the tensors inside the maps that require gradients. With `overwrite`, an
-    initial state that requires no gradient may be overwritten by the final one. Returns y:
-    (B, H, Lq, e) in v's dtype, and the state after the last token if `output_final_state`.
+    Lq, Lk >= 1, and sequences that are not packed. A state is S: (B, K, e + 1, m), the sum over all
+    earlier tokens; it needs `causal`. An initial state that requires no gradient may be overwritten
+    by the final one if `sequences.overwrite`. Returns y: (B, H, Lq, e) in v's dtype, and the state
+    after the last token if `sequences.final`.
     """
-    maps = Maps(query_map, key_map, chunk_size, start, q.shape[1] // k.shape[1], places)
-    tensors = (q, k, v, key_padding_mask, initial_state)
+    places = sequences.places(q.shape[2], k.shape[2])
+    maps = Maps(feature_map, chunk_size, q.shape[1] // k.shape[1], sequences.start, places)
+    parameters = [p for p in feature_map.parameters() if p.requires_grad]
+    final = sequences.final
+    tensors = (q, k, v, sequences.padding, sequences.state)
     with without_autocast(q.device):
         if torch.compiler.is_compiling() or transformed():
-            y, state = chunked(maps, *tensors, causal=causal, final=output_final_state)
+            y, state = chunked(maps, *tensors, causal=causal, final=final)
         elif wants_gradient(*tensors, *parameters):
-            y, state = _LinearAttention.apply(
-                maps, causal, output_final_state, *tensors, *parameters
-            )
+            y, state = _LinearAttention.apply(maps, causal, final, *tensors, *parameters)
         else:
             y, _, state = chunked_in_place(
-                maps, *tensors, causal=causal, final=output_final_state, overwrite=overwrite
+                maps, *tensors, causal=causal, final=final, overwrite=sequences.overwrite
             )
-    return y, state if output_final_state else None
+    return y, state if final else None
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:

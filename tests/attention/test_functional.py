@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+
 import pytest
 import torch
 
 import slay
 from slay.attention.exact import ExactAttention
 from slay.errors import SlayError, UnknownNameError
+from slay.ops import linear
 from slay.registry import ATTENTION
 
 
@@ -62,3 +66,32 @@ def test_a_mechanism_from_outside_is_like_any_other(outside):
 def test_a_taken_name_is_refused(outside, name):
     with pytest.raises(SlayError, match=f"'{name}' is registered already"):
         slay.register_attention(name)(outside)
+
+
+LAYERS = ("slay.attention.functional", "slay.attention", "slay.ops")
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_the_way_of_a_call_is_short_and_leads_down(backend, monkeypatch):
+    """From `slay.attend` to the loop over chunks, or to the kernel launches, each stop lower."""
+    if backend == "triton":
+        pytest.importorskip("triton", reason="the kernels need Triton")
+        from slay.ops.triton import launch
+
+        owner, name = launch.LinearCall, "forward"
+    else:
+        owner, name = linear, "chunked_in_place"
+    ways, reached = [], getattr(owner, name)
+
+    def noting(*args, **options):
+        frames = [frame for frame, _ in traceback.walk_stack(sys._getframe(1))]
+        modules = [frame.f_globals["__name__"] for frame in reversed(frames)]
+        ways.append([m for m in modules if m.startswith("slay.")])
+        return reached(*args, **options)
+
+    monkeypatch.setattr(owner, name, noting)
+    slay.attend(*(torch.randn(1, 2, 5, 8) for _ in range(3)), "yat-quadratic", backend=backend)
+    (way,) = ways
+    height = [max(i for i, layer in enumerate(LAYERS) if m.startswith(layer)) for m in way]
+    assert height == sorted(height)
+    assert len(way) + 1 <= 8  # itself included

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from slay.attention.linear import LinearAttention
+from slay.attention.elu import EluAttention
 from slay.experiments.kernels import worker
 from slay.ops.triton.configs import Config, Kernel
 from slay.registry import ATTENTION
@@ -34,7 +34,7 @@ class Copied(torch.autograd.Function):
         return Copied.apply(g)
 
 
-class CopyingAttention(LinearAttention):
+class CopyingAttention(EluAttention):
     def attend(self, *args, **options):
         asked, self.backend = self.backend, "torch"
         result = super().attend(*args, **options)

@@ -7,12 +7,7 @@ import math
 import pytest
 import torch
 
-from slay.features.exponential import (
-    at_nodes,
-    fourier_features,
-    positive_random_features,
-    softmax_exponents,
-)
+from slay.features.exponential import Exponentials, FourierFeatures, SoftmaxFeatures, at_nodes
 from slay.features.projections import gaussian
 from slay.features.quadrature import laguerre
 
@@ -42,8 +37,8 @@ def directions(*shape, orthogonal, seed=1):
 @pytest.mark.parametrize("x", [-0.9, 0.0, 0.5, 0.9])
 def test_positive_features_have_the_quadrature_sum_as_mean(nodes, x, orthogonal):
     s, weight = map(torch.from_numpy, laguerre(nodes, 1e-3))
-    omega, offset = at_nodes(directions(nodes, 4, 3, orthogonal=orthogonal), s, weight)
-    phi_q, phi_k = (positive_random_features(u, omega, offset) for u in pair(x))
+    phi = Exponentials(*at_nodes(directions(nodes, 4, 3, orthogonal=orthogonal), s, weight))
+    phi_q, phi_k = (phi(u, None).expand() for u in pair(x))
     assert phi_q.shape == (1, SEEDS, 1, 4 * nodes)
     assert (phi_q > 0).all()
     assert_mean((phi_q * phi_k).sum(-1), (weight * (2 * s * x).exp()).sum())
@@ -52,17 +47,17 @@ def test_positive_features_have_the_quadrature_sum_as_mean(nodes, x, orthogonal)
 @pytest.mark.parametrize("orthogonal", [False, True])
 @pytest.mark.parametrize("x", [-0.5, 0.8])
 def test_softmax_features_are_unbiased(x, orthogonal):
-    omega = directions(4, 3, orthogonal=orthogonal)
+    phi = SoftmaxFeatures(directions(4, 3, orthogonal=orthogonal))
     q, k = pair(x)
     q = 1.5 * q
-    phi_q, phi_k = (softmax_exponents(u, omega).exp() for u in (q, k))
+    phi_q, phi_k = (phi(u, None).expand() for u in (q, k))
     assert_mean((phi_q * phi_k).sum(-1), math.exp(1.5 * x / math.sqrt(3)))
 
 
 @pytest.mark.parametrize("x", [-0.5, 0.8, 1.0])
 def test_fourier_features_are_unbiased(x):
-    omega = directions(4, 3, orthogonal=False) / 0.7
-    phi_q, phi_k = (fourier_features(u, omega) for u in pair(x))
+    phi = FourierFeatures(directions(4, 3, orthogonal=False) / 0.7)
+    phi_q, phi_k = (phi(u, None).expand() for u in pair(x))
     claim = math.exp(-(2 - 2 * x) / (2 * 0.7**2))
     if x == 1.0:
         torch.testing.assert_close((phi_q * phi_k).sum(-1), torch.ones(1, SEEDS, 1).double())

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from slay.features.elementwise import unit
 from slay.features.polynomial import (
-    anchor_features,
+    MaclaurinSquares,
+    NystromSquares,
+    ShiftedSquare,
+    SketchedSquares,
+    SquaredProjections,
     inverse_root,
-    maclaurin_features,
-    nystrom_features,
-    shifted_square,
-    sketch_features,
     sketch_spectrum,
 )
 
@@ -23,19 +23,19 @@ SEEDS, P = 20_000, 6
 
 def anchors(dim, draw):
     a = unit(torch.randn(SEEDS, P, dim, generator=draw, dtype=torch.float64)) / P**0.25
-    return lambda u: anchor_features(u, a)
+    return SquaredProjections(a)
 
 
 def maclaurin(dim, draw):
-    r, s = (torch.randint(2, (2, SEEDS, P, dim), generator=draw) * 2.0 - 1.0).double() / P**0.25
-    return lambda u: maclaurin_features(u, r, s)
+    signs = torch.randint(2, (2, SEEDS, P, dim), generator=draw) * 2.0 - 1.0
+    return MaclaurinSquares(signs.double() / P**0.25)
 
 
 def sketch(dim, draw):
     bucket = torch.randint(P, (2, SEEDS, dim), generator=draw)
     sign = torch.randint(2, (2, SEEDS, dim), generator=draw) * 2.0 - 1.0
     spectra = [sketch_spectrum(bucket[i], sign[i], P).double() for i in range(2)]
-    return lambda u: sketch_features(u, *spectra, P)
+    return SketchedSquares(torch.stack(spectra), P)
 
 
 CLAIMS = {
@@ -57,8 +57,9 @@ def test_random_maps_have_the_mean_they_claim(map_of, dim, x):
         0.8 * x + 0.6 * (1.0 - x * x) ** 0.5,
     )
     features = map_of(dim, torch.Generator().manual_seed(0))
-    assert features(q).shape == (1, SEEDS, 1, P)
-    product = (features(q) * features(k)).sum(-1).flatten()
+    phi_q, phi_k = (features(u, None).expand() for u in (q, k))
+    assert phi_q.shape == (1, SEEDS, 1, P)
+    product = (phi_q * phi_k).sum(-1).flatten()
     assert abs(product.mean() - CLAIMS[map_of](x, dim)) < 4.0 * product.std() / SEEDS**0.5 + 1e-7
 
 
@@ -76,7 +77,7 @@ def test_the_spectrum_of_a_sketch_has_its_inner_products(dim, size, seed):
     ffts = [torch.fft.fft(u @ c) for c in counts]
     published = torch.fft.ifft(ffts[0] * ffts[1]).real
     spectra = [sketch_spectrum(*c, size).double() for c in zip(bucket, sign, strict=True)]
-    ours = sketch_features(u, *spectra, size)
+    ours = SketchedSquares(torch.stack(spectra), size)(u, None).expand()
     assert ours.shape == published.shape
     torch.testing.assert_close(ours @ ours.mT, published @ published.mT, rtol=1e-5, atol=1e-5)
 
@@ -85,7 +86,7 @@ def test_nystrom_with_enough_anchors_is_exact():
     draw = torch.Generator().manual_seed(0)
     a = unit(torch.randn(1, 20, 4, generator=draw, dtype=torch.float64))  # the squares span 10
     u = unit(torch.randn(1, 1, 30, 4, generator=draw, dtype=torch.float64))
-    phi = nystrom_features(u, a, inverse_root(a, 1e-10))
+    phi = NystromSquares(a, inverse_root(a, 1e-10))(u, None).expand()
     torch.testing.assert_close(phi @ phi.mT, (u @ u.mT).square(), rtol=1e-6, atol=1e-6)
 
 
@@ -95,7 +96,7 @@ def test_nystrom_error_falls_with_the_anchors():
     u = unit(torch.randn(1, 1, 200, 8, generator=draw, dtype=torch.float64))
     errors = []
     for p in (4, 8, 16, 32):
-        phi = nystrom_features(u, a[:, :p], inverse_root(a[:, :p], 1e-8))
+        phi = NystromSquares(a[:, :p], inverse_root(a[:, :p], 1e-8))(u, None).expand()
         errors.append((phi @ phi.mT - (u @ u.mT).square()).norm())
     assert errors == sorted(errors, reverse=True)
 
@@ -104,7 +105,7 @@ def test_nystrom_error_falls_with_the_anchors():
 def test_shifted_square_is_exact(beta, dim, seed):
     draw = torch.Generator().manual_seed(seed)
     q, k = unit(torch.randn(2, 3, dim, generator=draw, dtype=torch.float64))
-    phi_q, phi_k = shifted_square(q, beta), shifted_square(k, beta)
+    phi_q, phi_k = (ShiftedSquare(beta)(u, None) for u in (q, k))
     expected = (q @ k.mT + beta) ** 2
     n = dim + (beta > 0)
     assert phi_q.expand().shape[-1] == n * (n + 1) // 2

@@ -10,10 +10,10 @@ import torch
 pytest.importorskip("triton", reason="the kernels need Triton")
 
 from slay.features.forms import Dense, Product
+from slay.features.spec import FeatureSpec
 from slay.ops.naive import naive_attention
 from slay.ops.triton import configs, launch, state_passing
 from slay.ops.triton.decode import decode_attention
-from slay.ops.triton.spec import FeatureSpec
 
 H, K, E, LENGTH = 2, 1, 5, 150
 SPECS = ["dense", "product", "polynomial"]
@@ -149,10 +149,16 @@ def test_states_pass_over_many_chunks(reverse, decays):
     close(X, wanted.double())
 
 
-def test_segments_are_one_sequence(monkeypatch):
-    """Where no gradient is wanted a long sequence is cut, so that few factors are held."""
+@pytest.mark.parametrize("p", ["none", "given"])
+def test_segments_are_one_sequence(p, monkeypatch):
+    """Where no gradient is wanted a long sequence is cut, so that few factors are held.
+
+    One of which a factor is given is not: it is held already.
+    """
     q, k, v, _ = (t.detach() for t in call("polynomial"))
     spec = FeatureSpec(f="identity", degree=2, coefficients=(0.25, 1.0, 1.0, 0.0))
+    if p == "given":
+        spec = FeatureSpec(p="given", given_p=(q[..., :2], k[..., :2]), f="identity")
     whole = launch.kernel_attention(q, k, v, spec, causal=True, output_final_state=True)
     monkeypatch.setattr(launch, "SEGMENT", 64)
     cut = launch.kernel_attention(q, k, v, spec, causal=True, output_final_state=True)

@@ -14,7 +14,7 @@ import torch
 from torch.utils import deterministic
 
 import slay
-from slay.attention.linearised import FeatureAttention
+from slay.attention.linear import LinearAttention
 from slay.errors import SlayError
 from slay.ops import select
 from slay.ops.naive import naive_attention
@@ -26,7 +26,7 @@ from slay.ops.triton import configs, launch
 NAMES = [
     name
     for name in slay.list_attention_types()
-    if issubclass(slay.get_attention_class(name), FeatureAttention)
+    if issubclass(slay.get_attention_class(name), LinearAttention)
 ]
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 every_mechanism = pytest.mark.parametrize("name", NAMES)
@@ -323,14 +323,19 @@ def test_cross_attention():
 
 
 def test_a_mechanism_that_only_has_features():
-    """Features without a recipe are formed by PyTorch, whose gradient goes on from there."""
+    """Features without a spec are computed by PyTorch, whose gradient goes on from there."""
+    from slay.features.feature_map import FeatureMap
     from slay.features.forms import Dense
 
-    class Soft(FeatureAttention):
+    class SoftMap(FeatureMap):
+        def forward(self, u, position):
+            return Dense(u.softmax(-1))
+
+    class Soft(LinearAttention):
         kernel, nonnegative, paper = "", True, ""
 
-        def feature_map(self, u, position):
-            return Dense(u.softmax(-1))
+        def features(self):
+            return SoftMap()
 
     mechanism = Soft.heads_only(8, 2, n_kv_heads=1, backend="triton")
     compare("linear", mechanism, tokens(mechanism, 40), torch.float32)
@@ -348,7 +353,7 @@ def test_the_same_bits_every_time():
 def test_operators_are_sound():
     """Schemas, fake implementations and gradients, as torch.compile needs them."""
     mechanism = heads("yat-performer-anchor", n_heads=1)
-    spec = mechanism.exponential_spec(p="square", p_weight=mechanism.anchors)
+    spec = mechanism.feature_map.spec()
     q, _, v = tokens(mechanism, 20)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     of_features = (

@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import slay
+from slay.features.feature_map import FeatureMap
 from slay.features.forms import Dense
 from slay.ops.linear import linear_attention
+from slay.ops.sequences import Sequences
+
+
+class Identity(FeatureMap):
+    def forward(self, u, position):
+        return Dense(u)
+
 
 SIGNED = [n for n in slay.list_attention_types() if not slay.get_attention_class(n).nonnegative]
 
@@ -37,11 +45,11 @@ def test_a_normaliser_near_zero(backend, sign):
     k = torch.tensor([1.0, -0.9995]).half().view(1, 1, 2, 1)
     v = torch.tensor([6e4, -6e4]).half().view(1, 1, 2, 1) * sign
     if backend == "torch":
-        y, _ = linear_attention(q, k, v, lambda u, i: Dense(u), lambda u, i: Dense(u), causal=True)
+        y, _ = linear_attention(q, k, v, Identity(), Sequences(), causal=True)
     else:
         pytest.importorskip("triton", reason="the kernels need Triton")
+        from slay.features.spec import FeatureSpec
         from slay.ops.triton.launch import kernel_attention
-        from slay.ops.triton.spec import FeatureSpec
 
         k = torch.tensor([1.0, -0.9922]).half().view(1, 1, 2, 1)  # of the digits of bfloat16
         y, _ = kernel_attention(q, k, v, FeatureSpec(given_f=(q, k)), causal=True)

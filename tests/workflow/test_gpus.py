@@ -15,19 +15,25 @@ import os, time
 
 import torch
 
-from slay.attention.linearised import FeatureAttention
+from slay.attention.linear import LinearAttention
+from slay.features.feature_map import FeatureMap
 from slay.features.forms import Dense
 
 
-class Spy(FeatureAttention):
-    kernel, nonnegative, paper = "", True, ""
-
-    def feature_map(self, u, position):
+class SpyMap(FeatureMap):
+    def forward(self, u, position):
         time.sleep(0.02)
         with open(os.environ["SEEN"], "a") as file:
             said = os.environ["CUDA_VISIBLE_DEVICES"], os.environ.get("LOCAL_RANK", "-")
             print(os.getpid(), *said, torch.get_num_threads(), time.time(), file=file)
         return Dense(u.relu())
+
+
+class Spy(LinearAttention):
+    kernel, nonnegative, paper = "", True, ""
+
+    def features(self):
+        return SpyMap()
 """
 CONFIG = """
 run: gpus

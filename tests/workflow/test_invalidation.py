@@ -251,15 +251,21 @@ def test_record_of_an_older_schema(checkout):
 
 
 PLUGIN = """
-from slay.attention.linearised import FeatureAttention
+from slay.attention.linear import LinearAttention
+from slay.features.feature_map import FeatureMap
 from slay.features.forms import Dense
 
 
-class Soft(FeatureAttention):
+class SoftMap(FeatureMap):
+    def forward(self, u, position):
+        return Dense(u.softmax(-1))
+
+
+class Soft(LinearAttention):
     kernel, nonnegative, paper = "", True, ""
 
-    def feature_map(self, u, position):
-        return Dense(u.softmax(-1))
+    def features(self):
+        return SoftMap()
 """
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention
-from slay.attention.linearised import FeatureAttention
+from slay.attention.linear import LinearAttention
 from slay.experiments.kernels.cases import Case
 from slay.experiments.kernels.inputs import Inputs
 from slay.experiments.result import stream
@@ -48,7 +48,7 @@ class CheckedCall(NamedTuple):
         mechanism = cls.heads_only(
             case.head_dim, heads, n_kv_heads=kv_heads, causal=self.causal, **options
         )
-        if isinstance(mechanism, FeatureAttention):
+        if isinstance(mechanism, LinearAttention):
             mechanism.kernel_chunk_size = self.chunk
         return mechanism
 
@@ -72,7 +72,7 @@ def calls_of(case: Case) -> list[CheckedCall]:
     absent = torch.zeros(1, odd, dtype=torch.bool)
     absent[:, : odd // 3] = True
     masked = partial(_plain, state=False, padding=padding)
-    carries = issubclass(get_attention_class(case.mechanism), FeatureAttention)
+    carries = issubclass(get_attention_class(case.mechanism), LinearAttention)
     plain = partial(_plain, state=carries)
     calls = [
         CheckedCall("long", partial(_plain, state=False), long, timed=True),

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from slay.attention.layer import Attention
-from slay.attention.linearised import FeatureAttention
+from slay.attention.linear import LinearAttention
 from slay.errors import SlayError
 from slay.experiments.kernels.inputs import Inputs
 from slay.experiments.kernels.settings import KernelParams
@@ -96,10 +96,10 @@ def _flash_linear(params: KernelParams, tokens: Inputs) -> Call:
     except ImportError as error:
         raise SlayError(f"flash-linear-attention is not installed ({error})") from error
     mechanism = mechanism_of(params, "torch").to(tokens.q.device)
-    if not isinstance(mechanism, FeatureAttention):
+    if not isinstance(mechanism, LinearAttention):
         raise SlayError(f"{params.attention} has no features")
     position = torch.arange(params.seq_len, device=tokens.q.device).view(1, 1, -1)
-    maps = (mechanism.query_map, mechanism.feature_map)
+    maps = (mechanism.feature_map.queries, mechanism.feature_map)
     with torch.no_grad():
         phi_q, phi_k = (
             _by_token(_features(mechanism, feature_map, t, position).to(t.dtype))
@@ -112,13 +112,12 @@ def _flash_linear(params: KernelParams, tokens: Inputs) -> Call:
     return _timed(params, attend, (phi_q, phi_k, _by_token(tokens.v)), _by_token(tokens.g))
 
 
-def _features(mechanism: FeatureAttention, feature_map: Any, u: Tensor, position: Tensor) -> Tensor:
+def _features(mechanism: LinearAttention, feature_map: Any, u: Tensor, position: Tensor) -> Tensor:
     """Features of tokens (B, H, L, d), computed in pieces: (B, H, L, m), in the dtype of u."""
-    size = 8192
+    size, prepare = 8192, mechanism.feature_map.prepare
     pieces = zip(u.split(size, dim=2), position.split(size, dim=2), strict=True)
     return torch.cat(
-        [feature_map(mechanism.prepare(t.float()), i).expand().to(u.dtype) for t, i in pieces],
-        dim=2,
+        [feature_map(prepare(t.float()), i).expand().to(u.dtype) for t, i in pieces], dim=2
     )
 
 

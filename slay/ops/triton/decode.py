@@ -14,9 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from slay.features.spec import FeatureSpec
 from slay.ops.triton.configs import Config, Kernel
 from slay.ops.triton.launch import factors
-from slay.ops.triton.spec import FeatureSpec
 from slay.ops.triton.tiles import Rows, divisor, load_tile, pointer, rows, saturating_cast
 from slay.ops.triton.tiling import Tiling, tiling_of
 

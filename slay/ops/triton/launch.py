@@ -15,6 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
+from slay.features.spec import FeatureSpec
 from slay.ops.modes import remembered
 from slay.ops.triton import chunk_backward, chunk_output, chunk_state, state_passing
 from slay.ops.triton.chunk_state import Side
@@ -26,7 +27,6 @@ from slay.ops.triton.layout import (
     sums_to_gradient,
     to_kernels,
 )
-from slay.ops.triton.spec import FeatureSpec
 from slay.ops.triton.tiles import Rows, rows
 from slay.ops.triton.tiling import (
     LONGEST_TILE,
@@ -369,11 +369,10 @@ def _differentiate(ctx: Any, dy: Tensor | None, *rest: Any) -> Any:
 linear_attention.register_autograd(_differentiate, setup_context=_keep)
 
 
-def keys_of(spec: FeatureSpec, q: Tensor, v: Tensor) -> list[str]:
-    """Call classes of attention with such features."""
-    d, dtype = int(q.shape[3]), v.dtype
+def keys_of(spec: FeatureSpec, d: int, e: int, dtype: torch.dtype) -> list[str]:
+    """Call classes of attention with such features, of heads d and values e wide."""
     settings = spec.score, spec.degree, spec.coefficients, spec.widths(d)
-    columns = sorted(set(value_columns(int(v.shape[3]), dtype)))
+    columns = sorted(set(value_columns(e, dtype)))
     keys = [tiling_of(*settings, n, dtype).key for n in columns]
     if spec.p in ("square", "product") or spec.f != "given":
         keys.append(features_key(spec.p, spec.f, d, dtype))
@@ -448,28 +447,28 @@ def _attention(
     padding = None if key_padding_mask is None else key_padding_mask.to(torch.uint8)
     settings = spec.score, spec.degree, spec.coefficients, causal, chunk_size
 
-    def attend(part: slice, first: State, final: bool) -> tuple[Tensor, State]:
-        masked = None if padding is None else padding[:, part].contiguous()
-        p_q, f_q = factors(q[:, :, part], spec, M, None, query=True)
-        p_k, f_k = factors(k[:, :, part], spec, M, masked, query=False)
-        decay = None if log_decay is None else log_decay[..., part]
-        y, _, _, _, *last = linear_attention(
-            p_q, f_q, p_k, f_k, v[:, :, part], masked, decay, *first, bounds, *settings, final
-        )
-        return y, State(*last)
-
-    pieces = [slice(None)]
+    pieces = [slice(0, q.shape[2])]
     tensors = (q, k, v, log_decay, initial_state)
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    if causal and not packed and not training and spec.given_f is None:
+    whole = spec.given_p is not None or spec.given_f is not None
+    if causal and not packed and not training and not whole:
         pieces = [slice(i, i + SEGMENT) for i in range(0, q.shape[2], SEGMENT)]
-    if len(pieces) == 1:
-        y, initial = attend(pieces[0], initial, output_final_state)
-    else:
-        y = v.new_empty(*q.shape[:3], v.shape[3])
-        for part in pieces:
-            final = output_final_state or part is not pieces[-1]
-            y[:, :, part], initial = attend(part, initial, final)
+    y = q.new_empty(0) if len(pieces) == 1 else v.new_empty(*q.shape[:3], v.shape[3])
+    for part in pieces:
+        own = part if causal else slice(None)
+        masked = None if padding is None else padding[:, own].contiguous()
+        p_q, f_q = factors(q[:, :, part], spec, M, None, query=True)
+        p_k, f_k = factors(k[:, :, own], spec, M, masked, query=False)
+        decay = None if log_decay is None else log_decay[..., own]
+        final = output_final_state or part is not pieces[-1]
+        y_part, _, _, _, *last = linear_attention(
+            p_q, f_q, p_k, f_k, v[:, :, own], masked, decay, *initial, bounds, *settings, final
+        )
+        initial = State(*last)
+        if len(pieces) == 1:
+            y = y_part
+        else:
+            y[:, :, part] = y_part
     if not output_final_state:
         return y, None
     return y, from_kernels(initial, M, k.shape[1], packed=packed)
@@ -480,7 +479,11 @@ def factors(
 ) -> tuple[Tensor | None, Tensor]:
     """P, or None, and F of tokens u: (B, H, L, d); zero at padding."""
     which = 0 if query else 1
-    weights = (spec.p_weight, spec.p_second, spec.f_weight, spec.f_numbers)
+    numbers = spec.f_numbers
+    if isinstance(numbers, tuple):  # the same for every column
+        width = spec.widths(u.shape[3])[1]
+        numbers = torch.stack([u.new_full((width,), n, dtype=torch.float32) for n in numbers])
+    weights = (spec.p_weight, spec.p_second, spec.f_weight, numbers)
     p, f = features(
         u, *(None if w is None else w.float().contiguous() for w in weights),
         padding, spec.p, spec.f, spec.unit, query, M.fine,

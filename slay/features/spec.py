@@ -1,12 +1,10 @@
-"""Specification of a mechanism's features for the kernels; independent of Triton."""
+"""Specification of a feature map for the Triton kernels; independent of Triton."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
-
-from slay.features.forms import Dense, Features, Product
 
 
 @dataclass(frozen=True)
@@ -20,8 +18,9 @@ class FeatureSpec:
     exponents of keys are clamped to at least -60, and those of a query are shifted by the largest.
 
     Weights are (K, width, d), numbers (2, width), float32. "given" factors are passed as tensors,
-    (B, H, Lq, width) of queries and (B, K, Lk, width) of keys. With `degree` 2 or 3, P is "none"
-    and the score is c0 + c1 x + c2 x^2 + c3 x^3 of x = <F_q, F_k>, with coefficients >= 0.
+    (B, H, Lq, width) of queries and (B, K, Lk, width) of keys; before they are computed, `p_width`
+    and `f_width` are their widths. With `degree` 2 or 3, P is "none" and the score is
+    c0 + c1 x + c2 x^2 + c3 x^3 of x = <F_q, F_k>, with coefficients >= 0.
     """
 
     p: str = "none"
@@ -30,7 +29,9 @@ class FeatureSpec:
     p_weight: Tensor | None = None  # W
     p_second: Tensor | None = None  # W'
     f_weight: Tensor | None = None
-    f_numbers: Tensor | None = None
+    f_numbers: Tensor | tuple[float, float] | None = None  # (2, width), or the same per column
+    p_width: int = 1
+    f_width: int = 0  # 0: the head dimension
     given_p: tuple[Tensor, Tensor] | None = None  # of queries, of keys
     given_f: tuple[Tensor, Tensor] | None = None
     degree: int = 0
@@ -45,22 +46,10 @@ class FeatureSpec:
 
     def widths(self, head_dim: int) -> tuple[int, int]:
         """Columns of P (1 where there is none) and of F."""
-        p = 1 if self.p_weight is None else self.p_weight.shape[-2]
-        f = head_dim if self.f_weight is None else self.f_weight.shape[-2]
+        p = self.p_width if self.p_weight is None else self.p_weight.shape[-2]
+        f = self.f_width or head_dim if self.f_weight is None else self.f_weight.shape[-2]
         if self.given_p is not None:
             p = self.given_p[1].shape[-1]
         if self.given_f is not None:
             f = self.given_f[1].shape[-1]
         return p, f
-
-
-def given(queries: Features, keys: Features) -> FeatureSpec | None:
-    """Spec of precomputed features; None if kernels do not support their form."""
-    if isinstance(queries, Dense) and isinstance(keys, Dense):
-        return FeatureSpec(given_f=(queries.phi, keys.phi))
-    if isinstance(queries, Product) and isinstance(keys, Product):
-        factors = (queries.a, keys.a, queries.b, keys.b)
-        if all(isinstance(factor, Dense) for factor in factors):
-            p_q, p_k, f_q, f_k = (factor.factors()[0] for factor in factors)
-            return FeatureSpec(p="given", given_p=(p_q, p_k), given_f=(f_q, f_k))
-    return None
