@@ -24,8 +24,8 @@ SECTIONS = {
 }
 HOMES = {  # modules of commands that are defined beside the code they run
     **dict.fromkeys(SECTIONS["Train language models"], "slay.training.language.commands"),
-    "bench": "slay.experiments.kernels.commands",
-    "gpu": "slay.experiments.gpu.commands",
+    "bench": "slay.benchmarks.commands",
+    "gpu": "slay.gpu.commands",
     "measure": "slay.experiments.missing",
 }
 

@@ -50,7 +50,7 @@ def kernels(
             "slay kernels: Triton is not installed; pip install 'slay-attention[kernels]'"
         )
 
-    from slay.experiments.survey import (
+    from slay.kernel_tools.survey import (
         CALLS,
         LENGTH,
         MAIN,
@@ -63,7 +63,7 @@ def kernels(
     from slay.ops.triton import assembler
 
     if cost:
-        from slay.experiments.kernels.cost import report
+        from slay.kernel_tools.cost import report
 
         plain = [Subject(name, head_dim or 32, dtype) for name in names or MAIN]
         for line in report(plain, target, length or LENGTH, as_json=as_json):

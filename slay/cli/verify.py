@@ -64,8 +64,8 @@ def verify(device: str, only: str, jobs: int | None, seconds: float) -> None:
     """
     import torch
 
-    from slay.experiments.kernels.cases import default_cases
-    from slay.experiments.kernels.verify import Verifier, summary
+    from slay.kernel_tools.cases import default_cases
+    from slay.kernel_tools.verify import Verifier, summary
     from slay.ops.triton import assembler, verified
 
     try:

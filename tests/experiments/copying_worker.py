@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from slay.attention.linear import LinearAttention
-from slay.experiments.kernels import worker
+from slay.kernel_tools import worker
 from slay.ops.triton.configs import Config, Kernel
 from slay.registry import ATTENTION
 

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from slay.experiments.kernels.cost import cost_of
+from slay.kernel_tools.cost import cost_of
 from slay.ops.triton.configs import Config, Kernel, recording
 
 SIDE, ROUNDS, RUNS = 64, 3, 5

@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("triton", reason="the kernels need Triton")
 
-from slay.experiments.kernels.cost import sample
-from slay.experiments.sass.code import instructions
-from slay.experiments.sass.execution import Programs, Simulation
-from slay.experiments.sass.memory import matrix_wavefronts, sectors, wavefronts
-from slay.experiments.sass.values import UnknownBranch
+from slay.kernel_tools.cost import sample
+from slay.kernel_tools.sass.code import instructions
+from slay.kernel_tools.sass.execution import Programs, Simulation
+from slay.kernel_tools.sass.memory import matrix_wavefronts, sectors, wavefronts
+from slay.kernel_tools.sass.values import UnknownBranch
 
 PRODUCTS, PROGRAMS, SIDE = 3 * 5, 6, 64
 

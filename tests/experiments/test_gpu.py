@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from slay.cli import main
-from slay.experiments.gpu import driver
-from slay.experiments.gpu.steps import ROOT, STEPS, Plan, Step
+from slay.gpu import driver
+from slay.gpu.steps import ROOT, STEPS, Plan, Step
 from slay.pipeline.config import read
 from slay.pipeline.record import read_record, read_records
 

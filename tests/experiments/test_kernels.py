@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import slay
+from slay.benchmarks import bench, check, floors, tables, training
+from slay.benchmarks.inputs import Inputs
+from slay.benchmarks.settings import LONGEST, MAIN, BenchConfig, KernelParams, ModelParams
+from slay.benchmarks.timing import interleaved
+from slay.benchmarks.training import TrainingStep
 from slay.cli import main
 from slay.errors import SlayError
-from slay.experiments.kernels import bench, check, tables, training, work
-from slay.experiments.kernels.inputs import Inputs
-from slay.experiments.kernels.settings import LONGEST, MAIN, BenchConfig, KernelParams, ModelParams
-from slay.experiments.kernels.training import TrainingStep
-from slay.experiments.measure import interleaved
 from slay.experiments.run import provenance
 from slay.pipeline.record import Record, read_records
 
@@ -257,7 +257,7 @@ def test_bytes_are_those_of_inputs_outputs_and_states():
     def moved(**asked):
         params = KernelParams(**{"attention": "linear", "seq_len": 64, "batch_size": 3, **asked})
         own = slay.get_attention_class(params.attention).heads_only(32, 8)
-        return work.work_of(params, own).bytes
+        return floors.work_of(params, own).bytes
 
     tokens = 2 * 3 * 8 * 64 * 32
     assert moved() == 4 * tokens
@@ -276,7 +276,7 @@ def test_a_models_operations_are_about_those_that_pytorch_counts():
     with FlopCounterMode(display=False) as counter:
         step()
     own = slay.get_attention_class("standard").heads_only(64, 12)
-    found = work.work_of(params, own, step.n_parameters)
+    found = floors.work_of(params, own, step.n_parameters)
     assert 0.95 < found.operations / counter.get_total_flops() < 1.05
     assert found.bytes == 40 * step.n_parameters
 
@@ -296,12 +296,16 @@ def test_pieces_of_logits_do_not_change_a_training_step(monkeypatch):
 
 
 def test_a_floor_does_the_work_that_it_stands_for():
-    for some in (work.Work(2**12, 2**22), work.Work(1, 1), work.Work(6 * 2**20, 2 * 10**8 + 7)):
+    for some in (
+        floors.Work(2**12, 2**22),
+        floors.Work(1, 1),
+        floors.Work(6 * 2**20, 2 * 10**8 + 7),
+    ):
         with FlopCounterMode(display=False) as counter:
-            work.product_of(some, torch.float32, CPU)()
+            floors.product_of(some, torch.float32, CPU)()
         side = min(4096, max(64, round(some.operations ** (1 / 3))))
         assert some.operations <= counter.get_total_flops() <= some.operations + 4 * side**2
-        target = work.copy_of(some, CPU)()
+        target = floors.copy_of(some, CPU)()
         assert 2 * target.numel() in (some.bytes, some.bytes + 1)
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slay.experiments import max_context
-from slay.experiments.max_context import RESOLUTION, STEP, held, search
+from slay.benchmarks import max_context
+from slay.benchmarks.max_context import RESOLUTION, STEP, held, search
 from slay.experiments.result import heads_only
 from slay.pipeline.params import MaxContextParams
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 import slay
-from slay.experiments import scaling
+from slay.benchmarks import scaling
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import heads_only
 from slay.pipeline.params import ScalingParams

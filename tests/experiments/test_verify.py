@@ -22,10 +22,10 @@ from slay.errors import SlayError
 pytest.importorskip("triton", reason="the kernels need Triton")
 
 from slay.cli import main
-from slay.experiments.kernels import worker
-from slay.experiments.kernels.cases import Case
-from slay.experiments.kernels.search import Search
-from slay.experiments.kernels.verify import Verifier
+from slay.kernel_tools import worker
+from slay.kernel_tools.cases import Case
+from slay.kernel_tools.search import Search
+from slay.kernel_tools.verify import Verifier
 from slay.ops.triton import verified
 
 WORKER = Path(__file__).with_name("pretended_worker.py")
@@ -205,9 +205,9 @@ def test_time_ends(device):
 PROGRAM = """
 import sys
 from pathlib import Path
-from slay.experiments.kernels import worker
-from slay.experiments.kernels.cases import Case
-from slay.experiments.kernels.verify import Verifier
+from slay.kernel_tools import worker
+from slay.kernel_tools.cases import Case
+from slay.kernel_tools.verify import Verifier
 from slay.ops.triton.verified import Facts
 Verifier(
     facts=Facts(*{facts!r}), cases=[Case(**case) for case in {cases!r}], folder=Path({folder!r}),
