@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention
-from slay.benchmarks.calls import by_kernels, call_of, mechanism_of
-from slay.benchmarks.graphs import Graph
-from slay.benchmarks.inputs import Inputs
+from slay.benchmarks.backends import by_kernels, call_of, mechanism_of
+from slay.benchmarks.calls import Inputs
 from slay.benchmarks.settings import BenchConfig, KernelParams, Mode, ModelParams
+from slay.benchmarks.timing import Graph
 
 LENGTH = 2200  # more than one chunk of states, and not a multiple of it
 BOUNDS = {torch.bfloat16: 2e-2, torch.float16: 2e-2, torch.float32: 1e-4}
@@ -59,7 +59,7 @@ def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, flo
     first = calls[0]
     mode, dtype = subject(first).mode, getattr(torch, first.dtype)
     with torch.set_grad_enabled(mode == "forward_backward"):
-        tokens = Inputs.drawn(first.shape._replace(batch_size=1), LENGTH, dtype, device)
+        tokens = Inputs.drawn(first.shape._replace(batch_size=1).at(LENGTH), dtype, device)
         reference = mechanism_of(first, "torch").to(device)
         found = errors(by_kernels(first, tokens), reference, tokens, mode)
         del tokens, reference
@@ -71,7 +71,7 @@ def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, flo
 
 def _live_through(params: KernelParams, device: torch.device) -> None:
     dtype = getattr(torch, params.dtype)
-    call = call_of(params, Inputs.drawn(params.shape, params.seq_len, dtype, device))
+    call = call_of(params, Inputs.drawn(params.shape.at(params.seq_len), dtype, device))
     call()
     torch.cuda.synchronize(device)
     graph = Graph(call, device)

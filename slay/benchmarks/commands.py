@@ -194,7 +194,7 @@ def _sees_a_gpu() -> bool:
 def _check(setting: BenchConfig) -> None:
     """Raise `SlayError` for options that a mechanism rejects, or that none has."""
     from slay.attention.layer import options_of, unknown_option
-    from slay.benchmarks.calls import mechanism_of
+    from slay.benchmarks.backends import mechanism_of
     from slay.registry import get_attention_class
 
     classes = [get_attention_class(name) for name in setting.mechanisms]

@@ -5,35 +5,32 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from statistics import median, quantiles
-from typing import Any
+from statistics import median
 
 import torch
 
-from slay.benchmarks.calls import call_of, mechanism_of
-from slay.benchmarks.floors import Work, copy_of, product_of, work_of
-from slay.benchmarks.graphs import Graph
-from slay.benchmarks.inputs import Inputs
+from slay.benchmarks.backends import call_of, mechanism_of, work_of
+from slay.benchmarks.calls import Inputs
+from slay.benchmarks.floors import Work, copy_of, product_of
 from slay.benchmarks.settings import (
-    BASELINE,
     BenchConfig,
     Contestant,
     KernelParams,
     ModelParams,
-    Shape,
     TimingGroup,
 )
-from slay.benchmarks.timing import Call, interleaved, peak_memory, seconds
+from slay.benchmarks.summary import BASELINE, latency, ratio, versus
+from slay.benchmarks.timing import Call, Graph, interleaved, peak_memory, seconds
 from slay.benchmarks.training import TrainingStep
 from slay.errors import SlayError
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.isolated import Parent
-from slay.experiments.result import choose_device
-from slay.experiments.run import provenance
+from slay.experiments.result import Result, choose_device
+from slay.experiments.run import provenance, recorded
 from slay.pipeline.jobs import code
-from slay.pipeline.record import SCHEMA, Number, Record, Status
+from slay.pipeline.record import Number, Record, Status
 
 GRAPH_SECONDS = 0.05  # calls shorter than that are timed as CUDA graphs
 CALL_SECONDS = 4.0  # longer ones are not timed
@@ -43,14 +40,12 @@ STEPS = 3  # of a model before its memory is measured, so that AdamW's moments a
 
 @dataclass
 class Entry:
-    """A contestant at one length: its call, its work and its metrics so far."""
+    """A contestant at one length: its result so far; call and work if it is to be timed."""
 
     params: KernelParams
-    status: Status = "ok"
-    message: str = ""
+    result: Result
     call: Call | None = None
     work: Work | None = None
-    metrics: dict[str, Number] = field(default_factory=dict)
 
 
 class Timing:
@@ -73,7 +68,7 @@ class Timing:
         taken = time.perf_counter() - begin
         for entry in entries:
             if entry.call is not None:
-                entry.metrics |= _metrics(entry, times)
+                entry.result.metrics.update(_metrics(entry, times))
         wanted = [e for e in entries if not self.group.fla or e.params.backend == "fla"]
         return [self._record(entry, started, taken) for entry in wanted]
 
@@ -85,17 +80,16 @@ class Timing:
                 params = self.bench.params(self.group, length, contestant)
                 self.parent.at(params.key)
                 if params.key in refused:
-                    entries.append(Entry(params, "unsupported", refused[params.key]))
+                    entries.append(_left_out(params, "unsupported", refused[params.key]))
                 else:
                     entries.append(self._prepare(params, tokens))
         return entries
 
     def _tokens(self, length: int) -> Inputs:
         """q, k, v and the gradient of y; minimal for a training step, which has its own inputs."""
-        shape = self.group.shape
-        if self.group.mode == "training_step":
-            shape, length = Shape(1, 1, 1), 1
-        return Inputs.drawn(shape, length, self.dtype, self.device)
+        training = self.group.mode == "training_step"
+        size = (1, 1, 1, 1) if training else self.group.shape.at(length)
+        return Inputs.drawn(size, self.dtype, self.device)
 
     def _prepare(self, params: KernelParams, tokens: Inputs) -> Entry:
         """Prepare a contestant for timing, or record why it cannot be timed."""
@@ -105,23 +99,23 @@ class Timing:
                     return self._prepare_step(params)
                 return self._prepare_call(params, tokens)
         except OutOfMemory as error:
-            return Entry(params, "oom", str(error))
+            return _left_out(params, "oom", str(error))
         except Exception as error:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # raises if the GPU is lost to this process
-            return Entry(params, "unsupported", self._said(error))
+            return _left_out(params, "unsupported", self._said(error))
 
     def _prepare_call(self, params: KernelParams, tokens: Inputs) -> Entry:
         call = call_of(params, tokens)
         call()  # compiles and makes one-time allocations
         once = seconds(call, self.device)
         if once > CALL_SECONDS:
-            return Entry(params, "timeout", f"one call takes {once:.2g} s")
+            return _left_out(params, "timeout", f"one call takes {once:.2g} s")
         peak = peak_memory(call, self.device)
         timed, graph = self._graphed(call, once, params.label)
         metrics = {**_memory(tokens, peak, params.mode), "graph": int(graph)}
         work = work_of(params, mechanism_of(params, "torch"))
-        return Entry(params, call=timed, work=work, metrics=metrics)
+        return Entry(params, Result(metrics), timed, work)
 
     def _prepare_step(self, params: ModelParams) -> Entry:
         before = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else 0
@@ -130,12 +124,12 @@ class Timing:
         step.check()
         once = min(seconds(step, self.device) for _ in range(STEPS - 1))
         if once > CALL_SECONDS:
-            return Entry(params, "timeout", f"one step takes {once:.2g} s")
+            return _left_out(params, "timeout", f"one step takes {once:.2g} s")
         kept = torch.cuda.memory_allocated(self.device) if self.device.type == "cuda" else before
         peak = kept - before + peak_memory(step, self.device)
         work = work_of(params, mechanism_of(params, "torch"), step.n_parameters)
         metrics: dict[str, Number] = {"peak_memory_bytes": peak, "graph": 0}
-        return Entry(params, call=step, work=work, metrics=metrics)
+        return Entry(params, Result(metrics), step, work)
 
     def _graphed(self, call: Call, once: float, label: str) -> tuple[Call, bool]:
         """Return the call and False, or a short call captured as a CUDA graph and True."""
@@ -187,17 +181,10 @@ class Timing:
         )
 
     def _record(self, entry: Entry, started: datetime, taken: float) -> Record:
-        threads = torch.get_num_threads()
-        fingerprint, command = code(entry.params, self.device.type), self.bench.command
-        return Record(
-            schema=SCHEMA,
-            experiment=entry.params.experiment,
-            params=entry.params.model_dump(),
-            status=entry.status,
-            message=entry.message,
-            metrics=entry.metrics,
-            provenance=provenance(fingerprint, self.device, threads, started, taken, command),
-        )
+        threads, fingerprint = torch.get_num_threads(), code(entry.params, self.device.type)
+        command = self.bench.command
+        where = provenance(fingerprint, self.device, threads, started, taken, command)
+        return recorded(entry.params, entry.result, where)
 
     def _said(self, error: Exception) -> str:
         """Return an error as one line; an unexpected one is also reported in full."""
@@ -205,6 +192,10 @@ class Timing:
             return str(error)
         self.parent.say("".join(traceback.format_exception(error)).rstrip())
         return f"{type(error).__name__}: {_first(error)}"
+
+
+def _left_out(params: KernelParams, status: Status, why: str) -> Entry:
+    return Entry(params, Result({}, status=status, message=why))
 
 
 def _first(error: Exception) -> str:
@@ -234,44 +225,28 @@ def _memory(tokens: Inputs, peak: int, mode: str) -> dict[str, Number]:
 def _metrics(entry: Entry, times: dict[str, list[float]]) -> dict[str, Number]:
     """Latency quartiles, floors, and ratios to other contestants of the same rounds."""
     params, own = entry.params, times[entry.params.key]
-    first, middle, third = quantiles(own, n=4, method="inclusive")
     tokens = params.batch_size * (1 if params.mode == "decode" else params.seq_len)
-    metrics: dict[str, Number] = {
-        "latency_ms": 1e3 * middle,
-        "latency_ms_q1": 1e3 * first,
-        "latency_ms_q3": 1e3 * third,
-        "tokens_per_second": tokens / middle,
-        "rounds": len(own),
-    }
+    metrics = {**latency(own), "tokens_per_second": tokens / median(own), "rounds": len(own)}
     if entry.work is not None:
-        metrics |= _floor(entry.work, middle, times)
-    if params.backend == "fla":
-        kernels = times.get(_of_other(params, (params.attention, "triton")))
-        if kernels is not None:
-            ratios = [a / b for a, b in zip(kernels, own, strict=True)]
-            metrics["kernels_latency_ms"] = 1e3 * median(kernels)
-            metrics["kernels_ratio"] = median(ratios)
+        metrics |= _floor(entry.work, median(own), times)
+    kernels = times.get(_of_other(params, (params.attention, "triton")))
+    if params.backend == "fla" and kernels is not None:
+        metrics["kernels_latency_ms"] = 1e3 * median(kernels)
+        metrics["kernels_ratio"] = ratio(kernels, own)["ratio"]
     baseline = times.get(_of_other(params, (BASELINE, "flash")))
     if baseline is not None:
-        ratios = [a / b for a, b in zip(own, baseline, strict=True)]
-        low, ratio, high = quantiles(ratios, n=4, method="inclusive")
-        metrics["baseline_latency_ms"] = 1e3 * median(baseline)
-        metrics |= {"ratio": ratio, "ratio_q1": low, "ratio_q3": high}
+        metrics |= versus(own, baseline)
     return metrics
 
 
 def _floor(work: Work, middle: float, times: dict[str, list[float]]) -> dict[str, Number]:
     """The work of a call, and the time of a copy and of a matrix product of as much work."""
-    metrics: dict[str, Number] = {"bytes": work.bytes, "operations": work.operations}
-    floors: dict[str, Any] = {
-        "copy_ms": times.get(_copy(work)),
-        "product_ms": times.get(_product(work)),
-    }
+    floors = {"copy_ms": times.get(_copy(work)), "product_ms": times.get(_product(work))}
     known = {name: 1e3 * median(some) for name, some in floors.items() if some}
-    metrics |= known
+    metrics: dict[str, Number] = {"bytes": work.bytes, "operations": work.operations, **known}
     if len(known) == len(floors):
-        metrics["floor_ms"] = max(known.values())
-        metrics["floor_ratio"] = 1e3 * middle / max(known.values())
+        floor = max(known.values())
+        metrics |= {"floor_ms": floor, "floor_ratio": 1e3 * middle / floor}
     return metrics
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import torch
 
 from slay.attention.layer import Attention
+from slay.benchmarks.calls import Inputs, passes
 from slay.benchmarks.timing import peak_memory
 from slay.experiments.guard import OutOfMemory, memory_guard
-from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
+from slay.experiments.result import Progress, Result, choose_device, heads_only
 from slay.pipeline.params import MaxContextParams
 from slay.pipeline.record import Number
 
@@ -88,21 +89,9 @@ def search(fits: Callable[[int], bool], max_len: int, stop: Callable[[], bool]) 
 
 def held(mechanism: Attention, params: MaxContextParams, length: int, device: torch.device) -> int:
     """Peak bytes held by q, k, v and a call on them."""
-    shape = (params.batch_size, params.n_heads, length, mechanism.head_dim)
-    dtype = getattr(torch, params.dtype)
-    backward = params.mode == "forward_backward"
-    with memory_guard(), torch.set_grad_enabled(backward):
-        draw = stream(0, "max_context")
-        inputs = [
-            torch.randn(shape, generator=draw).to(device, dtype).requires_grad_(backward)
-            for _ in range(3)
-        ]
-
-        def call() -> object:
-            y = mechanism.attend(*inputs)
-            if not backward:
-                return y
-            return torch.autograd.grad(y.sum(), inputs, materialize_grads=True)
-
+    size = (params.batch_size, params.n_heads, length, mechanism.head_dim)
+    with memory_guard(), torch.set_grad_enabled(params.mode == "forward_backward"):
+        inputs = Inputs.drawn(size, getattr(torch, params.dtype), device).qkv
+        call = passes(params.mode, mechanism.attend, inputs)
         own = sum(t.numel() * t.element_size() for t in inputs)
         return own + peak_memory(call, device)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from statistics import median, quantiles
+from contextlib import suppress
+from statistics import median
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from slay.attention.layer import Attention
+from slay.benchmarks.calls import Inputs, timed_call
+from slay.benchmarks.floors import Work, product_of
+from slay.benchmarks.summary import BASELINE, latency, versus
 from slay.benchmarks.timing import Call, interleaved, peak_memory, seconds
 from slay.experiments.guard import OutOfMemory, memory_guard
-from slay.experiments.result import Progress, Result, choose_device, heads_only, stream
+from slay.experiments.result import Progress, Result, choose_device, heads_only
 from slay.pipeline.params import ScalingParams
 from slay.pipeline.record import Number
 
-BASELINE = "standard"
-MATRIX = 1024  # rows and columns of the matrix product that gives the rate
+PRODUCT = Work(bytes=0, operations=2 * 1024**3)  # the matrix product that gives the rate
 
 
 def run(params: ScalingParams, progress: Progress) -> Result:
@@ -32,74 +35,36 @@ def run(params: ScalingParams, progress: Progress) -> Result:
     device = choose_device(params.device)
     with torch.set_grad_enabled(params.mode == "forward_backward"):
         try:
-            own = _mechanism(params, params.attention, device)
-            calls = {"own": _call(params, own, device)}
-            once = _first(calls["own"], device)
-            if _too_long(once, params):
+            own, call, once = _begun(params, params.attention, params.options, device)
+            calls = {"own": call}
+            if once * params.repeats > params.max_seconds:
                 return Result({}, status="timeout", message=_slow(params, once))
             progress(f"{params.attention}: {1e3 * once:.3g} ms for the first call")
             with memory_guard():
                 memory = peak_memory(calls["own"], device)
         except OutOfMemory as error:
             return Result({}, status="oom", message=f"{params.attention}: {error}")
-        try:
-            baseline = _mechanism(params, BASELINE, device)
-            calls["baseline"] = _call(params, baseline, device)
-            if _too_long(_first(calls["baseline"], device), params):
-                del calls["baseline"]
-        except OutOfMemory:
-            calls.pop("baseline", None)
-        square = _draw((MATRIX, MATRIX), params, device)
-        calls["matmul"] = lambda: square @ square
+        with suppress(OutOfMemory):
+            _, call, once = _begun(params, BASELINE, {}, device)
+            if once * params.repeats <= params.max_seconds:
+                calls["baseline"] = call
+        calls["matmul"] = product_of(PRODUCT, getattr(torch, params.dtype), device)
         progress(f"timing {' and '.join(calls)} in {params.repeats} rounds")
         times = interleaved(calls, device, rounds=params.repeats)
     return Result(_metrics(params, own, times, memory))
 
 
-def _mechanism(params: ScalingParams, name: str, device: torch.device) -> Attention:
-    shared = {"epsilon": params.epsilon}
-    options = params.options if name == params.attention else {}
-    head_dim = params.embed_dim // params.n_heads
-    return heads_only(name, head_dim, params.n_heads, shared, options).to(device)
-
-
-def _call(params: ScalingParams, mechanism: Attention, device: torch.device) -> Call:
-    """The timed call of a mechanism, on its own inputs."""
-    shape = (params.batch_size, params.n_heads, params.seq_len, mechanism.head_dim)
+def _begun(
+    params: ScalingParams, name: str, options: dict[str, Any], device: torch.device
+) -> tuple[Attention, Call, float]:
+    """A mechanism, its timed call on its own inputs, and the seconds that the first call took."""
+    head_dim, shared = params.embed_dim // params.n_heads, {"epsilon": params.epsilon}
+    mechanism = heads_only(name, head_dim, params.n_heads, shared, options).to(device)
+    size = (params.batch_size, params.n_heads, params.seq_len, head_dim)
     with memory_guard():
-        q, k, v, g = (_draw(shape, params, device, i) for i in range(4))
-    if params.mode == "decode":
-        return _decoding(mechanism, (q, k, v))
-    if params.mode == "forward":
-        return lambda: mechanism.attend(q, k, v)
-    inputs = [t.requires_grad_() for t in (q, k, v)]
-    return lambda: torch.autograd.grad(mechanism.attend(*inputs), inputs, g, materialize_grads=True)
-
-
-def _decoding(mechanism: Attention, context: tuple[Tensor, Tensor, Tensor]) -> Call:
-    """Call that decodes one token after a context, always from the same unmodified state."""
-    with memory_guard():
-        _, state = mechanism.attend(*context, output_final_state=True)
-    token = [t[:, :, -1:].contiguous() for t in context]  # (B, H, 1, d) each
-    return lambda: mechanism.attend(*token, initial_state=state, output_final_state=True)
-
-
-def _draw(
-    shape: tuple[int, ...], params: ScalingParams, device: torch.device, i: int = 4
-) -> Tensor:
-    """The i-th standard normal input."""
-    draw = stream(i, "scaling")
-    return torch.randn(shape, generator=draw).to(device, getattr(torch, params.dtype))
-
-
-def _first(call: Call, device: torch.device) -> float:
-    """Duration of the first call, in seconds."""
-    with memory_guard():
-        return seconds(call, device)
-
-
-def _too_long(once: float, params: ScalingParams) -> bool:
-    return once * params.repeats > params.max_seconds
+        tokens = Inputs.drawn(size, getattr(torch, params.dtype), device)
+        call = timed_call(mechanism, params.mode, tokens)
+        return mechanism, call, seconds(call, device)
 
 
 def _slow(params: ScalingParams, once: float) -> str:
@@ -112,23 +77,14 @@ def _slow(params: ScalingParams, once: float) -> str:
 def _metrics(
     params: ScalingParams, own: Attention, times: dict[str, list[float]], memory: int
 ) -> dict[str, Number]:
-    first, middle, third = quantiles(times["own"], n=4, method="inclusive")
-    metrics: dict[str, Number] = {
-        "latency_ms": middle * 1e3,
-        "latency_ms_q1": first * 1e3,
-        "latency_ms_q3": third * 1e3,
-        "peak_memory_bytes": memory,
-    }
+    metrics = {**latency(times["own"]), "peak_memory_bytes": memory}
     tokens = 1 if params.mode == "decode" else params.seq_len
-    metrics["tokens_per_second"] = params.batch_size * tokens / middle
-    rate = 2 * MATRIX**3 / median(times["matmul"])  # operations per second
+    metrics["tokens_per_second"] = params.batch_size * tokens / median(times["own"])
+    rate = PRODUCT.operations / median(times["matmul"])  # operations per second
     metrics["matmul_gflops"] = rate / 1e9
     if params.mode != "decode":
         operations = own.operations(params.seq_len, backward=params.mode == "forward_backward")
         metrics["floor_ms"] = 1e3 * params.batch_size * params.n_heads * operations / rate
     if "baseline" in times:
-        ratios = [a / b for a, b in zip(times["own"], times["baseline"], strict=True)]
-        low, ratio, high = quantiles(ratios, n=4, method="inclusive")
-        metrics["baseline_latency_ms"] = median(times["baseline"]) * 1e3
-        metrics |= {"ratio": ratio, "ratio_q1": low, "ratio_q3": high}
+        metrics |= versus(times["own"], times["baseline"])
     return metrics

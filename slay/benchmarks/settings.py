@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from slay.benchmarks.summary import BASELINE
 from slay.pipeline.params import HeadDim, Params, Rounds, Whole
 from slay.registry import ATTENTION
 
@@ -19,7 +20,6 @@ Contestant = tuple[str, Implementation]  # a mechanism, and what computes it
 MAIN = "yat-performer-anchor"  # which most targets are about
 SHORT = "yat-quadratic"  # the same, at training sizes
 EXACT = "yat-spherical"
-BASELINE = "standard"
 LONGEST = 131_072
 MECHANISMS = (MAIN, SHORT, "yat-performer", "linear")
 TRAINED = (SHORT, MAIN, "linear")  # in models, besides the baseline
@@ -34,6 +34,10 @@ class Shape(NamedTuple):
     batch_size: int
     n_heads: int
     head_dim: int
+
+    def at(self, length: int) -> tuple[int, int, int, int]:
+        """Size of q with that many tokens: (B, H, L, d)."""
+        return self.batch_size, self.n_heads, length, self.head_dim
 
 
 class Batch(NamedTuple):

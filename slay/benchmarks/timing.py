@@ -1,4 +1,4 @@
-"""Duration and peak memory of a call."""
+"""Duration and peak memory of a call, and CUDA graphs of calls."""
 
 from __future__ import annotations
 
@@ -127,3 +127,31 @@ def peak_memory(call: Call, device: torch.device) -> int:
         held += change
         peak = max(peak, held)
     return peak
+
+
+class Graph:
+    """A call captured as a CUDA graph, which leaves out Python and launch overhead.
+
+    Calling it replays the graph.
+
+    A graph stores addresses but does not own its inputs. `call` is therefore kept as long as the
+    graph, and with it every tensor, parameter and state that it reads; otherwise the next capture,
+    which empties the allocator's cache, would return their memory to the device. The graph's own
+    memory comes from a private pool, so that the order of replays does not matter.
+    """
+
+    def __init__(self, call: Call, device: torch.device):
+        """Capture a call. Raises RuntimeError if it synchronises with the GPU."""
+        self.call = call
+        stream = torch.cuda.Stream(device)
+        current = torch.cuda.current_stream(device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            call()  # makes one-time allocations, such as a stream's workspace, before the capture
+        current.wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, stream=stream):
+            self.result = call()
+
+    def __call__(self) -> None:
+        self.graph.replay()

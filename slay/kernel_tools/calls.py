@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slay.attention.layer import Attention
 from slay.attention.linearised import FeatureAttention
-from slay.benchmarks.inputs import Inputs
+from slay.benchmarks.calls import Inputs
 from slay.experiments.result import stream
 from slay.kernel_tools.cases import Case
 from slay.registry import get_attention_class
@@ -123,7 +123,7 @@ def _plain(
     bounds: list[int] | None = None,
 ) -> Outputs:
     """Forward and backward pass of a whole sequence."""
-    q, k, v = _leaves(tokens)
+    q, k, v = tokens.leaves()
     if padding is not None:
         padding = padding.to(q.device)
     result = mechanism.attend(
@@ -138,7 +138,7 @@ def _plain(
 
 def _carried(mechanism: Attention, tokens: Inputs, *, at: int) -> Outputs:
     """Forward and backward pass of a sequence in two parts, the second from the first's state."""
-    leaves = _leaves(tokens)
+    leaves = tokens.leaves()
     first, second = ([t[:, :, part] for t in leaves] for part in (slice(at), slice(at, None)))
     start, state = mechanism.attend(*first, output_final_state=True)
     rest, last = mechanism.attend(*second, initial_state=state, output_final_state=True)
@@ -161,11 +161,6 @@ def _decoded(mechanism: Attention, tokens: Inputs) -> Outputs:
         )
         outputs.append(y)
     return {"token": torch.cat(outputs, dim=2), "state": state.memory[0]}
-
-
-def _leaves(tokens: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (t.detach().requires_grad_() for t in tokens[:3])
-    return q, k, v
 
 
 def _gradients(y: Tensor, leaves: tuple[Tensor, Tensor, Tensor], g: Tensor) -> Outputs:

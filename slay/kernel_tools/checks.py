@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import deterministic
 
 from slay.attention.layer import Attention
-from slay.benchmarks.inputs import Inputs
+from slay.benchmarks.calls import Inputs
 from slay.kernel_tools.calls import CheckedCall, calls_of, inputs_of
 from slay.kernel_tools.cases import Case
 

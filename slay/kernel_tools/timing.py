@@ -7,14 +7,15 @@ one CUDA graph, which excludes Python overhead. The contents of the tensors do n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 
-from slay.benchmarks.inputs import Inputs
+from slay.benchmarks.calls import Inputs
+from slay.benchmarks.timing import Call, Graph, seconds
 from slay.kernel_tools.calls import calls_of
 from slay.kernel_tools.cases import Case
 from slay.registry import get_attention_class
@@ -37,7 +38,7 @@ def times(case: Case, configs: Mapping[str, Sequence[str]], device: torch.device
                 name = launch.kernel.name
                 for text in configs.get(name, ()):
                     with forced({name: config(text)}):
-                        spent = milliseconds(partial(_launch, launch), length)
+                        spent = milliseconds(partial(_launch, launch), length, device)
                     known = found[launch.key][name][text]
                     known[length] = known.get(length, 0.0) + spent  # sum over repeated launches
         except torch.OutOfMemoryError:
@@ -65,21 +66,10 @@ def _launch(launch: Any) -> None:
     launch.kernel(launch.grid, launch.key, launch.length, **launch.arguments)
 
 
-def milliseconds(call: Callable[[], object], length: int) -> float:
+def milliseconds(call: Call, length: int, device: torch.device) -> float:
     """GPU time of one call in milliseconds, the median of `ROUNDS` rounds."""
     call()  # compiles
     number = max(1, min(MOST, TOKENS // length))
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(number):
-            call()
-    graph.replay()
-    spent = []
-    for _ in range(ROUNDS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        spent.append(start.elapsed_time(end) / number)
-    return median(spent)
+    graph = Graph(lambda: [call() for _ in range(number)], device)
+    graph()
+    return 1e3 * median(seconds(graph, device) for _ in range(ROUNDS)) / number

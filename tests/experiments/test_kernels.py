@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 import slay
-from slay.benchmarks import bench, check, floors, tables, training
-from slay.benchmarks.inputs import Inputs
+from slay.benchmarks import backends, bench, check, floors, tables, training
+from slay.benchmarks.calls import Inputs
 from slay.benchmarks.settings import LONGEST, MAIN, BenchConfig, KernelParams, ModelParams
 from slay.benchmarks.timing import interleaved
 from slay.benchmarks.training import TrainingStep
@@ -257,7 +257,7 @@ def test_bytes_are_those_of_inputs_outputs_and_states():
     def moved(**asked):
         params = KernelParams(**{"attention": "linear", "seq_len": 64, "batch_size": 3, **asked})
         own = slay.get_attention_class(params.attention).heads_only(32, 8)
-        return floors.work_of(params, own).bytes
+        return backends.work_of(params, own).bytes
 
     tokens = 2 * 3 * 8 * 64 * 32
     assert moved() == 4 * tokens
@@ -276,7 +276,7 @@ def test_a_models_operations_are_about_those_that_pytorch_counts():
     with FlopCounterMode(display=False) as counter:
         step()
     own = slay.get_attention_class("standard").heads_only(64, 12)
-    found = floors.work_of(params, own, step.n_parameters)
+    found = backends.work_of(params, own, step.n_parameters)
     assert 0.95 < found.operations / counter.get_total_flops() < 1.05
     assert found.bytes == 40 * step.n_parameters
 

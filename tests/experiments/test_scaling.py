@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 import slay
 from slay.benchmarks import scaling
+from slay.benchmarks.calls import Inputs, decoding
 from slay.experiments.guard import OutOfMemory, memory_guard
 from slay.experiments.result import heads_only
 from slay.pipeline.params import ScalingParams
@@ -23,7 +24,7 @@ def measured(attention="linear", **asked):
 def test_decoding_gives_the_token_after_the_context_every_time(attention):
     mechanism = heads_only(attention, 4, 2, {}, {})
     q, k, v = torch.randn(3, 1, 2, 12, 4, generator=torch.Generator().manual_seed(0))
-    call = scaling._decoding(mechanism, (q, k, v))
+    call = decoding(mechanism, Inputs(q, k, v, v))
     again = [torch.cat((t, t[:, :, -1:]), dim=2) for t in (q, k, v)]
     expected = mechanism.attend(*again)[:, :, -1:]
     for _ in range(3):
