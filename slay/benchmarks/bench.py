@@ -35,7 +35,7 @@ class BenchRunner:
         self, bench: BenchConfig, out: Path, progress: Progress, before: Sequence[Record] = ()
     ):
         self.bench, self.out, self.progress = bench, out, progress
-        calls = [call for group in bench.groups for call in self._calls(group)]
+        calls = [call for group in bench.groups for call in self.bench.calls(group)]
         wanted = [(call.model_dump(), code(call, call.device)) for call in calls] if before else []
         self.records = [r for r in before if (r.params, r.provenance.code) in wanted]
         self.refused: dict[str, str] = {}  # why a call is not timed, by the call's key
@@ -62,38 +62,33 @@ class BenchRunner:
             write_records(self.out, self.records)
         return self.records
 
-    def _calls(self, group: TimingGroup) -> list[KernelParams]:
-        """The calls that a group times."""
-        contestants = self.bench.contestants(group)
-        return [self.bench.params(group, n, who) for n in group.lengths for who in contestants]
-
     def _done(self, group: TimingGroup) -> bool:
         there = [record.params for record in self.records]
-        calls = self._calls(group)
+        calls = self.bench.calls(group)
         return all(
             call.model_dump() in there for call in calls if not group.fla or call.backend == "fla"
         )
 
     def _check(self, groups: Sequence[TimingGroup]) -> None:
         """Compare all kernels with PyTorch and record which must not be timed."""
-        wanted = {call.key for group in groups for call in self._calls(group)}
-        subjects = {
-            str(subject): calls
-            for subject, calls in check.subjects(self.bench).items()
+        wanted = {call.key for group in groups for call in self.bench.calls(group)}
+        kinds = {
+            name: calls
+            for name, calls in check.kinds(self.bench).items()
             if any(call.key in wanted for call in calls)
         }
         if self.bench.base.device != "cuda":
             why = f"kernels run on a CUDA GPU, not on a {self.bench.base.device}"
-            self.refused |= {call.key: why for calls in subjects.values() for call in calls}
+            self.refused |= {call.key: why for calls in kinds.values() for call in calls}
             return
-        self.progress(f"{len(subjects)} kinds of kernels are compiled and checked")
+        self.progress(f"{len(kinds)} kinds of kernels are compiled and checked")
         found = isolated.run_all(
-            {name: partial(_passed, calls) for name, calls in subjects.items()},
+            {name: partial(_passed, calls) for name, calls in kinds.items()},
             self._once,
             min(CHECK_SECONDS, max(1.0, self.bench.seconds / 2)),
             at_once=CHECKS,
         )
-        for name, calls in subjects.items():
+        for name, calls in kinds.items():
             self._judge(name, calls, found[name])
 
     def _judge(
@@ -112,7 +107,7 @@ class BenchRunner:
     def _group(self, group: TimingGroup) -> list[Record]:
         """Time a group. Contestants that kill the process get the status `unsupported`."""
         dead: dict[str, str] = {}
-        keys = {call.key for call in self._calls(group)}
+        keys = {call.key for call in self.bench.calls(group)}
         while not keys <= dead.keys():
             task = partial(_timed, self.bench, group, self.refused | dead)
             try:

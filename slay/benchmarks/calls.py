@@ -28,6 +28,10 @@ class Inputs(NamedTuple):
         draw = torch.Generator(device).manual_seed(0)
         return cls(*(torch.randn(size, generator=draw, device=device).to(dtype) for _ in range(4)))
 
+    def to(self, *where: Any) -> Inputs:
+        """The same on another device, or in another precision."""
+        return Inputs(*(t.to(*where) for t in self))
+
     def first(self, length: int) -> Inputs:
         """A contiguous copy of the first tokens."""
         return Inputs(*(t.contiguous() for t in self.cut(0, length)))
@@ -64,7 +68,16 @@ def passes(
     return backward
 
 
-def decoding(mechanism: Attention, context: Inputs, *, in_place: bool = False) -> Call:
+def with_gradients(y: Tensor, qkv: tuple[Tensor, Tensor, Tensor], g: Tensor) -> dict[str, Tensor]:
+    """y and the gradients by name; for a single token dq and dk vanish and are left out."""
+    dq, dk, dv = torch.autograd.grad(y, qkv, g, materialize_grads=True)
+    found = {"y": y.detach(), "dv": dv}
+    return found if y.shape[2] == 1 else {**found, "dq": dq, "dk": dk}
+
+
+def decoding(
+    mechanism: Attention, context: Inputs, *, in_place: bool = False
+) -> Callable[[], tuple[Tensor, Any]]:
     """Call that decodes one token after a context, always from the same state.
 
     With `in_place`, the state may be overwritten, and is then that of the tokens before.

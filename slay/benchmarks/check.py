@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from slay.attention.layer import Attention
 from slay.benchmarks.backends import by_kernels, call_of, mechanism_of
-from slay.benchmarks.calls import Inputs
+from slay.benchmarks.calls import Inputs, decoding, with_gradients
 from slay.benchmarks.settings import BenchConfig, KernelParams, Mode, ModelParams
 from slay.benchmarks.timing import Graph
 
@@ -18,36 +17,25 @@ LENGTH = 2200  # more than one chunk of states, and not a multiple of it
 BOUNDS = {torch.bfloat16: 2e-2, torch.float16: 2e-2, torch.float32: 1e-4}
 
 
-class Subject(NamedTuple):
-    """Kernels that are checked together."""
-
-    attention: str
-    mode: Mode
-    n_heads: int
-    head_dim: int
-
-    def __str__(self) -> str:
-        heads = f"{self.n_heads} heads of {self.head_dim}"
-        return f"{self.attention} by triton, {self.mode} of {heads}"
-
-
-def subject(params: KernelParams) -> Subject:
-    """The kernels that compute a call; a training step uses forward and backward kernels."""
-    mode: Mode = "forward_backward" if params.mode == "training_step" else params.mode
-    return Subject(params.attention, mode, params.n_heads, params.head_dim)
-
-
-def subjects(bench: BenchConfig) -> dict[Subject, list[KernelParams]]:
-    """All kernels of a benchmark, each with its calls that will be timed."""
-    found: dict[Subject, list[KernelParams]] = {}
+def kinds(bench: BenchConfig) -> dict[str, list[KernelParams]]:
+    """All kinds of kernels of a benchmark, each with its calls that will be timed."""
+    found: dict[str, list[KernelParams]] = {}
     for group in bench.groups:
-        for contestant in bench.contestants(group):
-            for length in group.lengths:
-                params = bench.params(group, length, contestant)
-                if params.backend == "triton":
-                    calls = found.setdefault(subject(params), [])
-                    calls += [params] if params not in calls else []
+        for call in bench.calls(group):
+            if call.backend == "triton":
+                calls = found.setdefault(_kind(call), [])
+                calls += [call] if call not in calls else []
     return found
+
+
+def _kind(call: KernelParams) -> str:
+    heads = f"{call.n_heads} heads of {call.head_dim}"
+    return f"{call.label}, {_mode(call)} of {heads}"
+
+
+def _mode(call: KernelParams) -> Mode:
+    """Mode of the kernels that compute a call; a training step uses forward and backward."""
+    return "forward_backward" if call.mode == "training_step" else call.mode
 
 
 def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, float]:
@@ -57,7 +45,7 @@ def passed(calls: Sequence[KernelParams], device: torch.device) -> dict[str, flo
     that times them.
     """
     first = calls[0]
-    mode, dtype = subject(first).mode, getattr(torch, first.dtype)
+    mode, dtype = _mode(first), getattr(torch, first.dtype)
     with torch.set_grad_enabled(mode == "forward_backward"):
         tokens = Inputs.drawn(first.shape._replace(batch_size=1).at(LENGTH), dtype, device)
         reference = mechanism_of(first, "torch").to(device)
@@ -85,9 +73,7 @@ def errors(own: Attention, reference: Attention, tokens: Inputs, mode: Mode) -> 
 
     `reference` computes in float32 from the same numbers.
     """
-    exact = Inputs(*(t.float() for t in tokens))
-    parts = _PARTS[mode]
-    found, wanted = parts(own, tokens), parts(reference, exact)
+    found, wanted = _outputs(own, tokens, mode), _outputs(reference, tokens.to(torch.float), mode)
     return {name: error(found[name], wanted[name]) for name in found}
 
 
@@ -109,28 +95,13 @@ def refusal(found: dict[str, float], dtype: torch.dtype) -> str:
     return f"differs from PyTorch in float32: {', '.join(wrong)} (allowed {BOUNDS[dtype]:g})"
 
 
-def _output(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
+def _outputs(mechanism: Attention, tokens: Inputs, mode: Mode) -> dict[str, Tensor]:
+    """What a timed call computes, by name."""
+    if mode == "forward_backward":
+        with torch.enable_grad():
+            leaves = tokens.leaves()
+            return with_gradients(mechanism.attend(*leaves), leaves, tokens.g)
     with torch.no_grad():
+        if mode == "decode":
+            return {"token": decoding(mechanism, tokens, in_place=True)()[0]}
         return {"y": mechanism.attend(*tokens.qkv)}
-
-
-def _gradients(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
-    leaves = [t.detach().requires_grad_() for t in tokens.qkv]
-    with torch.enable_grad():
-        y = mechanism.attend(*leaves)
-        dq, dk, dv = torch.autograd.grad(y, leaves, tokens.g)
-    return {"y": y.detach(), "dq": dq, "dk": dk, "dv": dv}
-
-
-def _token(mechanism: Attention, tokens: Inputs) -> dict[str, Tensor]:
-    """Output of the last token, decoded from the state of all others."""
-    context = [t[:, :, :-1].contiguous() for t in tokens.qkv]
-    last = [t[:, :, -1:].contiguous() for t in tokens.qkv]
-    with torch.no_grad():
-        _, state = mechanism.attend(*context, output_final_state=True)
-        spent = state._replace(expendable=True)
-        y, _ = mechanism.attend(*last, initial_state=spent, output_final_state=True)
-    return {"token": y}
-
-
-_PARTS = {"forward": _output, "forward_backward": _gradients, "decode": _token}

@@ -6,8 +6,9 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
@@ -19,52 +20,41 @@ from slay.benchmarks.settings import (
     MECHANISMS,
     Batch,
     BenchConfig,
-    Dtype,
     KernelParams,
 )
 from slay.errors import SlayError
-from slay.pipeline.flags import parsed
+from slay.pipeline.flags import flags_of, parsed
 from slay.pipeline.record import Record, read_records
 from slay.registry import ATTENTION
 
+CALL = ("options", "dtype", "batch_size", "n_heads", "head_dim")
 RUN = ("lengths", "backward_lengths", "contexts", "batches", "n_layers", "vocab_size", "seconds")
 
 
-class Lengths(click.ParamType):
-    """Comma-separated numbers of tokens, as in 512,1024; may be empty."""
+class Listed(click.ParamType):
+    """Comma-separated values, as in 512,1024; may be empty."""
 
-    name = "tokens"
+    def __init__(self, name: str, form: str, make: Callable[..., Any], what: str):
+        self.name, self.form, self.make, self.what = name, form, make, what
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            found = tuple(int(part) for part in value.split(",") if part.strip())
-        except ValueError:
-            found = (0,)
-        if any(n < 1 for n in found):
-            self.fail(f"{value!r}: write numbers of tokens, as in 512,1024", param, ctx)
-        return tuple(dict.fromkeys(found))
-
-
-class Batches(click.ParamType):
-    """Comma-separated batches of a model, as in 16x1024,1x16384; may be empty."""
-
-    name = "batches"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Batch, ...]:
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
         if isinstance(value, tuple):
             return value
         words = [word.strip() for word in value.split(",") if word.strip()]
-        found = [re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", word) for word in words]
+        found = [re.fullmatch(self.form, word) for word in words]
         if not all(found):
-            self.fail(f"{value!r}: write sequences and tokens, as in 16x1024", param, ctx)
-        return tuple(dict.fromkeys(Batch(int(f[1]), int(f[2])) for f in found if f is not None))
+            self.fail(f"{value!r}: write {self.what}", param, ctx)
+        return tuple(dict.fromkeys(self.make(*map(int, f.groups())) for f in found if f))
+
+
+NUMBER = r"([1-9]\d{0,8})"
+LENGTHS_TYPE = Listed("tokens", NUMBER, int, "numbers of tokens, as in 512,1024")
+BATCHES_TYPE = Listed("batches", f"{NUMBER}x{NUMBER}", Batch, "sequences and tokens, as in 16x1024")
 
 
 def _lengths(flag: str, name: str, default: tuple[int, ...], text: str) -> Any:
     shown = ",".join(map(str, default))
-    return click.option(flag, name, type=Lengths(), default=shown, show_default=True, help=text)
+    return click.option(flag, name, type=LENGTHS_TYPE, default=shown, show_default=True, help=text)
 
 
 @click.group()
@@ -79,7 +69,7 @@ def bench() -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # leaves CUDA to the children
 
 
-@bench.command()
+@bench.command(params=[flag for flag in flags_of(KernelParams) if flag.name in CALL])
 @click.option(
     "--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True,
     help="cpu tries the benchmark itself, without kernels.",
@@ -92,22 +82,11 @@ def bench() -> None:
     "--attention", multiple=True, default=MECHANISMS, show_default=True,
     help="Mechanism with features. May be given several times.",
 )  # fmt: skip
-@click.option(
-    "--option", "options", multiple=True, metavar="NAME=VALUE",
-    help="An option of those mechanisms that know it. May be given several times.",
-)  # fmt: skip
-@click.option(
-    "--dtype", type=click.Choice(get_args(Dtype)), default="bfloat16", show_default=True,
-    help="Precision of q, k and v.",
-)  # fmt: skip
-@click.option("--batch-size", default=1, show_default=True, help="Sequences a batch.")
-@click.option("--n-heads", default=8, show_default=True, help="Number of heads.")
-@click.option("--head-dim", default=32, show_default=True, help="Dimension of a head.")
 @_lengths("--lengths", "lengths", LENGTHS, "Lengths of the forward pass.")
 @_lengths("--backward-lengths", "backward_lengths", BACKWARD_LENGTHS, "Of forward and backward.")
 @_lengths("--contexts", "contexts", CONTEXTS, "Tokens before the one that is decoded.")
 @click.option(
-    "--batches", type=Batches(), default=",".join(map(str, BATCHES)), show_default=True,
+    "--batches", type=BATCHES_TYPE, default=",".join(map(str, BATCHES)), show_default=True,
     help="Sequences x tokens of a training step of GPT-2 small, and of its attention alone.",
 )  # fmt: skip
 @click.option(
@@ -124,13 +103,7 @@ def bench() -> None:
     help="What has not begun by then is left out.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with what --out does not have yet.")
-def kernels(
-    out: Path,
-    attention: tuple[str, ...],
-    options: tuple[str, ...],
-    resume: bool,
-    **asked: Any,
-) -> None:
+def kernels(out: Path, attention: tuple[str, ...], resume: bool, **asked: Any) -> None:
     """Time the kernels against their competitors.
 
     These are PyTorch's fused attention, our PyTorch code, flash-linear-attention if it is installed
@@ -154,13 +127,9 @@ def kernels(
             )
     if log == out:
         raise SlayError(f"{out}: the log is called so; name another --out")
-    base = parsed(KernelParams, {"attention": names[0], "options": options, **asked})
-    setting = BenchConfig(
-        base=base,
-        mechanisms=names,
-        command=shlex.join(["slay", *sys.argv[1:]]),
-        **run,
-    )
+    base = parsed(KernelParams, {"attention": names[0], **asked})
+    command = shlex.join(["slay", *sys.argv[1:]])
+    setting = BenchConfig(base=base, mechanisms=names, command=command, **run)
     if not setting.groups:
         raise SlayError(
             "--lengths, --backward-lengths, --contexts and --batches are empty: nothing to time"
@@ -168,27 +137,14 @@ def kernels(
     before = read_records(out) if resume and out.exists() else []
     import torch
 
-    if base.device == "cuda" and not _sees_a_gpu():
-        raise SlayError(
-            "--device cuda: this machine has no CUDA GPU that PyTorch sees; "
-            "--device cpu tries the benchmark itself, with short --lengths"
-        )
+    from slay.experiments.isolated import want_a_gpu
+
+    if base.device == "cuda":
+        want_a_gpu("the benchmark itself, with short --lengths")
     _check(setting)
     if base.device == "cpu":
         torch.set_num_threads(1)
     _measure(setting, out, log, before)
-
-
-def _sees_a_gpu() -> bool:
-    """Return True if PyTorch sees a GPU; asked in a child, to keep CUDA uninitialised here."""
-    import torch
-
-    from slay.experiments.isolated import Died, run
-
-    try:
-        return run(lambda parent: torch.cuda.is_available(), lambda text: None, seconds=60)
-    except Died:
-        return False
 
 
 def _check(setting: BenchConfig) -> None:

@@ -20,8 +20,6 @@ STEP = 64
 RESOLUTION = 16  # the longest length is found to one part in 16
 MIB = 2**20
 
-Probe = Callable[[int], int]
-
 
 def run(params: MaxContextParams, progress: Progress) -> Result:
     """Metrics: the longest length that fits, its peak memory, and `capped`.

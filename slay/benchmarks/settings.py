@@ -68,10 +68,10 @@ class KernelParams(Params):
         "forward",
         description="The output, its gradients too, one token more, or a step of a model.",
     )
-    dtype: Dtype = Field("bfloat16", description="Of q, k and v.")
+    dtype: Dtype = Field("bfloat16", description="Precision of q, k and v.")
     batch_size: Whole = Field(1, description="Sequences a batch.")
     n_heads: Whole = Field(8, description="Number of heads.")
-    head_dim: HeadDim = Field(32, description="Dimension d of a head, and of its values.")
+    head_dim: HeadDim = Field(32, description="Dimension d of a head.")
     repeats: Rounds = Field(20, description="Rounds of a measurement, in turns.")
 
     @property
@@ -173,6 +173,11 @@ class BenchConfig:
 
     def _known(self, names: Iterable[str]) -> list[str]:
         return [name for name in names if name in self.mechanisms]
+
+    def calls(self, group: TimingGroup) -> list[KernelParams]:
+        """The calls that a group times."""
+        contestants = self.contestants(group)
+        return [self.params(group, n, who) for n in group.lengths for who in contestants]
 
     def params(self, group: TimingGroup, length: int, contestant: Contestant) -> KernelParams:
         """The parameters of a contestant's record."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import slay
-from slay.cli import compare, look, measure, publish, verify
+from slay.cli import compare, kernels, look, measure, publish
 from slay.cli.group import LazyGroup
 
 SECTIONS = {
@@ -53,7 +53,7 @@ for command in (
     look.mechanisms,
     look.tasks,
     measure.run,
-    verify.kernels,
+    kernels.kernels,
     compare.stale,
     compare.diff,
     publish.collect,

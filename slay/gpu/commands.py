@@ -72,6 +72,7 @@ def gpu(
     slay gpu --steps bench,measure --seconds 300
     slay gpu --device cpu
     """
+    from slay.experiments.isolated import want_a_gpu
     from slay.gpu.driver import Driver, check
     from slay.pipeline.config import read
 
@@ -84,7 +85,7 @@ def gpu(
     configfile = configfile or ROOT / CONFIGS[device]
     _, config = read(configfile)
     if device == "cuda":
-        _want_a_gpu()
+        want_a_gpu("the command itself")
     folder = Path("results") / config.run
     folder.mkdir(parents=True, exist_ok=True)
     trouble = Driver(Plan(folder, configfile, device, seconds), chosen, click.echo).run()
@@ -96,13 +97,3 @@ def gpu(
             "the same command goes on with them"
         )
     click.echo(f"{folder}: all is done; with the project's own machine: slay publish {folder}")
-
-
-def _want_a_gpu() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise SlayError(
-            "--device cuda: this machine has no CUDA GPU that PyTorch sees; --device cpu tries the "
-            "command itself"
-        )

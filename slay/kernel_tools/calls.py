@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slay.attention.layer import Attention
 from slay.attention.linearised import FeatureAttention
-from slay.benchmarks.calls import Inputs
+from slay.benchmarks.calls import Inputs, with_gradients
 from slay.experiments.result import stream
 from slay.kernel_tools.cases import Case
 from slay.registry import get_attention_class
@@ -111,7 +111,7 @@ def inputs_of(call: CheckedCall, case: Case, mechanism: Attention) -> Inputs:
     if not mechanism.nonnegative:
         common = ALIKE * torch.randn(d, generator=draw)
         q, k = q + common, k + common
-    return Inputs(*(t.to(getattr(torch, case.dtype)) for t in (q, k, v, g)))
+    return Inputs(q, k, v, g).to(getattr(torch, case.dtype))
 
 
 def _plain(
@@ -130,7 +130,7 @@ def _plain(
         q, k, v, key_padding_mask=padding, cu_seqlens=bounds, output_final_state=state
     )
     y, left = result if state else (result, None)
-    found = _gradients(y, (q, k, v), tokens.g)
+    found = with_gradients(y, (q, k, v), tokens.g)
     if left is not None:
         found["state"] = left.memory[0].detach()
     return found
@@ -142,7 +142,7 @@ def _carried(mechanism: Attention, tokens: Inputs, *, at: int) -> Outputs:
     first, second = ([t[:, :, part] for t in leaves] for part in (slice(at), slice(at, None)))
     start, state = mechanism.attend(*first, output_final_state=True)
     rest, last = mechanism.attend(*second, initial_state=state, output_final_state=True)
-    found = _gradients(torch.cat((start, rest), dim=2), leaves, tokens.g)
+    found = with_gradients(torch.cat((start, rest), dim=2), leaves, tokens.g)
     return {**found, "state": last.memory[0].detach()}
 
 
@@ -161,10 +161,3 @@ def _decoded(mechanism: Attention, tokens: Inputs) -> Outputs:
         )
         outputs.append(y)
     return {"token": torch.cat(outputs, dim=2), "state": state.memory[0]}
-
-
-def _gradients(y: Tensor, leaves: tuple[Tensor, Tensor, Tensor], g: Tensor) -> Outputs:
-    """y and the gradients; for a single token dq and dk vanish and are left out."""
-    dq, dk, dv = torch.autograd.grad(y, leaves, g, materialize_grads=True)
-    found = {"y": y.detach(), "dv": dv}
-    return found if y.shape[2] == 1 else {**found, "dq": dq, "dk": dk}

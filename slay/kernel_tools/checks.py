@@ -45,7 +45,7 @@ def launched(case: Case, device: torch.device) -> dict[tuple[str, str], list[str
     with recording() as launches:
         for call in calls_of(case):
             mechanism = call.mechanism(case, backend="triton").to(device)
-            call.make(mechanism, _on(device, inputs_of(call, case, mechanism)))
+            call.make(mechanism, inputs_of(call, case, mechanism).to(device))
     return {
         (launch.key, launch.kernel.name): list(map(str, launch.kernel.candidates(launch.key)))
         for launch in launches
@@ -68,12 +68,12 @@ def poisoned() -> Iterator[None]:
 
 def _wrong(call: CheckedCall, case: Case, device: torch.device) -> str | None:
     mechanism = call.mechanism(case, backend="triton").to(device)
-    tokens = _on(device, inputs_of(call, case, mechanism))
+    tokens = inputs_of(call, case, mechanism).to(device)
     found = call.make(mechanism, tokens)
     if mechanism.backend_used != "triton":
         return f"computed by {mechanism.backend_used}"
     exact = call.mechanism(case, backend="torch").double().to(device)
-    doubles = Inputs(*(t.double() for t in tokens))
+    doubles = tokens.to(torch.double)
     wanted = call.make(exact, doubles)
     least = BOUNDS[case.dtype] * cancellation(exact, doubles, call)
     moved = call.make(exact, rounded(doubles, tokens.q.dtype))
@@ -119,7 +119,3 @@ def rounded(tokens: Inputs, dtype: torch.dtype) -> Inputs:
     size = torch.finfo(dtype).eps / 2
     noise = (2 * size * (torch.rand(t.shape, generator=draw) - 0.5) for t in tokens)
     return Inputs(*(t * (1 + n.to(t)) for t, n in zip(tokens, noise, strict=True)))
-
-
-def _on(device: torch.device, tokens: Inputs) -> Inputs:
-    return Inputs(*(t.to(device) for t in tokens))

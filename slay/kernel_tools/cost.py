@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
 from typing import Any
 
 from torch import Tensor
 
-from slay.errors import SlayError
 from slay.kernel_tools.sass import timing
 from slay.kernel_tools.sass.code import Instruction, instructions
 from slay.kernel_tools.sass.execution import Execution, Programs, Simulation
 from slay.kernel_tools.sass.memory import WARP
 from slay.kernel_tools.sass.timing import Gpu, Multiprocessor, resident
 from slay.kernel_tools.sass.values import UnknownBranch
-from slay.kernel_tools.survey import HEADS, TARGETS, Subject, record
+from slay.kernel_tools.survey import HEADS, Subject, capability, processes, record
 
 GPUS = {"sm_80": timing.A100, "sm_90": timing.H100}
 SAMPLE = 32  # programs
@@ -75,8 +71,7 @@ def costs(
     subjects: Iterable[Subject], target: str, length: int
 ) -> Iterator[tuple[Subject, str, list[Cost]]]:
     """Yield subject, pass and the cost of each configuration, launch by launch."""
-    # Spawn, not fork: a forked copy of a process that has used OpenMP may deadlock.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    with processes() as pool:
         tasks = []
         for subject in subjects:
             for way in ("forward", "backward"):
@@ -101,7 +96,7 @@ def cost_of(launch: Any, config: Any, target: str, tokens: int) -> Cost:
     """Cost of a recorded launch per token of one head, of which the call has `tokens`."""
     from slay.ops.triton.compile import compile_launch
 
-    made, gpu = compile_launch(launch, config, TARGETS[target]), GPUS[target]
+    made, gpu = compile_launch(launch, config, capability(target)), GPUS[target]
     programs = math.prod(made.grid)
     at_once = resident(made.registers, made.warps, made.shared, gpu)
     sizes = made.registers, made.spilled, made.shared, at_once, programs
@@ -231,8 +226,7 @@ def report(
     subjects: Iterable[Subject], target: str, length: int, *, as_json: bool
 ) -> Iterator[str]:
     """Yield the table row by row, then a summary per pass; or JSON, one line per configuration."""
-    if target not in TARGETS:
-        raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+    capability(target)
     passes: dict[tuple[Subject, str], list[list[Cost]]] = {}
     if not as_json:
         yield HEAD

@@ -54,19 +54,29 @@ SUBJECTS = (
 )
 
 
-def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, Any]]:
-    """Yield each subject with a `slay.ops.triton.compile.Compiled` per kernel and configuration."""
+def capability(target: str) -> int:
+    """Compute capability of a target, such as 90. Raises `SlayError`."""
     if target not in TARGETS:
         raise SlayError(f"target {target!r}: must be one of {', '.join(TARGETS)}")
+    return TARGETS[target]
+
+
+def processes() -> ProcessPoolExecutor:
+    """Processes that compile, one per core."""
     # Spawn, not fork: a forked copy of a process that has used OpenMP may deadlock.
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    return ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn"))
+
+
+def survey(subjects: Iterable[Subject], target: str) -> Iterator[tuple[Subject, Any]]:
+    """Yield each subject with a `slay.ops.triton.compile.Compiled` per kernel and configuration."""
+    with processes() as pool:
         seen: set[Any] = set()
         tasks = []
         for subject in subjects:
             for index, launch in enumerate(_different(subject)):
                 if _compiled_for(launch) not in seen:  # else compiled already
                     seen.add(_compiled_for(launch))
-                    task = pool.submit(_compile, subject, TARGETS[target], index)
+                    task = pool.submit(_compile, subject, capability(target), index)
                     tasks.append((subject, task))
         for subject, task in tasks:
             for compiled in task.result():
@@ -80,7 +90,7 @@ def objections(compiled: Any, subject: Subject, target: str) -> list[str]:
         wrong.append(f"spills {compiled.spilled} bytes")
     if compiled.shared > SHARED[target]:
         wrong.append(f"needs {compiled.shared} bytes of shared memory")
-    version = assembler.find(divmod(TARGETS[target], 10)).version
+    version = assembler.find(divmod(capability(target), 10)).version
     unsafe = assembler.objection(compiled.ptx, version)
     if unsafe is not None:
         wrong.append(unsafe)
@@ -90,13 +100,13 @@ def objections(compiled: Any, subject: Subject, target: str) -> list[str]:
     return wrong
 
 
-def _compile(subject: Subject, capability: int, index: int) -> list[Any]:
+def _compile(subject: Subject, architecture: int, index: int) -> list[Any]:
     from slay.ops.triton.compile import compile_launch
 
-    launch, target = _different(subject)[index], divmod(capability, 10)
+    launch, target = _different(subject)[index], divmod(architecture, 10)
     version = assembler.find(target).version
     return [
-        compile_launch(launch, config, capability)
+        compile_launch(launch, config, architecture)
         for config in launch.kernel.candidates(launch.key)
         if assembler.safe(config, target, version)  # unsafe ones are never used
     ]

@@ -21,9 +21,8 @@ from filelock import FileLock, Timeout
 
 from slay.errors import SlayError
 from slay.kernel_tools.cases import Case
-from slay.kernel_tools.processes import Process
 from slay.kernel_tools.search import Search, Trial
-from slay.kernel_tools.tasks import Answer, OutOfTimeError, Tasks
+from slay.kernel_tools.tasks import Answer, OutOfTimeError, Process, Tasks
 from slay.ops.triton import assembler
 from slay.ops.triton.verified import Facts, Tried, Verification, config, file_name, read
 from slay.pipeline.progress import duration

@@ -12,8 +12,9 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
+
+from slay.errors import SlayError
 
 Answer = dict[str, Any]
 # Errors where nothing can be compiled: no package, disk space, permission or C compiler.
@@ -50,7 +51,7 @@ def answer(task: Answer) -> Answer:
     try:
         if device.index is not None:
             torch.cuda.set_device(device)  # where Triton launches
-        return _DO[task["do"]](case, task.get("configs", {}), device)
+        return _do(task["do"], case, task.get("configs", {}), device)
     except torch.OutOfMemoryError as error:
         return {"full": _line(error)}
     except ELSEWHERE as error:
@@ -60,35 +61,20 @@ def answer(task: Answer) -> Answer:
         return {kind: f"{type(error).__name__}: {_line(error)}"}
 
 
-def _plan(case: Any, configs: Any, device: Any) -> Answer:
-    from slay.errors import SlayError
-    from slay.kernel_tools.checks import launched
+def _do(task: str, case: Any, configs: Any, device: Any) -> Answer:
+    """Find what a case launches, check it in some configurations, or time it in several."""
+    from slay.kernel_tools import checks, timing
 
+    if task == "time":
+        return {"times": timing.times(case, configs, device)}
+    if task == "check":
+        wrong = checks.objection(case, configs, device)
+        return {"right": True} if wrong is None else {"wrong": wrong}
     try:
-        found = launched(case, device)
+        found = checks.launched(case, device)
     except SlayError as error:  # kernels do not take such a mechanism or size
         return {"plan": [], "why": _line(error)}
     return {"plan": [[key, kernel, configs] for (key, kernel), configs in found.items()]}
-
-
-def _check(case: Any, configs: Any, device: Any) -> Answer:
-    from slay.kernel_tools.checks import objection
-
-    wrong = objection(case, configs, device)
-    return {"right": True} if wrong is None else {"wrong": wrong}
-
-
-def _time(case: Any, configs: Any, device: Any) -> Answer:
-    from slay.kernel_tools.timing import times
-
-    return {"times": times(case, configs, device)}
-
-
-_DO: dict[str, Callable[[Any, Any, Any], Answer]] = {
-    "plan": _plan,
-    "check": _check,
-    "time": _time,
-}
 
 
 def _line(error: BaseException) -> str:

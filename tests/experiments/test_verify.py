@@ -346,7 +346,7 @@ def test_what_is_not_the_kernels_fault(error, kind, monkeypatch):
     def fail(*args):
         raise error
 
-    monkeypatch.setitem(worker._DO, "check", fail)
+    monkeypatch.setattr(worker, "_do", fail)
     task = {"do": "check", "case": asdict(CASES[0]), "device": "cpu"}
     ((found, says),) = worker.answer(task).items()
     assert found == kind

@@ -108,11 +108,6 @@ def blocks(code: Sequence[Instruction]) -> dict[int, list[Instruction]]:
     return made
 
 
-def loops(code: Sequence[Instruction]) -> list[tuple[int, int]]:
-    """First and last address of each loop, found by backward branches."""
-    return sorted((i.target, i.address) for i in code if i.name == "BRA" and i.target <= i.address)
-
-
 def _is_endless(instruction: Instruction) -> bool:
     return instruction.name == "BRA" and instruction.target == instruction.address
 
