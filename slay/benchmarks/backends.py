@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from slay.attention.layer import Attention
 from slay.attention.linearised import FeatureAttention
 from slay.benchmarks.calls import Inputs, passes, timed_call
-from slay.benchmarks.floors import Work
+from slay.benchmarks.floors import Work, operations_of
 from slay.benchmarks.settings import KernelParams, ModelParams
 from slay.benchmarks.timing import Call
 from slay.errors import SlayError
@@ -126,7 +126,7 @@ def work_of(params: KernelParams, mechanism: Attention, n_parameters: int = 0) -
 def _step(params: ModelParams, mechanism: Attention, n_parameters: int) -> Work:
     """Work of a training step: three products of every token with the weights, and attention."""
     tokens, heads = params.batch_size * params.seq_len, params.batch_size * params.n_heads
-    attention = heads * mechanism.operations(params.seq_len, backward=True)
+    attention = operations_of(mechanism, params.mode, heads, params.seq_len)
     operations = 6 * tokens * n_parameters + params.n_layers * attention
     return Work(STEP_BYTES * n_parameters, operations)
 
@@ -134,7 +134,7 @@ def _step(params: ModelParams, mechanism: Attention, n_parameters: int) -> Work:
 def _operations(params: KernelParams, mechanism: Attention) -> int:
     heads, L = params.batch_size * params.n_heads, params.seq_len
     if params.mode != "decode":
-        return heads * mechanism.operations(L, backward=params.mode == "forward_backward")
+        return operations_of(mechanism, params.mode, heads, L)
     state = mechanism.state_size(params.head_dim)  # written and read, or the context's k and v read
     return 2 * heads * (2 * L * params.head_dim if state is None else 2 * state)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from slay.attention.layer import Attention
 from slay.benchmarks.timing import Call
 
 SIDE, ROWS = 4096, 65_536  # of the largest product; more work repeats it
@@ -15,6 +16,11 @@ SIDE, ROWS = 4096, 65_536  # of the largest product; more work repeats it
 class Work(NamedTuple):
     bytes: int
     operations: int
+
+
+def operations_of(mechanism: Attention, mode: str, heads: int, length: int) -> int:
+    """Operations of the matrix products in a pass over `heads` sequences of tokens."""
+    return heads * mechanism.operations(length, backward=mode != "forward")
 
 
 def copy_of(work: Work, device: torch.device) -> Call:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from statistics import median
-from typing import Any
 
 import torch
 
 from slay.attention.layer import Attention
 from slay.benchmarks.calls import Inputs, timed_call
-from slay.benchmarks.floors import Work, product_of
+from slay.benchmarks.floors import Work, operations_of, product_of
 from slay.benchmarks.summary import BASELINE, latency, versus
 from slay.benchmarks.timing import Call, interleaved, peak_memory, seconds
 from slay.experiments.guard import OutOfMemory, memory_guard
@@ -35,7 +34,7 @@ def run(params: ScalingParams, progress: Progress) -> Result:
     device = choose_device(params.device)
     with torch.set_grad_enabled(params.mode == "forward_backward"):
         try:
-            own, call, once = _begun(params, params.attention, params.options, device)
+            own, call, once = _begun(params, params.attention, device)
             calls = {"own": call}
             if once * params.repeats > params.max_seconds:
                 return Result({}, status="timeout", message=_slow(params, once))
@@ -45,7 +44,7 @@ def run(params: ScalingParams, progress: Progress) -> Result:
         except OutOfMemory as error:
             return Result({}, status="oom", message=f"{params.attention}: {error}")
         with suppress(OutOfMemory):
-            _, call, once = _begun(params, BASELINE, {}, device)
+            _, call, once = _begun(params, BASELINE, device)
             if once * params.repeats <= params.max_seconds:
                 calls["baseline"] = call
         calls["matmul"] = product_of(PRODUCT, getattr(torch, params.dtype), device)
@@ -54,11 +53,10 @@ def run(params: ScalingParams, progress: Progress) -> Result:
     return Result(_metrics(params, own, times, memory))
 
 
-def _begun(
-    params: ScalingParams, name: str, options: dict[str, Any], device: torch.device
-) -> tuple[Attention, Call, float]:
+def _begun(params: ScalingParams, name: str, device: torch.device) -> tuple[Attention, Call, float]:
     """A mechanism, its timed call on its own inputs, and the seconds that the first call took."""
     head_dim, shared = params.embed_dim // params.n_heads, {"epsilon": params.epsilon}
+    options = params.options if name == params.attention else {}
     mechanism = heads_only(name, head_dim, params.n_heads, shared, options).to(device)
     size = (params.batch_size, params.n_heads, params.seq_len, head_dim)
     with memory_guard():
@@ -83,8 +81,9 @@ def _metrics(
     rate = PRODUCT.operations / median(times["matmul"])  # operations per second
     metrics["matmul_gflops"] = rate / 1e9
     if params.mode != "decode":
-        operations = own.operations(params.seq_len, backward=params.mode == "forward_backward")
-        metrics["floor_ms"] = 1e3 * params.batch_size * params.n_heads * operations / rate
+        heads = params.batch_size * params.n_heads
+        operations = operations_of(own, params.mode, heads, params.seq_len)
+        metrics["floor_ms"] = 1e3 * operations / rate
     if "baseline" in times:
         metrics |= versus(times["own"], times["baseline"])
     return metrics
