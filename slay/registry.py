@@ -147,9 +147,9 @@ EXPERIMENTS = Registry(
     "experiment",
     {
         "quality": "slay.experiments.quality:run",
-        "scaling": "slay.experiments.scaling:run",
-        "ablation": "slay.experiments.ablation:run",
-        "max_context": "slay.experiments.max_context:run",
+        "scaling": "slay.benchmarks.scaling:run",
+        "ablation": "slay.benchmarks.ablation:run",
+        "max_context": "slay.benchmarks.max_context:run",
         "tasks": "slay.experiments.tasks:run",
         "analysis": "slay.experiments.analysis:run",
         "language": "slay.experiments.language:run",

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slay.pipeline.record import Provenance, Record, RecordError, read_record, write_record
+from slay.pipeline.record import (
+    Provenance,
+    Record,
+    RecordError,
+    read_by_path,
+    read_record,
+    read_records,
+    write_record,
+    write_records,
+)
 
 NUMBERS = (
     st.none() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -75,6 +84,22 @@ def refused(path):
     assert "\n" not in message
     assert f"rm {path}" in message
     return message
+
+
+def test_a_file_of_one_or_many_is_read_by_one_function(tmp_path):
+    one, many, placed = (tmp_path / name for name in ("one.json", "many.jsonl", "placed.jsonl"))
+    records = [record(message=f"a\n{n}\u2028") for n in range(3)]
+    write_record(one, records[0])
+    write_records(many, records)
+    write_records(placed, dict(zip("abc", records, strict=True)))
+    assert read_records(one) == records[:1]
+    assert read_records(many) == read_records(placed) == records
+    assert read_by_path(placed) == dict(zip("abc", records, strict=True))
+    assert len(many.read_text().splitlines()) == 3
+    with pytest.raises(RecordError, match="without a path"):
+        read_by_path(many)
+    with pytest.raises(RecordError, match="3 records"):
+        read_record(many)
 
 
 @given(share=st.floats(0.0, 1.0))

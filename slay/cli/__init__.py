@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import slay
-from slay.cli import compare, look, measure, publish, verify
+from slay.cli import compare, kernels, look, measure, publish
 from slay.cli.group import LazyGroup
 
 SECTIONS = {
@@ -24,8 +24,8 @@ SECTIONS = {
 }
 HOMES = {  # modules of commands that are defined beside the code they run
     **dict.fromkeys(SECTIONS["Train language models"], "slay.training.language.commands"),
-    "bench": "slay.experiments.kernels.commands",
-    "gpu": "slay.experiments.gpu.commands",
+    "bench": "slay.benchmarks.commands",
+    "gpu": "slay.gpu.commands",
     "measure": "slay.experiments.missing",
 }
 
@@ -53,7 +53,7 @@ for command in (
     look.mechanisms,
     look.tasks,
     measure.run,
-    verify.kernels,
+    kernels.kernels,
     compare.stale,
     compare.diff,
     publish.collect,

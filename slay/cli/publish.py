@@ -191,7 +191,7 @@ def published(markdown: bool, write: Path | None) -> None:
     slay published
     slay published --write README.md
     """
-    from slay.experiments.kernels.tables import markdown as targets
+    from slay.benchmarks.tables import markdown as targets
     from slay.report.keys import between, table
     from slay.report.published import benchmarks, printed, published
 

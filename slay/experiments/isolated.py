@@ -17,6 +17,9 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import torch
+
+from slay.errors import SlayError
 from slay.experiments.result import Progress
 
 FORK = get_context("fork")
@@ -95,6 +98,19 @@ def run(task: Task, say: Progress, seconds: float) -> Any:
     if isinstance(outcome, Died):
         raise outcome
     return outcome
+
+
+def want_a_gpu(otherwise: str) -> None:
+    """Raise `SlayError` if PyTorch sees no GPU; asked in a child, to leave CUDA to children."""
+    try:
+        found = run(lambda parent: torch.cuda.is_available(), lambda text: None, seconds=60)
+    except Died:
+        found = False
+    if not found:
+        raise SlayError(
+            "--device cuda: this machine has no CUDA GPU that PyTorch sees; "
+            f"--device cpu tries {otherwise}"
+        )
 
 
 def run_all(

@@ -70,15 +70,18 @@ def _measured(
             result = _finite(EXPERIMENTS.load(params.experiment)(params, progress))
     except OutOfMemory as error:
         result = Result({}, status="oom", message=str(error))
+    taken = time.perf_counter() - begin
+    return recorded(params, result, provenance(fingerprint, device, threads, started, taken))
+
+
+def recorded(params: Params, result: Result, where: Provenance) -> Record:
+    """The record of a result."""
     return Record(
         schema=SCHEMA,
         experiment=params.experiment,
         params=params.model_dump(),
-        status=result.status,
-        message=result.message,
-        metrics=result.metrics,
-        curve=result.curve,
-        provenance=provenance(fingerprint, device, threads, started, time.perf_counter() - begin),
+        provenance=where,
+        **vars(result),
     )
 
 

@@ -1,9 +1,10 @@
-"""The record of a job: one JSON file, validated and written atomically."""
+"""Records: one in a JSON file, or many in the lines of one; validated, and written atomically."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,16 +79,24 @@ class RecordError(SlayError):
 
 def write_record(path: Path, record: Record) -> None:
     """Write a record atomically (see `slay.files`)."""
-    _write_whole(Path(path), _text(record, indent=1))
+    _write_whole(Path(path), _text(_data(record), indent=1))
 
 
-def write_records(path: Path, records: list[Record]) -> None:
-    """Write several records atomically, one per line."""
-    _write_whole(Path(path), "".join(_text(record, indent=None) for record in records))
+def write_records(path: Path, records: Sequence[Record] | Mapping[str, Record]) -> None:
+    """Write several records atomically, one per line; each with its path if they are by path."""
+    if isinstance(records, Mapping):
+        lines = [{"path": place, "record": _data(record)} for place, record in records.items()]
+    else:
+        lines = [_data(record) for record in records]
+    _write_whole(Path(path), "".join(map(_text, lines)))
 
 
-def _text(record: Record, indent: int | None) -> str:
-    return json.dumps(record.model_dump(by_alias=True), indent=indent, allow_nan=False) + "\n"
+def _data(record: Record) -> dict[str, Any]:
+    return record.model_dump(by_alias=True)
+
+
+def _text(data: dict[str, Any], indent: int | None = None) -> str:
+    return json.dumps(data, indent=indent, allow_nan=False) + "\n"
 
 
 def _write_whole(path: Path, text: str) -> None:
@@ -99,15 +108,46 @@ def _write_whole(path: Path, text: str) -> None:
 
 def read_record(path: Path) -> Record:
     """Read and validate a record. Raises `RecordError`, one line that says what to do."""
-    return _parsed(_read(path), path)
+    records = read_records(path)
+    if len(records) != 1:
+        found = "it is empty" if not records else f"it holds {len(records)} records"
+        raise RecordError(f"{path}: broken record, cut short or edited ({found}); {_remedy(path)}")
+    return records[0]
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read and validate one record per line. Raises `RecordError` as `read_record`."""
-    return [_parsed(line, path) for line in _read(path).splitlines()]
+    """Read and validate a file of one or many records. Raises `RecordError` as `read_record`."""
+    return [record for _, record in _read(path)]
 
 
-def _read(path: Path) -> str:
+def read_by_path(path: Path) -> dict[str, Record]:
+    """Read records that were written by path. Raises `RecordError` as `read_record`."""
+    records = dict(_read(path))
+    if "" in records:
+        raise RecordError(f"{path}: has a record without a path; {_remedy(path)}")
+    return records
+
+
+def _read(path: Path) -> Iterator[tuple[str, Record]]:
+    """Each record of a file with the path beside it, or ""."""
+    text, place = _text_of(path).strip(), 0
+    while place < len(text):
+        try:
+            data, place = json.JSONDecoder().raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise RecordError(
+                f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
+                f"{_remedy(path)}"
+            ) from error
+        if isinstance(data, dict) and data.keys() == {"path", "record"}:
+            yield data["path"], _validated(data["record"], path)
+        else:
+            yield "", _validated(data, path)
+        while text[place : place + 1].isspace():
+            place += 1
+
+
+def _text_of(path: Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -118,14 +158,7 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _parsed(text: str, path: Path) -> Record:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecordError(
-            f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
-            f"{_remedy(path)}"
-        ) from error
+def _validated(data: Any, path: Path) -> Record:
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
         raise RecordError(
             f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; "

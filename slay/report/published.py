@@ -18,9 +18,16 @@ import pandas as pd
 from slay import files
 from slay.errors import SlayError
 from slay.pipeline.config import load
-from slay.pipeline.jobs import Job, expand
+from slay.pipeline.jobs import expand
 from slay.pipeline.provenance import commit
-from slay.pipeline.record import Record, read_record, read_records
+from slay.pipeline.record import (
+    Record,
+    RecordError,
+    read_by_path,
+    read_record,
+    read_records,
+    write_records,
+)
 from slay.pipeline.stale import due, record_in
 from slay.report.aggregate import points, summarise, tabulate
 from slay.report.results import Results, parsed
@@ -69,9 +76,8 @@ class Published(Results):
         if not path.is_file():
             return {}
         try:
-            lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            return {line["path"]: Record.model_validate(line["record"]) for line in lines}
-        except (ValueError, KeyError, TypeError) as error:
+            return read_by_path(path)
+        except RecordError as error:
             raise SlayError(f"{path}: broken records; run: git checkout {path}") from error
 
 
@@ -157,10 +163,9 @@ def publish(run: Path, name: str | None, to: Path, *, dirty: bool = False) -> Pa
     for old in (folder / "records").glob("*.jsonl"):
         old.unlink()
     made = [(job, read_record(record_in(run, job))) for group in jobs.values() for job in group]
-    for experiment, group in jobs.items():
-        lines = (_line(job, record) for job, record in made if job.experiment == experiment)
-        if group:
-            files.write(folder / "records" / f"{experiment}.jsonl", "".join(lines))
+    for experiment in dict.fromkeys(job.experiment for job, _ in made):
+        records = {job.path: record for job, record in made if job.experiment == experiment}
+        write_records(folder / "records" / f"{experiment}.jsonl", records)
     for file in ("config.json", "mechanisms.json"):
         files.copy(run / file, folder / file)
     about = {
@@ -197,11 +202,6 @@ def publish_benchmark(file: Path, name: str | None, to: Path, *, dirty: bool = F
 def publish_devices(folder: Path, to: Path = DEVICES) -> list[Path]:
     """Copy the device files of `slay kernels verify` into the package; returns the copies."""
     return [files.copy(file, to / file.name) for file in sorted(folder.glob("*.json"))]
-
-
-def _line(job: Job, record: Record) -> str:
-    data = {"path": job.path, "record": record.model_dump(by_alias=True)}
-    return json.dumps(data, allow_nan=False) + "\n"
 
 
 def _slug(results: Results) -> str:

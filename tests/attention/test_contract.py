@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import slay
 from slay.attention.facts import facts
-from slay.experiments.measure import peak_memory
+from slay.benchmarks.timing import peak_memory
 from slay.ops.exact import exact_attention
 from slay.ops.naive import naive_attention
 

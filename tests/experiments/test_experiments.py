@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import slay
+from slay.benchmarks.timing import SHORT, interleaved, peak_memory
 from slay.errors import SlayError
-from slay.experiments.measure import SHORT, interleaved, peak_memory
 from slay.experiments.quality import draw_inputs
 from slay.experiments.result import stream
 from slay.experiments.run import run_job
@@ -172,11 +172,11 @@ def test_a_short_call_comes_after_itself():
 
 FAULTS = """
 import resource, torch
-from slay.experiments import measure
+from slay.benchmarks import timing
 
 calls = {"a": lambda: torch.ones(2**24)}  # 64 MiB
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-duration, timed = measure.seconds, []
+duration, timed = timing.seconds, []
 
 def seconds(call, device):
     before = faults()
@@ -184,8 +184,8 @@ def seconds(call, device):
     timed.append((found, faults() - before))
     return found
 
-measure.seconds = seconds
-times = measure.interleaved(calls, torch.device("cpu"), rounds=5)["a"]
+timing.seconds = seconds
+times = timing.interleaved(calls, torch.device("cpu"), rounds=5)["a"]
 print(max(dict(timed)[t] for t in times))
 """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from contract import heads, qkv
 
-from slay.experiments.kernels.graphs import Graph
+from slay.benchmarks.timing import Graph
 from slay.models.gpt import GPT, GPTConfig
 
 NAMES = ["linear", "yat-quadratic", "yat-performer-anchor", "standard"]

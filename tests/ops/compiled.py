@@ -15,7 +15,7 @@ from typing import Any
 
 import triton
 
-from slay.experiments.survey import CALLS, SUBJECTS, TARGETS, Subject, objections, survey
+from slay.kernel_tools.survey import CALLS, SUBJECTS, TARGETS, Subject, objections, survey
 from slay.ops.triton import assembler
 from slay.ops.triton.verified import fingerprint
 

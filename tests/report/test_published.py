@@ -7,9 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from slay.benchmarks.settings import KernelParams
 from slay.cli import main
 from slay.errors import SlayError
-from slay.experiments.kernels.settings import KernelParams
 from slay.pipeline.record import read_record, read_records, write_records
 from slay.report import machines
 from slay.report.published import (

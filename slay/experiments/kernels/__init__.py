@@ -1,1 +1,0 @@
-"""Benchmark and verification of GPU kernels, against competitors and hardware floors."""

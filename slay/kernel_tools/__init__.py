@@ -1,0 +1,1 @@
+"""Tools for the Triton kernels: compile, estimate, verify and time every configuration."""
