@@ -46,13 +46,20 @@ class LinearAttention(Attention):
     def _built(self) -> FeatureMap:
         """Return `features()`, unaffected by the caller's modes, on the caller's default device."""
 
-        def copied(t: Tensor) -> Tensor:
-            dtype = torch.get_default_dtype() if isinstance(t, nn.Parameter) else t.dtype
-            return torch.tensor(t.detach().numpy(), dtype=dtype)
+        def drawn() -> tuple[FeatureMap, dict[int, Any]]:
+            made = self.features()
+            tensors = (*made.buffers(), *made.parameters())
+            return made, {id(t): t.detach().numpy() for t in tensors}
 
-        made = undisturbed(self.features)
+        made, arrays = undisturbed(drawn)
         with torch.inference_mode(False):  # inference tensors cannot be used in training
-            return made._apply(copied)
+            for module in made.modules():
+                for name, t in module.named_buffers(recurse=False):
+                    module._buffers[name] = torch.tensor(arrays[id(t)])
+                for name, p in module.named_parameters(recurse=False):
+                    value = torch.tensor(arrays[id(p)], dtype=torch.get_default_dtype())
+                    module._parameters[name] = nn.Parameter(value, p.requires_grad)
+        return made
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
