@@ -24,7 +24,6 @@ from slay.errors import SlayError, UnknownOptionError, positive, shown, unknown,
 from slay.ops.modes import in_one_dtype, undisturbed
 from slay.ops.select import Backend, check_backend
 
-DEFAULT_EPSILON = 1e-6
 Memory = tuple[Tensor | None, ...]
 
 

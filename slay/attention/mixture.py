@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linearised import FeatureAttention
+from slay.epsilon import DEFAULT_EPSILON
 from slay.errors import whole
 from slay.features.elementwise import unit
 from slay.features.exponential import at_nodes, positive_random_features

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linearised import FeatureAttention
+from slay.epsilon import DEFAULT_EPSILON
 from slay.errors import not_negative, positive
 from slay.features.elementwise import unit
 from slay.features.forms import Square
