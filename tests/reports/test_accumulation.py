@@ -71,7 +71,7 @@ def test_a_step_is_the_mean_over_its_tokens(tmp_path, monkeypatch):
     text = text_of(18)  # sequences of 16 tokens and of 1
     how = asked(batch_size=2, gradient_accumulation_steps=2, steps=1)
     ((loss, norm),) = logged(how, text, monkeypatch, tmp_path)
-    torch.manual_seed(how.seed)
+    torch.manual_seed(how.optim.seed)
     model = GPT(train.model_config(how, text)).train()
     pairs = [text.train.sequence(i, 16) for i in range(2)]
     tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
