@@ -151,10 +151,6 @@ Data = Annotated[
 ]
 EvalData = Annotated[
     str,
-    Field(
-        description="Text to evaluate on: as for data, or wikitext-2. Default: its held-out part."
-    ),
+    Field(description="Text to evaluate on: as data, or wikitext-2. Default: its held-out part."),
 ]
-Tokenizer = Annotated[
-    str, Field(description="For text that is streamed: gpt2 or a tokenizer.json.")
-]
+Tokenizer = Annotated[str, Field(description="Of streamed text: gpt2 or a tokenizer.json.")]

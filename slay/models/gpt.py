@@ -29,15 +29,7 @@ from slay.registry import ATTENTION, get_attention_class
 ROTARY_BASE = 10000.0
 STD = 0.02
 IGNORE = -100  # target at positions without a loss
-COUNTS = [
-    "vocab_size",
-    "context_len",
-    "n_layers",
-    "n_heads",
-    "embed_dim",
-    "mlp_ratio",
-    "n_kv_heads",
-]
+COUNTS = ["vocab_size", "context_len", "n_layers", "n_heads", "embed_dim", "mlp_ratio"]
 States = tuple[State, ...]  # one per layer
 
 
@@ -71,7 +63,7 @@ class GPTConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(COUNTS, 1) | {"short_conv": 0, "seed": 0}
+        least = dict.fromkeys([*COUNTS, "n_kv_heads"], 1) | {"short_conv": 0, "seed": 0}
         for name, number in least.items():
             if getattr(self, name) is not None or name != "n_kv_heads":
                 object.__setattr__(self, name, whole(name, getattr(self, name), number))

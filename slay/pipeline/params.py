@@ -9,15 +9,7 @@ import re
 from hashlib import sha256
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from slay import fields
 from slay.epsilon import MEASURED_EPSILON
@@ -153,7 +145,7 @@ class MaxContextParams(Params):
     batch_size: Whole = Field(1, description="Batch size.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
-    max_len: Annotated[int, Strict(), Field(ge=64, lt=2**31, multiple_of=64)] = Field(
+    max_len: Annotated[Whole, Field(ge=64, multiple_of=64)] = Field(
         131072, description="Longest length to try, a multiple of 64."
     )
     max_seconds: Positive = Field(5.0, description="Skip lengths whose probe would take longer.")
