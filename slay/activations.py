@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slay.epsilon import DEFAULT_EPSILON
 from slay.errors import SlayError, positive, whole
 from slay.ops.modes import without_autocast
 
-EPSILON = 1e-6
-
 
 def yat(
-    x: Tensor, weight: Tensor, epsilon: float = EPSILON, *, bias: Tensor | None = None
+    x: Tensor, weight: Tensor, epsilon: float = DEFAULT_EPSILON, *, bias: Tensor | None = None
 ) -> Tensor:
     """y = (x·w + b)^2 / (‖x - w‖^2 + eps) for every row w of the weight (Bouhsine 2026).
 
@@ -49,7 +48,7 @@ class YatLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         scale: bool = True,
-        epsilon: float = EPSILON,
+        epsilon: float = DEFAULT_EPSILON,
     ):
         super().__init__()
         self.in_features = in_features = whole("in_features", in_features, 1)

@@ -1,4 +1,4 @@
-"""Atomic file writes, also through symbolic links and into pipes."""
+"""Atomic writes of files and folders, with one-line errors; locks; where sockets may be."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import secrets
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from slay.errors import SlayError
 
@@ -51,10 +54,18 @@ def copy(source: Path, to: Path) -> Path:
     return to
 
 
+def socket_folder() -> str:
+    """The temporary folder, or /tmp if its name is too long for the path of a socket in it.
+
+    Such a path has at most 107 bytes.
+    """
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder)) <= 60 else "/tmp"
+
+
 def short_folder() -> tempfile.TemporaryDirectory[str]:
-    """Temporary folder with a name short enough for the path of a socket, at most 107 bytes."""
-    short = len(os.fsencode(tempfile.gettempdir())) < 80
-    return tempfile.TemporaryDirectory(prefix="slay-", dir=None if short else "/tmp")
+    """New temporary folder for a socket."""
+    return tempfile.TemporaryDirectory(prefix="slay-", dir=socket_folder())
 
 
 def remove(path: Path) -> None:
@@ -63,6 +74,67 @@ def remove(path: Path) -> None:
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process; the lock file is released however the process ends."""
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise SlayError(
+            f"{folder}: another process is writing there; wait for its end, or give another name"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder that is renamed to `out` at the end, or removed on failure.
+
+    Remains of an interrupted attempt are removed. Raises `SlayError` if `out` is not empty.
+    """
+    if out.exists() and not out.is_dir():
+        raise SlayError(f"{out}: is no folder; give another")
+    if out.exists() and any(out.iterdir()):
+        raise SlayError(f"{out}: is not empty; give another folder, or remove it")
+    final = out.resolve()  # also of "." and of a link
+    partial = final.with_name(f".{final.name}.partial")
+    with alone(final):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with writing(out):
+                partial.mkdir()
+                yield partial
+                partial.replace(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def writing(what: Path, then: str = "") -> Iterator[None]:
+    """Convert errors in writing a file to a one-line `WriteError`, which `then` completes."""
+    try:
+        yield
+    except WriteError as error:  # about a file in the folder
+        raise WriteError(what, error.why, then) from error
+    except OSError as error:
+        raise WriteError(what, error.strerror, then) from error
+    except SafetensorError as error:
+        raise WriteError(what, str(error), then) from error
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("inline_container", "StreamWriter")):
+            raise  # not from PyTorch's file writer
+        raise WriteError(what, "is the disk full?", then) from error
 
 
 def _there(path: Path) -> os.stat_result | None:

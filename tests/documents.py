@@ -34,7 +34,7 @@ BLOCK = re.compile(r"^(?:<!-- not run: (.+?) -->\n)?```(\w+)\n(.*?)^```$", re.M 
 REMARK = re.compile(r"(^|\s+)# [^'\"]*$")
 FILE = re.compile(r"(?:#|%) (\S+\.\w+)(?:, after (\S+))?\n")
 SMOKE = "config/smoke.yaml"
-FEW_STEPS = "--total-steps 2 --warmup-steps 1 --batch-size 2 --eval-sequences 4"
+FEW_STEPS = "--steps 2 --warmup 1 --batch-size 2 --eval-sequences 4"
 
 
 @dataclass(frozen=True)

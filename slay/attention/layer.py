@@ -25,7 +25,6 @@ from slay.ops.modes import in_one_dtype
 from slay.ops.select import Backend, check_backend, choose
 from slay.ops.sequences import Boundaries, Memory, Sequences, lengths_of, positions
 
-DEFAULT_EPSILON = 1e-6
 Compute = Callable[[Tensor, Tensor, Tensor, Sequences], tuple[Tensor, Memory]]
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linear import LinearAttention
+from slay.epsilon import DEFAULT_EPSILON
 from slay.errors import whole
 from slay.features.exponential import Exponentials, at_nodes
 from slay.features.feature_map import FeatureMap, OnSphere, OuterProduct

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from slay.attention.exact import ExactAttention
-from slay.attention.layer import DEFAULT_EPSILON
+from slay.epsilon import DEFAULT_EPSILON
 from slay.errors import positive
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from slay.attention.layer import DEFAULT_EPSILON
 from slay.attention.linear import LinearAttention
+from slay.epsilon import DEFAULT_EPSILON
 from slay.errors import not_negative, positive
 from slay.features.feature_map import OnSphere
 from slay.features.polynomial import ShiftedSquare

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from slay.attention.exact import ExactAttention
-from slay.attention.layer import DEFAULT_EPSILON, Compute
+from slay.attention.layer import Compute
+from slay.epsilon import DEFAULT_EPSILON
 from slay.errors import positive
 from slay.features.elementwise import unit
 from slay.ops.modes import without_autocast

@@ -112,7 +112,7 @@ def _config(params: ModelParams) -> GPTConfig:
     asked = {"epsilon": params.epsilon, "backend": backend, **params.options}
     return GPTConfig(
         vocab_size=params.vocab_size,
-        block_size=params.seq_len,
+        context_len=params.seq_len,
         n_layers=params.n_layers,
         n_heads=MODEL_HEADS,
         embed_dim=MODEL_HEADS * MODEL_HEAD_DIM,

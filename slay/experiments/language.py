@@ -24,8 +24,8 @@ from slay.pipeline.jobs import code
 from slay.pipeline.params import LanguageParams
 from slay.pipeline.record import Number
 from slay.training.language import metrics_logger
+from slay.training.language.config import TrainConfig
 from slay.training.language.data import open_text
-from slay.training.language.settings import Settings
 from slay.training.language.tokens import Tokens
 from slay.training.language.train import DivergedError, train
 
@@ -42,14 +42,14 @@ def run(params: LanguageParams, progress: Progress) -> Result:
     fingerprint = code(params, choose_device(params.device).type)
     key = json.dumps([params.model_dump(), fingerprint], sort_keys=True)
     folder = SCRATCH / hashlib.sha256(key.encode()).hexdigest()[:16]
-    settings = settings_of(params, folder)
+    config = config_of(params, folder)
     status: dict[str, Any] = {}
     try:
         with memory_guard():
             if params.processes > 1:
-                _launch(settings, params, progress)
+                _launch(config, params, progress)
             else:
-                train(settings, progress=progress)
+                train(config, progress=progress)
     except DivergedError as error:
         status = {"status": "diverged", "message": str(error)}
     except OutOfMemory as error:
@@ -58,7 +58,7 @@ def run(params: LanguageParams, progress: Progress) -> Result:
     if params.processes > 1 and lines[-1].get("status") == "diverged":
         message = f"the loss at step {lines[-1]['step']} is no number"
         status = {"status": "diverged", "message": message}
-    text = open_text(settings)
+    text = open_text(config)
     metrics: dict[str, Number] = {} if status else _numbers(lines[-1])
     if isinstance(text.train, Tokens):
         metrics["corpus"] = int(text.train.facts.hash[:13], 16)
@@ -71,13 +71,10 @@ def run(params: LanguageParams, progress: Progress) -> Result:
     return Result(metrics, curve, **status)
 
 
-def settings_of(params: LanguageParams, folder: Path) -> Settings:
-    """Training settings of a job."""
-    same = set(Settings.model_fields) & set(LanguageParams.model_fields)
-    return Settings(
-        **{name: getattr(params, name) for name in same},
-        total_steps=params.steps,
-        warmup_steps=params.warmup,
+def config_of(params: LanguageParams, folder: Path) -> TrainConfig:
+    """Configuration of a job's training."""
+    return TrainConfig.of(
+        **params.model_dump(exclude={"processes"}),
         run_name="run",
         checkpoint_dir=str(folder / "checkpoints"),
         log_dir=str(folder / "logs"),
@@ -87,7 +84,7 @@ def settings_of(params: LanguageParams, folder: Path) -> Settings:
     )
 
 
-def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> None:
+def _launch(config: TrainConfig, params: LanguageParams, progress: Progress) -> None:
     """Run DeepSpeed's launcher with `params.processes` processes."""
     with socket.socket() as free:
         free.bind(("", 0))
@@ -99,8 +96,8 @@ def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> N
     if "DS_ACCELERATOR" in environment or "CUDA_VISIBLE_DEVICES" not in environment:
         command += ["--num_accelerators", str(params.processes)]
     # Otherwise the launcher takes the visible devices, which are those that this job has claimed.
-    command += ["--module", "slay.training.language", *words(settings)]
-    command += plugins.words([settings.attention])
+    command += ["--module", "slay.training.language", *words(config)]
+    command += plugins.words([config.model.attention])
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -113,7 +110,7 @@ def _launch(settings: Settings, params: LanguageParams, progress: Progress) -> N
         for line in process.stdout or ():
             progress(line.rstrip())
             last = line.strip() if line.startswith("Error:") else last
-    lines = metrics_logger.read(Path(settings.log_dir) / settings.name / "metrics.jsonl")
+    lines = metrics_logger.read(metrics_logger.folder_of(config) / "metrics.jsonl")
     diverged = bool(lines) and lines[-1].get("status") == "diverged"
     if process.returncode and not diverged:
         raise SlayError(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from slay.activations import YatLinear
 from slay.attention.layer import accepted, check_padding
 from slay.attention.state import State
 from slay.errors import SlayError, share, unknown, whole
+from slay.fields import Mlp, Positions, with_former_names
 from slay.ops.modes import readable, transformed
 from slay.ops.sequences import Boundaries, lengths_of, positions
 from slay.registry import ATTENTION, get_attention_class
@@ -28,31 +29,32 @@ from slay.registry import ATTENTION, get_attention_class
 ROTARY_BASE = 10000.0
 STD = 0.02
 IGNORE = -100  # target at positions without a loss
-COUNTS = ["vocab_size", "block_size", "n_layers", "n_heads", "embed_dim", "mlp_ratio", "n_kv_heads"]
+COUNTS = ["vocab_size", "context_len", "n_layers", "n_heads", "embed_dim", "mlp_ratio"]
 States = tuple[State, ...]  # one per layer
 
 
+@with_former_names
 @dataclass(frozen=True)
 class GPTConfig:
     """Configuration of a GPT.
 
-    `block_size`: number of learned positions. Rotary positions are unlimited; there it only sets
+    `context_len`: number of learned positions. Rotary positions are unlimited; there it only sets
     the `max_len` of mechanisms that have one. `options`: options of the mechanism (see
     `slay.attention`). `seed`: seed of its random features; weights are drawn from PyTorch's default
     generator.
     """
 
     vocab_size: int
-    block_size: int = 1024
+    context_len: int = 1024
     n_layers: int = 12
     n_heads: int = 12
     embed_dim: int = 768
     attention: str = "standard"
-    positions: Literal["learned", "rotary"] = "learned"
-    mlp: Literal["gelu", "yat"] = "gelu"
+    positions: Positions = "learned"
+    mlp: Mlp = "gelu"
     mlp_ratio: int = 4
     dropout: float = 0.0
-    checkpoint: bool = False  # keep only each block's input, and recompute the rest
+    gradient_checkpointing: bool = False  # keep only each block's input, and recompute the rest
     tie_head: bool = True
     bias: bool = False
     short_conv: int = 0
@@ -61,14 +63,14 @@ class GPTConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(COUNTS, 1) | {"short_conv": 0, "seed": 0}
+        least = dict.fromkeys([*COUNTS, "n_kv_heads"], 1) | {"short_conv": 0, "seed": 0}
         for name, number in least.items():
             if getattr(self, name) is not None or name != "n_kv_heads":
                 object.__setattr__(self, name, whole(name, getattr(self, name), number))
         object.__setattr__(self, "dropout", share("dropout", self.dropout))
-        for name, allowed in (("positions", ("learned", "rotary")), ("mlp", ("gelu", "yat"))):
-            if getattr(self, name) not in allowed:
-                raise unknown(f"kind of {name}", getattr(self, name), allowed)
+        for name, kinds in (("positions", Positions), ("mlp", Mlp)):
+            if getattr(self, name) not in get_args(kinds):
+                raise unknown(f"kind of {name}", getattr(self, name), get_args(kinds))
         ATTENTION.canonical(self.attention)
         for name in self.options:
             if name in {"causal", "project", "rotary"} or name in self.__dataclass_fields__:
@@ -76,7 +78,7 @@ class GPTConfig:
 
     def attention_options(self, layer: int) -> dict[str, Any]:
         """Options with which a layer's mechanism is built."""
-        known = {"dropout": self.dropout, "max_len": self.block_size}
+        known = {"dropout": self.dropout, "max_len": self.context_len}
         return {
             "n_kv_heads": self.n_kv_heads,
             "bias": self.bias,
@@ -152,7 +154,7 @@ class GPT(nn.Module):
         self.token = nn.Embedding(config.vocab_size, config.embed_dim)
         self.position: nn.Embedding | None = None
         if config.positions == "learned":
-            self.position = nn.Embedding(config.block_size, config.embed_dim)
+            self.position = nn.Embedding(config.context_len, config.embed_dim)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = nn.LayerNorm(config.embed_dim, bias=config.bias)
@@ -212,7 +214,7 @@ class GPT(nn.Module):
         row. `state` is the state of an earlier call, one `State` per layer; with
         `output_final_state` the result is (logits, state). `only`: (B,), the one position in each
         row whose logits are computed: (B, 1, V). Raises ValueError for what does not fit, and for
-        more than `block_size` learned positions.
+        more than `context_len` learned positions.
         """
         h, state = self._hidden(tokens, state, output_final_state, key_padding_mask, cu_seqlens)
         if only is not None:
@@ -316,7 +318,7 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             before = None if state is None else state[layer]
             arguments = (x, before, final, key_padding_mask, cu_seqlens)
-            if self.config.checkpoint and torch.is_grad_enabled() and not transformed():
+            if self.config.gradient_checkpointing and torch.is_grad_enabled() and not transformed():
                 x, after = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x, after = block(*arguments)
@@ -352,9 +354,9 @@ class GPT(nn.Module):
             return
         if place is not None and place.numel():
             reach = int(place.max()) + 1
-        if reach > self.config.block_size:
+        if reach > self.config.context_len:
             raise SlayError(
-                f"{reach} tokens are more than block_size = {self.config.block_size} learned "
+                f"{reach} tokens are more than context_len = {self.config.context_len} learned "
                 "positions; give a larger one, or positions='rotary'"
             )
 

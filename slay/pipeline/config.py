@@ -16,8 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 
+from slay.epsilon import MEASURED_EPSILON
 from slay.errors import SlayError, shown, unknown
-from slay.pipeline.params import PARAMS, Line, Options, Params, Positive, read_option
+from slay.fields import Line, Options, Positive, read_option
+from slay.pipeline.params import PARAMS, Params
 from slay.pipeline.provenance import PACKAGE
 from slay.registry import ATTENTION
 from slay.task_groups import expand_tasks
@@ -52,7 +54,7 @@ class Config(BaseModel):
     run: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")  # the folder results/<run>
     title: Line = Field(min_length=1, max_length=200)  # a phrase for the first page of the paper
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    epsilon: Positive = 1e-3
+    epsilon: Positive = MEASURED_EPSILON
     plugins: dict[str, str] = {}  # external mechanisms: name to module:Class
     attention: Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
     options: dict[str, Options] = {}

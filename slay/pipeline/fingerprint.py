@@ -25,7 +25,8 @@ from slay.errors import SlayError
 from slay.pipeline import provenance
 from slay.pipeline.provenance import git
 
-LEFT_OUT = {"slay.docstrings", "slay.errors", "slay.files", "slay.registry", "slay.yaml_files"}
+LIGHT = ("docstrings", "errors", "fields", "files", "registry", "yaml_files")
+LEFT_OUT = {f"slay.{name}" for name in LIGHT}
 KERNELS = "slay.ops.triton"  # prefix of the kernels' modules
 
 

@@ -1,4 +1,7 @@
-"""Command-line flags made from a typed class: its fields' names, types, defaults, descriptions."""
+"""Command-line flags made from a typed class: its fields' names, types, defaults, descriptions.
+
+Such a class has `model_fields`, and an instance gives (name, value) pairs, as pydantic models do.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,45 @@ from slay.pipeline.config import error_line
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def flags_of(cls: type[BaseModel]) -> list[click.Option]:
+def flags_of(cls: Any) -> list[click.Option]:
     """A flag for every field."""
     return [_flag(name, field) for name, field in cls.model_fields.items()]
 
 
 def parsed(cls: type[Model], values: dict[str, Any]) -> Model:
     """Build an instance of `cls` from the values of its flags. Raises `SlayError`, one line."""
-    if "options" in values:
-        values = values | {"options": dict(_name_and_value(text) for text in values["options"])}
     try:
-        return cls(**values)
+        return cls(**with_options(values))
     except ValidationError as error:
         raise SlayError(error_line(error, cls)) from error
 
 
-def words(model: BaseModel) -> list[str]:
+def with_options(values: dict[str, Any]) -> dict[str, Any]:
+    """Values of flags, with those of `--option` as a table."""
+    if "options" in values:
+        values = values | {"options": dict(_name_and_value(text) for text in values["options"])}
+    return values
+
+
+def words(model: Any) -> list[str]:
     """Return the flags that give `model`."""
     found: list[str] = []
-    for name, value in model.model_dump().items():
+    for name, value in model:
         flag = f"--{name.replace('_', '-')}"
         if name == "options":
             for key, option in sorted(value.items()):
                 found += ["--option", f"{key}={option}"]
         elif isinstance(value, bool):
-            found += [flag] if value else []
+            by_default = type(model).model_fields[name].default
+            found += [] if value == by_default else [flag if value else _no(flag)]
         elif value is not None and value != "":
             found += [flag, str(value)]
     return found
+
+
+def _no(flag: str) -> str:
+    """Flag that turns off what is on by default."""
+    return flag.replace("--", "--no-", 1)
 
 
 def _flag(name: str, field: Any) -> click.Option:
@@ -55,7 +69,10 @@ def _flag(name: str, field: Any) -> click.Option:
     flag = f"--{name.replace('_', '-')}"
     kind, default = _click_type(field.annotation), field.default
     if kind is click.BOOL:
-        return click.Option([flag, name], is_flag=True, default=default, help=field.description)
+        names = [f"{flag}/{_no(flag)}" if default else flag, name]
+        return click.Option(
+            names, is_flag=True, default=default, show_default=default, help=field.description
+        )
     if field.is_required():
         return click.Option([flag, name], type=kind, required=True, help=field.description)
     return click.Option(

@@ -5,57 +5,17 @@ Command lines, configuration files and records are all derived from these classe
 
 from __future__ import annotations
 
-import math
 import re
-from contextlib import suppress
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    PlainValidator,
-    Strict,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from slay import fields
+from slay.epsilon import MEASURED_EPSILON
+from slay.fields import HeadDim, Options, Positive, Rounds, Seed, Whole, heads_divide
 from slay.pipeline import texts
 from slay.registry import ATTENTION, EXPERIMENTS, INPUTS, TASKS
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("should be a number, not true or false")
-    return value
-
-
-def read_option(value: Any) -> bool | int | float | str:
-    """Validate the value of a mechanism's option; text is parsed as on the command line."""
-    if value in ("True", "False"):
-        return value == "True"
-    for number in (int, float) if isinstance(value, str) else ():
-        with suppress(ValueError):
-            value = number(value)
-            break
-    if isinstance(value, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]{0,63}", value):
-        return value
-    if isinstance(value, int) and abs(value) < 10**60:
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    raise ValueError("should be a number, true, false or a word of letters, digits and . _ -")
-
-
-def line(text: str) -> str:
-    """Validate text as one printable line, for commands and logs."""
-    if not text.isprintable() or len(text) > 1000:
-        raise ValueError("should be one line of at most 1000 printable characters")
-    return text
 
 
 def word(text: str) -> str:
@@ -66,40 +26,16 @@ def word(text: str) -> str:
     return f"{plain.strip('-.')}-{sha256(text.encode()).hexdigest()[:6]}"
 
 
-Whole = Annotated[int, Strict(), Field(ge=1, lt=2**31)]
-HeadDim = Annotated[int, Strict(), Field(ge=2, lt=2**31)]
-Rounds = Annotated[int, Strict(), Field(ge=10, lt=2**31)]
-Seed = Annotated[int, Strict(), Field(ge=0, lt=2**32)]
-Positive = Annotated[FiniteFloat, BeforeValidator(_no_bool), Field(gt=0)]
-Line = Annotated[str, AfterValidator(line)]
-Option = Annotated[bool | int | float | str, PlainValidator(read_option)]
-Options = dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], Option]
-
-
-def heads_divide(params: Any) -> Any:
-    """Return `params`; raise `ValueError` if n_heads does not divide embed_dim."""
-    if params.embed_dim % params.n_heads:
-        raise ValueError(
-            f"embed_dim = {params.embed_dim} does not divide into n_heads = {params.n_heads} heads"
-        )
-    return params
-
-
 class Params(BaseModel):
     """Parameters that all experiments share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     experiment: ClassVar[str]
 
-    attention: str = Field(description="Mechanism to measure (see `slay mechanisms`).")
+    attention: fields.Mechanism
     options: Options = Field({}, description="An option of the mechanism.")
-    epsilon: Positive = Field(1e-3, description="epsilon of the spherical Yat kernel.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to compute on.")
-
-    @field_validator("attention")
-    @classmethod
-    def _known_attention(cls, name: str) -> str:
-        return ATTENTION.canonical(name)
+    epsilon: fields.Epsilon = MEASURED_EPSILON
+    device: fields.Device = "auto"
 
     @field_validator("options")
     @classmethod
@@ -187,9 +123,7 @@ class ScalingParams(Params):
     repeats: Rounds = Field(10, description="Timed rounds, after two or more to warm up.")
     max_seconds: Positive = Field(120.0, description="Give up if the rounds would take longer.")
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> ScalingParams:
-        return heads_divide(self)
+    _heads_divide = model_validator(mode="after")(heads_divide)
 
     def place(self) -> str:
         return f"{self.attention}/{self.mode}-{self.dtype}/L{self.seq_len}"
@@ -211,14 +145,12 @@ class MaxContextParams(Params):
     batch_size: Whole = Field(1, description="Batch size.")
     embed_dim: Whole = Field(256, description="Width of all heads together.")
     n_heads: Whole = Field(8, description="Number of heads.")
-    max_len: Annotated[int, Strict(), Field(ge=64, lt=2**31, multiple_of=64)] = Field(
+    max_len: Annotated[Whole, Field(ge=64, multiple_of=64)] = Field(
         131072, description="Longest length to try, a multiple of 64."
     )
     max_seconds: Positive = Field(5.0, description="Skip lengths whose probe would take longer.")
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> MaxContextParams:
-        return heads_divide(self)
+    _heads_divide = model_validator(mode="after")(heads_divide)
 
     def place(self) -> str:
         return f"{self.attention}/{self.mode}-{self.dtype}/{self.memory_mb}MiB"
@@ -234,14 +166,14 @@ class TaskParams(Params):
     seed: Seed = Field(0, description="Seed of the data and of the model.")
     steps: Whole = Field(400, description="Maximum number of optimiser steps.")
     batch_size: Whole = Field(64, description="Sequences per step.")
-    lr: Positive = Field(3e-3, description="Peak learning rate.")
+    lr: fields.LearningRate = 3e-3
     sweep: Whole = Field(
         1, description="Rates to try around lr, each 3 times the last; validation chooses."
     )
-    warmup: Whole = Field(50, description="Steps of linear warm-up.")
-    n_layers: Whole = Field(2, description="Number of layers.")
-    embed_dim: Whole = Field(64, description="Model width.")
-    n_heads: Whole = Field(4, description="Heads per layer.")
+    warmup: Annotated[fields.Warmup, Field(ge=1, lt=2**31)] = 50
+    n_layers: fields.Layers = 2
+    embed_dim: fields.ModelWidth = 64
+    n_heads: fields.HeadsPerLayer = 4
 
     @field_validator("task")
     @classmethod
@@ -260,40 +192,28 @@ class LanguageParams(Params):
 
     experiment = "language"
 
-    data: Line = Field(
-        "stdlib", min_length=1, description="Text to train on (see `slay train --help`)."
-    )
-    eval_data: Line = Field(
-        "", description="Text to evaluate on. Default: held-out part of the data."
-    )
-    tokenizer: Line = Field("", description="Tokenizer of streamed text.")
+    data: Annotated[fields.Data, AfterValidator(fields.line), Field(min_length=1)] = "stdlib"
+    eval_data: Annotated[fields.EvalData, AfterValidator(fields.line)] = ""
+    tokenizer: Annotated[fields.Tokenizer, AfterValidator(fields.line)] = ""
     seed: Seed = Field(0, description="Seed of the weights and of the data's order.")
-    short_conv: Annotated[int, Strict(), Field(ge=0, lt=2**31)] = Field(
-        0, description="Width of a convolution before q, k and v; 0: none."
-    )
-    context_len: Whole = Field(128, description="Sequence length in tokens.")
-    embed_dim: Whole = Field(128, description="Model width.")
-    n_layers: Whole = Field(4, description="Number of layers.")
-    n_heads: Whole = Field(4, description="Heads per layer.")
-    dropout: Annotated[FiniteFloat, Field(ge=0, lt=1)] = Field(0.0, description="Dropout.")
-    steps: Whole = Field(600, description="Optimiser steps.")
-    warmup: Whole = Field(50, description="Steps of linear warm-up.")
-    batch_size: Whole = Field(16, description="Sequences per step.")
-    gradient_accumulation_steps: Whole = Field(1, description="Micro-batches per step.")
-    lr: Positive = Field(4e-3, description="Peak learning rate.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="Precision of the arithmetic."
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass."
-    )
+    short_conv: fields.ShortConv = 0
+    context_len: fields.ContextLen = 128
+    embed_dim: fields.ModelWidth = 128
+    n_layers: fields.Layers = 4
+    n_heads: fields.HeadsPerLayer = 4
+    dropout: fields.Dropout = 0.0
+    steps: fields.Steps = 600
+    warmup: Annotated[fields.Warmup, Field(ge=1, lt=2**31)] = 50
+    batch_size: fields.BatchSize = 16
+    gradient_accumulation_steps: fields.MicroBatches = 1
+    lr: fields.LearningRate = 4e-3
+    precision: fields.Precision = "fp32"
+    gradient_checkpointing: fields.Checkpointing = False
     eval_every: Whole = Field(100, description="Steps between points of the curve.")
     eval_sequences: Whole = Field(256, description="Sequences per point of the curve.")
     processes: Whole = Field(1, description="Processes; more than one run through DeepSpeed.")
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> LanguageParams:
-        return heads_divide(self)
+    _heads_divide = model_validator(mode="after")(heads_divide)
 
     def place(self) -> str:
         conv = f"-conv{self.short_conv}" if self.short_conv else ""

@@ -28,7 +28,7 @@ every_model = pytest.mark.parametrize(
 
 
 def config(attention="linear", kind="learned", **settings):
-    sizes = {"vocab_size": VOCAB, "block_size": 24, "n_layers": 2, "n_heads": 2, "embed_dim": 16}
+    sizes = {"vocab_size": VOCAB, "context_len": 24, "n_layers": 2, "n_heads": 2, "embed_dim": 16}
     return GPTConfig(**{**sizes, "attention": attention, **KINDS[kind], **settings})
 
 
@@ -156,7 +156,7 @@ def test_learned_positions_end_with_the_block():
         (lambda: model.step(tokens[:, 24], full), 25),
         (lambda: model.generate(tokens[:, :20], 6), 25),
     ):
-        with pytest.raises(SlayError, match=f"{reach} tokens are more than block_size = 24"):
+        with pytest.raises(SlayError, match=f"{reach} tokens are more than context_len = 24"):
             call()
     assert model(draw(1, 40), cu_seqlens=[0, 20, 40]).shape == (1, 40, VOCAB)
 
@@ -345,7 +345,7 @@ def test_sequences_end_with_the_stop_token():
     ("settings", "words"),
     [
         ({"vocab_size": 0}, "vocab_size = 0: must be a whole number"),
-        ({"block_size": 1.5}, r"block_size = 1\.5"),
+        ({"context_len": 1.5}, r"context_len = 1\.5"),
         ({"n_layers": True}, "n_layers = True"),
         ({"mlp_ratio": -4}, "mlp_ratio = -4"),
         ({"short_conv": -1}, "short_conv = -1"),

@@ -17,20 +17,20 @@ from slay.models.gpt import GPT, load
 from slay.pipeline.flags import words
 from slay.training.language import metrics_logger, train
 from slay.training.language.checkpoint import complete
+from slay.training.language.config import TrainConfig
 from slay.training.language.data import Text
 from slay.training.language.engine import SingleProcess
-from slay.training.language.settings import Settings
 from slay.training.language.tokens import IGNORE, Tokens, Writer, pack
 
 SHORT = {
     "attention": "linear", "embed_dim": 8, "n_layers": 1, "n_heads": 2, "context_len": 16,
-    "warmup_steps": 1, "total_steps": 2, "dropout": 0.0, "log_every": 1, "device": "cpu",
+    "warmup": 1, "steps": 2, "dropout": 0.0, "log_every": 1, "device": "cpu",
     "clip": 1e9, "num_workers": 0,
 }  # fmt: skip
 
 
 def asked(**changes):
-    return Settings(**{**SHORT, **changes})
+    return TrainConfig.of(**{**SHORT, **changes})
 
 
 def row(number):
@@ -69,9 +69,9 @@ def test_pieces_of_unequal_sizes_add_up_to_the_batch(tmp_path_factory, number, p
 def test_a_step_is_the_mean_over_its_tokens(tmp_path, monkeypatch):
     """The logged loss is not the loss of the step's tokens: a piece of one token counts as one."""
     text = text_of(18)  # sequences of 16 tokens and of 1
-    how = asked(batch_size=2, gradient_accumulation_steps=2, total_steps=1)
+    how = asked(batch_size=2, gradient_accumulation_steps=2, steps=1)
     ((loss, norm),) = logged(how, text, monkeypatch, tmp_path)
-    torch.manual_seed(how.seed)
+    torch.manual_seed(how.optim.seed)
     model = GPT(train.model_config(how, text)).train()
     pairs = [text.train.sequence(i, 16) for i in range(2)]
     tokens, targets = (torch.stack(column) for column in zip(*pairs, strict=True))
@@ -87,7 +87,7 @@ def test_a_step_is_the_mean_over_its_tokens(tmp_path, monkeypatch):
 def test_an_evaluation_is_the_mean_over_its_tokens(number):
     """The validation loss depends on how its sequences fall on batches."""
     text = text_of(number)
-    how = asked(batch_size=1, total_steps=1)
+    how = asked(batch_size=1, steps=1)
     torch.manual_seed(0)
     engine = SingleProcess(GPT(train.model_config(how, text)), how, torch.device("cpu"))
     nats = train.evaluate(engine, text.validation, how)

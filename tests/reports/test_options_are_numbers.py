@@ -38,7 +38,7 @@ def test_text_is_refused_by_name_too():
 
 def test_numbers_of_numpy(tmp_path):
     """GPTConfig(vocab_size=array.max() + 1) is refused, or its config.json cannot be written."""
-    numbers = {"vocab_size": np.array([3, 10]).max() + 1, "block_size": np.int32(8)}
+    numbers = {"vocab_size": np.array([3, 10]).max() + 1, "context_len": np.int32(8)}
     sizes = {"n_layers": np.int64(1), "n_heads": np.uint8(2), "embed_dim": np.int16(8)}
     settings = GPTConfig(**numbers, **sizes, seed=np.int32(3), dropout=np.float32(0.0))
     assert settings == GPTConfig(11, 8, 1, 2, 8, seed=3)

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from slay import files
 from slay.cli import main
 from slay.errors import SlayError
+from slay.files import new_folder
 from slay.models.gpt import GPT, GPTConfig, load
 from slay.models.gpt import save as save_model
 from slay.report.published import publish_devices
 from slay.report.style import save as save_figure
-from slay.training.language.files import new_folder
 from slay.training.language.tokens import Writer
 
 WRITERS = {
@@ -194,4 +194,4 @@ def test_a_record_goes_where_its_name_leads(tmp_path, kind):
 
 
 def _small():
-    return GPT(GPTConfig(vocab_size=8, block_size=4, n_layers=1, n_heads=1, embed_dim=4))
+    return GPT(GPTConfig(vocab_size=8, context_len=4, n_layers=1, n_heads=1, embed_dim=4))

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from slay.cli import main
 from slay.errors import SlayError
 from slay.training.language import prepare, reading
+from slay.training.language.config import TrainConfig
 from slay.training.language.feed import Batches, Stream
-from slay.training.language.settings import Settings
 from slay.training.language.stream import source
 from slay.training.language.tokens import read
 from slay.training.language.train import train
@@ -64,9 +64,9 @@ def test_few_files_are_split_inside(files):
     if files == 1:
         assert "".join(parts[split] for split in SPLITS) == WORDS
     train(
-        Settings(
+        TrainConfig.of(
             attention="linear", embed_dim=8, n_layers=1, n_heads=1, context_len=16, batch_size=2,
-            warmup_steps=1, total_steps=1, data="tokens", device="cpu",
+            warmup=1, steps=1, data="tokens", device="cpu",
         ),
         progress=lambda line: None,
     )  # fmt: skip

@@ -21,12 +21,12 @@ from tokenizers import models
 
 from slay.cli import main
 from slay.errors import SlayError
+from slay.files import WriteError, new_folder
 from slay.pipeline.flags import words
 from slay.training.language import checkpoint
+from slay.training.language.config import TrainConfig
 from slay.training.language.feed import Batches, Stream
-from slay.training.language.files import WriteError, new_folder
 from slay.training.language.metrics_logger import MetricsLogger
-from slay.training.language.settings import Settings
 from slay.training.language.stream import END, Tokenizer, source
 from slay.training.language.tokens import Writer, read
 from slay.training.language.train import Run, train
@@ -40,10 +40,10 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def asked(**changes):
-    return Settings(
+    return TrainConfig.of(
         **{
             "attention": "linear", "embed_dim": 8, "n_layers": 1, "n_heads": 1, "context_len": 16,
-            "batch_size": 2, "warmup_steps": 1, "total_steps": 4, "save_every": 2, "device": "cpu",
+            "batch_size": 2, "warmup": 1, "steps": 4, "save_every": 2, "device": "cpu",
             "eval_sequences": 1, "eval_every": 0, "log_every": 1, "dropout": 0.0, **changes,
         }
     )  # fmt: skip
@@ -142,14 +142,14 @@ def test_a_second_run_of_one_name_is_refused(shared):
     train(asked(), progress=again)
     assert len(seen) == 1
     assert "\n" not in seen[0]
-    quiet(asked(total_steps=6, run_name="other"))
+    quiet(asked(steps=6, run_name="other"))
     assert not any(name.endswith(".lock") for name in os.listdir("checkpoints"))
 
 
 HOLDS = """
 import time
 from pathlib import Path
-from slay.training.language.files import alone
+from slay.files import alone
 with alone(Path("checkpoints/run")):
     print("held", flush=True)
     time.sleep(600)

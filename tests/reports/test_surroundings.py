@@ -190,7 +190,7 @@ def test_workers_need_no_short_tmpdir(tmp_path):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     words = "train --attention linear --embed-dim 8 --n-layers 1 --n-heads 1 --context-len 8"
-    words += " --batch-size 1 --total-steps 1 --warmup-steps 1 --num-workers 1 --threads 1"
+    words += " --batch-size 1 --steps 1 --warmup 1 --num-workers 1 --threads 1"
     run(folder, *words.split(), TMPDIR=str(folder))
 
 

@@ -18,9 +18,9 @@ from slay.pipeline.jobs import expand
 from slay.pipeline.params import LanguageParams
 from slay.pipeline.record import SCHEMA, Provenance, Record
 from slay.training.language import prepare
+from slay.training.language.config import TrainConfig
 from slay.training.language.data import open_text
 from slay.training.language.export import export_model
-from slay.training.language.settings import Settings
 from slay.training.language.train import train
 
 WORDS = "one two three four five six seven eight nine ten\n" * 20
@@ -33,10 +33,10 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def asked(data, **changes):
-    return Settings(
+    return TrainConfig.of(
         attention="linear", embed_dim=8, n_layers=1, n_heads=1, context_len=16, batch_size=2,
-        warmup_steps=1, device="cpu", data=data, save_every=1, eval_sequences=1, eval_every=0,
-        dropout=0.0, **{"total_steps": 2, **changes},
+        warmup=1, device="cpu", data=data, save_every=1, eval_sequences=1, eval_every=0,
+        dropout=0.0, **{"steps": 2, **changes},
     )  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def test_a_model_is_exported_with_the_tokenizer_that_made_its_tokens():
     Path("a.txt").write_text(WORDS)
     prepare.prepare_tokens(["a.txt"], Path("tokens"), "codec.json", 0.1, lambda line: None)
     tokenizer("abcdefghij")
-    train(asked("tokens", total_steps=1), progress=lambda line: None)
+    train(asked("tokens", steps=1), progress=lambda line: None)
     export_model(Path("checkpoints/linear"), Path("model"))
     exported = json.loads(Path("model/tokenizer.json").read_text())
     assert exported["model"] == json.loads(before)["model"]
@@ -196,7 +196,7 @@ def test_a_model_is_exported_with_the_tokenizer_that_made_its_tokens():
 def test_weights_of_another_vocabulary_are_one_line():
     """A traceback of load_state_dict where --resume-from names a run on other text."""
     prepared()
-    train(asked("tokens", total_steps=1), progress=lambda line: None)
+    train(asked("tokens", steps=1), progress=lambda line: None)
     streamed()
     with pytest.raises(SlayError, match="does not fit"):
         train(

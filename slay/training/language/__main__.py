@@ -9,11 +9,12 @@ import click
 
 from slay.docstrings import docstring
 from slay.errors import SlayError
-from slay.pipeline.flags import flags_of, parsed
+from slay.fields import renamed_flag
+from slay.files import WriteError
+from slay.pipeline.flags import flags_of, with_options
 from slay.pipeline.plugins import PLUGIN
+from slay.training.language.config import TrainConfig
 from slay.training.language.engine import processes
-from slay.training.language.files import WriteError
-from slay.training.language.settings import Settings
 
 
 def main(**values: Any) -> None:
@@ -21,13 +22,13 @@ def main(**values: Any) -> None:
     values.pop("local_rank")
     rank, _ = processes()
     try:
-        settings = parsed(Settings, values)
+        config = TrainConfig.of(**with_options(values))
         import deepspeed
 
         from slay.training.language.train import command
 
         deepspeed.init_distributed()
-        command(settings, distributed=True)
+        command(config, distributed=True)
     except SlayError as error:
         if rank == 0 or isinstance(error, WriteError):  # which may occur on one rank only
             print(f"Error: {error}", file=sys.stderr, flush=True)
@@ -38,8 +39,12 @@ if __name__ == "__main__":
     local_rank = click.Option(["--local_rank", "--local-rank"], type=int, hidden=True)
     click.Command(
         "slay.training.language",
-        params=[*flags_of(Settings), PLUGIN, local_rank],
+        params=[*flags_of(TrainConfig), PLUGIN, local_rank],
         callback=main,
         help=docstring(main),
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "max_content_width": 100,
+            "token_normalize_func": renamed_flag,
+        },
     )()

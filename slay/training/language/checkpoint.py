@@ -21,20 +21,18 @@ import torch
 
 from slay import files
 from slay.errors import SlayError
-from slay.training.language.files import WriteError, writing
-from slay.training.language.settings import Settings
+from slay.fields import renamed
+from slay.files import WriteError, writing
+from slay.training.language.config import ModelConfig, TrainConfig
 
 STEP = re.compile(r"step-(\d{8})")
-# Settings that must match a checkpoint's weights.
-MODEL = (
-    "attention", "options", "context_len", "embed_dim", "n_layers", "n_heads", "short_conv",
-    "positions", "mlp", "untied",
-)  # fmt: skip
+# Fields that must match a checkpoint's weights.
+MODEL = ModelConfig.model_fields.keys() - {"epsilon", "dropout", "gradient_checkpointing"}
 
 
-def folder_of(settings: Settings) -> Path:
+def folder_of(config: TrainConfig) -> Path:
     """Folder of a run's checkpoints."""
-    return Path(settings.checkpoint_dir) / settings.name
+    return Path(config.run.checkpoint_dir) / config.name
 
 
 def complete(folder: Path) -> list[Path]:
@@ -45,23 +43,23 @@ def complete(folder: Path) -> list[Path]:
 
 
 def find(
-    settings: Settings, kind: str, world: int, digests: dict[str, str] | None = None
+    config: TrainConfig, kind: str, world: int, digests: dict[str, str] | None = None
 ) -> Path | None:
     """Return the checkpoint to resume from, if any: the run's own last one, or `resume_from`.
 
     Raises `SlayError` if it is missing, of another model, or of another number or kind of
     processes; for the run's own also if it is of other settings or of files with other `digests`.
     """
-    own = complete(folder_of(settings))
+    own = complete(folder_of(config))
     path = own[-1] if own else None
     if path is None:
-        if not settings.resume_from:
+        if not config.run.resume_from:
             return None
-        path = Path(settings.resume_from)
+        path = Path(config.run.resume_from)
         path = next(reversed(complete(path)), path)
     facts = facts_of(path)
-    there, here = facts["settings"], settings.model_dump()
-    names = list(settings.identity()) if own else MODEL
+    there, here = facts["settings"], dict(config)
+    names = config.identity() if own else [name for name in here if name in MODEL]
     for name in names:
         if there.get(name) != here[name]:
             advice = "; give another --run-name, or the same settings" if own else ""
@@ -83,15 +81,16 @@ def find(
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Contents of a checkpoint's run.json."""
+    """Contents of a checkpoint's run.json, its settings by today's names."""
     try:
-        return json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        return {**facts, "settings": renamed(facts["settings"])}
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise SlayError(f"{path}: is no checkpoint (there is no readable run.json)") from error
 
 
 def write(
-    settings: Settings,
+    config: TrainConfig,
     step: int,
     facts: dict[str, Any],
     mine: dict[str, Any],
@@ -103,7 +102,7 @@ def write(
 
     `mine`: the state of this process. `save`: writes model and optimiser to a folder.
     """
-    final = folder_of(settings) / f"step-{step:08d}"
+    final = folder_of(config) / f"step-{step:08d}"
     partial = final.with_name(f".{final.name}.partial")
     if rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -116,7 +115,7 @@ def write(
             save(partial)
             barrier()
             if rank == 0:
-                known = {"step": step, "settings": settings.model_dump(), **facts}
+                known = {"step": step, "settings": dict(config), **facts}
                 text = json.dumps(known, indent=1) + "\n"
                 (partial / "run.json").write_text(text, encoding="utf-8")
                 _sync(partial)
@@ -126,7 +125,7 @@ def write(
     except WriteError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in complete(final.parent)[: -settings.keep] if rank == 0 else []:
+    for old in complete(final.parent)[: -config.run.keep] if rank == 0 else []:
         files.remove(old)
     barrier()
     return final

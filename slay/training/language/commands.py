@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from slay.docstrings import docstring
-from slay.pipeline.flags import flags_of, parsed
+from slay.fields import renamed_flag
+from slay.pipeline.flags import flags_of, with_options
 from slay.pipeline.plugins import PLUGIN
-from slay.training.language.settings import Settings
+from slay.training.language.config import TrainConfig
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -23,22 +24,22 @@ def _train(threads: int, **values: Any) -> None:
 
     \b
     slay train --attention linear --embed-dim 128 --n-layers 4 --n-heads 4 \\
-        --context-len 128 --batch-size 16 --lr 2e-3 --warmup-steps 50 --total-steps 600
+        --context-len 128 --batch-size 16 --lr 2e-3 --warmup 50 --steps 600
     """
-    settings = parsed(Settings, values)
+    config = TrainConfig.of(**with_options(values))
     import torch
 
     from slay.training.language.train import command
 
     if threads:
         torch.set_num_threads(threads)
-    command(settings, distributed=False)
+    command(config, distributed=False)
 
 
 train = click.Command(
     "train",
     params=[
-        *flags_of(Settings),
+        *flags_of(TrainConfig),
         click.Option(
             ["--threads"], type=click.IntRange(min=0), default=0, help="Threads; 0: all cores."
         ),
@@ -46,6 +47,7 @@ train = click.Command(
     ],
     callback=_train,
     help=docstring(_train),
+    context_settings={"token_normalize_func": renamed_flag},
 )
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from slay.errors import SlayError
 from slay.pipeline import texts
+from slay.training.language.config import TrainConfig
 from slay.training.language.corpus import stdlib
 from slay.training.language.feed import Stream
-from slay.training.language.settings import Settings
 from slay.training.language.stream import Tokenizer, source, whole
 from slay.training.language.tokens import TOKENIZER, Tokens, read
 
@@ -43,30 +43,31 @@ class Text:
         return float(-(asked / asked.sum()) @ np.log(p))
 
 
-def open_text(settings: Settings) -> Text:
+def open_text(config: TrainConfig) -> Text:
     """Open the text that the settings name. Raises `SlayError` if it is unreadable or too short."""
-    folder = Path(settings.data)
-    digest = texts.digest(texts.files_of(settings.data, settings.eval_data, settings.tokenizer))
-    if settings.data == "stdlib":
+    asked = config.text
+    folder = Path(asked.data)
+    digest = texts.digest(texts.files_of(asked.data, asked.eval_data, asked.tokenizer))
+    if asked.data == "stdlib":
         train, validation = stdlib("train"), stdlib("validation")
         digest = train.facts.hash
     elif folder.is_dir() or folder.suffix == ".bin":
         held_out = folder if folder.is_dir() else folder.parent
         train = _verified(folder / "train.bin" if folder.is_dir() else folder)
-        validation = _verified(Path(settings.eval_data or held_out / "validation.bin"))
+        validation = _verified(Path(asked.eval_data or held_out / "validation.bin"))
     else:
-        given = source(settings.data)
-        default = "gpt2" if settings.data == "fineweb" else ""
-        if not (settings.tokenizer or default):
-            raise SlayError(f"data {settings.data!r}: text that is streamed needs --tokenizer")
-        tokenizer = Tokenizer(settings.tokenizer or default)
-        held_out_name = settings.eval_data or ("wikitext-2" if settings.data == "fineweb" else "")
+        given = source(asked.data)
+        default = "gpt2" if asked.data == "fineweb" else ""
+        if not (asked.tokenizer or default):
+            raise SlayError(f"data {asked.data!r}: text that is streamed needs --tokenizer")
+        tokenizer = Tokenizer(asked.tokenizer or default)
+        held_out_name = asked.eval_data or ("wikitext-2" if asked.data == "fineweb" else "")
         if not held_out_name:
-            raise SlayError(f"data {settings.data!r}: text that is streamed needs --eval-data")
+            raise SlayError(f"data {asked.data!r}: text that is streamed needs --eval-data")
         held = whole(source(held_out_name), tokenizer)
         stream = Stream(given, tokenizer)
         text = Text(stream, held, tokenizer.vocab_size, tokenizer.name, digest)
-        return _checked(text, settings)
+        return _checked(text, config)
     if train.facts.vocab_size != validation.facts.vocab_size:
         raise SlayError(
             f"{train.facts.name} has {train.facts.vocab_size} different tokens, "
@@ -74,7 +75,7 @@ def open_text(settings: Settings) -> Text:
         )
     codec = folder / TOKENIZER
     name = str(codec) if codec.is_file() else train.facts.tokenizer
-    return _checked(Text(train, validation, train.facts.vocab_size, name, digest), settings)
+    return _checked(Text(train, validation, train.facts.vocab_size, name, digest), config)
 
 
 def _verified(path: Path) -> Tokens:
@@ -88,11 +89,11 @@ def _verified(path: Path) -> Tokens:
     return found
 
 
-def _checked(text: Text, settings: Settings) -> Text:
+def _checked(text: Text, config: TrainConfig) -> Text:
     for part in (text.train, text.validation):
-        if isinstance(part, Tokens) and part.facts.tokens <= settings.context_len:
+        if isinstance(part, Tokens) and part.facts.tokens <= config.model.context_len:
             raise SlayError(
-                f"context_len = {settings.context_len}: {part.facts.name} has only "
+                f"context_len = {config.model.context_len}: {part.facts.name} has only "
                 f"{part.facts.tokens} tokens"
             )
     return text

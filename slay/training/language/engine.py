@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slay.errors import SlayError
 from slay.models.gpt import GPT, load, save
-from slay.training.language.settings import Settings
+from slay.training.language.config import OptimConfig, TrainConfig
 
 BETAS = (0.9, 0.95)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -76,30 +76,30 @@ class SingleProcess:
 
     kind, rank, world = "plain", 0, 1
 
-    def __init__(self, model: GPT, settings: Settings, device: torch.device):
-        self.settings, self.device = settings, device
+    def __init__(self, model: GPT, config: TrainConfig, device: torch.device):
+        self.config, self.device = config, device
         self.model = model.to(device)
         self.wrapped: Any = WithLoss(self.model)
-        if settings.compile:
+        if config.run.compile:
             self.wrapped = torch.compile(self.wrapped)
-        parts = groups(self.model, settings.weight_decay)
+        parts = groups(self.model, config.optim.weight_decay)
         self.optimiser = torch.optim.AdamW(parts, betas=BETAS, fused=True)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.optim.precision == "fp16")
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        half = self.settings.precision != "fp32"
-        dtype = DTYPES[self.settings.precision]
+        half = self.config.optim.precision != "fp32"
+        dtype = DTYPES[self.config.optim.precision]
         with torch.autocast(self.device.type, dtype=dtype) if half else nullcontext():
             return self.wrapped(tokens, targets)
 
     def backward(self, loss: Tensor) -> None:
-        self.scaler.scale(loss / self.settings.gradient_accumulation_steps).backward()
+        self.scaler.scale(loss / self.config.optim.gradient_accumulation_steps).backward()
 
     def step(self, lr: float) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -128,16 +128,16 @@ class DeepSpeed:
 
     kind = "DeepSpeed"
 
-    def __init__(self, model: GPT, settings: Settings, device: torch.device):
+    def __init__(self, model: GPT, config: TrainConfig, device: torch.device):
         import deepspeed
 
-        self.settings, self.model = settings, model
-        parts = groups(model, settings.weight_decay)
+        self.config, self.model = config, model
+        parts = groups(model, config.optim.weight_decay)
         self.rank, self.world = processes()
         self.engine, self.optimiser, _, _ = deepspeed.initialize(
             model=WithLoss(model),
-            optimizer=torch.optim.AdamW(parts, lr=settings.lr, betas=BETAS),
-            config=deepspeed_config(settings, self.world),
+            optimizer=torch.optim.AdamW(parts, lr=config.optim.lr, betas=BETAS),
+            config=deepspeed_config(config.optim, self.world),
         )
         self.device = self.engine.device
         self.norm = math.nan
@@ -147,7 +147,7 @@ class DeepSpeed:
 
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
-        own = self.engine.zero_optimization() or self.settings.precision != "fp32"
+        own = self.engine.zero_optimization() or self.config.optim.precision != "fp32"
         if not own and self.engine.is_gradient_accumulation_boundary():
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
             self.norm = nn.utils.get_total_norm(grads).item()  # DeepSpeed does not keep it
@@ -188,29 +188,29 @@ class DeepSpeed:
         torch.distributed.barrier()
 
 
-def deepspeed_config(settings: Settings, world: int) -> dict[str, Any]:
-    """DeepSpeed's configuration: that of the file, overridden by the settings."""
+def deepspeed_config(optim: OptimConfig, world: int) -> dict[str, Any]:
+    """DeepSpeed's configuration: that of the file, overridden by the optimisation's."""
     config: dict[str, Any] = {"zero_optimization": {"stage": 2}}
-    if settings.deepspeed_config:
+    if optim.deepspeed_config:
         try:
-            config |= json.loads(Path(settings.deepspeed_config).read_text(encoding="utf-8"))
+            config |= json.loads(Path(optim.deepspeed_config).read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError) as error:
-            raise SlayError(f"deepspeed_config {settings.deepspeed_config!r}: {error}") from error
-    pieces = settings.gradient_accumulation_steps
+            raise SlayError(f"deepspeed_config {optim.deepspeed_config!r}: {error}") from error
+    pieces = optim.gradient_accumulation_steps
     config |= {
-        "train_micro_batch_size_per_gpu": settings.batch_size // (world * pieces),
+        "train_micro_batch_size_per_gpu": optim.batch_size // (world * pieces),
         "gradient_accumulation_steps": pieces,
-        "gradient_clipping": settings.clip,
+        "gradient_clipping": optim.clip,
         "steps_per_print": 10**9,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
     }
     for name in ("bf16", "fp16"):
-        config[name] = {**config.get(name, {}), "enabled": settings.precision == name}
-    if settings.zero_stage is not None:
+        config[name] = {**config.get(name, {}), "enabled": optim.precision == name}
+    if optim.zero_stage is not None:
         config["zero_optimization"] = {
             **config.get("zero_optimization", {}),
-            "stage": settings.zero_stage,
+            "stage": optim.zero_stage,
         }
     return config
 

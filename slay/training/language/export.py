@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from slay.errors import SlayError
+from slay.files import new_folder
 from slay.models.gpt import check_sampling, load, sample
 from slay.training.language import checkpoint
-from slay.training.language.files import new_folder
 from slay.training.language.stream import Tokenizer
 from slay.training.language.tokens import TOKENIZER
 
@@ -62,14 +62,14 @@ def continuations(
         raise SlayError(f"{folder}: has no readable training.json; see `slay export`") from error
     codec = _codec(folder, facts["tokenizer"])
     asked = codec.encode(prompt).tolist() or [codec.end]
-    room = model.config.block_size - len(asked) + 1
+    room = model.config.context_len - len(asked) + 1
     learned = model.config.positions == "learned"
     if max_new_tokens is None:
         max_new_tokens = min(LENGTH, max(1, room)) if learned else LENGTH
     if learned and max_new_tokens > room:
         raise SlayError(
             f"--max-new-tokens {max_new_tokens}: the model has learned "
-            f"{model.config.block_size} positions, {max(0, room)} are left after the prompt"
+            f"{model.config.context_len} positions, {max(0, room)} are left after the prompt"
         )
     generator = torch.Generator(model.token.weight.device).manual_seed(seed)
     tokens = torch.tensor([asked], device=model.token.weight.device)

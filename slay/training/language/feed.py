@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,19 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from slay import files
 from slay.errors import SlayError
 from slay.training.language.stream import SHARDS, Cursor, Shards, Source, Tokenizer
 from slay.training.language.tokens import Order, Sequence, Tokens
 
 
 def _shorten_sockets() -> None:
-    """Put the sockets of worker processes into /tmp if TMPDIR is too long for them.
-
-    The path of a socket has at most 107 bytes. Child processes inherit the folder.
-    """
+    """Put the sockets of worker processes, which inherit the folder, where their paths fit."""
     before = tempfile.tempdir
-    if len(os.fsencode(tempfile.gettempdir())) > 60:
-        tempfile.tempdir = "/tmp"
+    tempfile.tempdir = files.socket_folder()
     try:
         get_temp_dir()  # chosen once per process
     finally:

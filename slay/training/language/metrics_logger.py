@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from slay import files
 from slay.errors import SlayError
-from slay.training.language.files import WriteError, writing
-from slay.training.language.settings import Settings
+from slay.files import WriteError, writing
+from slay.training.language.config import TrainConfig
 
 Line = dict[str, Any]
 
@@ -24,13 +24,13 @@ class MetricsLogger:
     On resume, the lines of steps that will be repeated are dropped.
     """
 
-    def __init__(self, settings: Settings, after: int):
-        self.folder = folder_of(settings)
+    def __init__(self, config: TrainConfig, after: int):
+        self.folder = folder_of(config)
         self.path = self.folder / "metrics.jsonl"
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             self._open(after)
-        self.wandb = _wandb(settings, self.folder, after) if settings.wandb else None
+        self.wandb = _wandb(config, self.folder, after) if config.run.wandb else None
 
     def _writing(self) -> AbstractContextManager[None]:
         return writing(self.path, "; the checkpoints are kept")
@@ -64,9 +64,9 @@ class MetricsLogger:
             self.wandb.finish()
 
 
-def folder_of(settings: Settings) -> Path:
+def folder_of(config: TrainConfig) -> Path:
     """Folder of a run's log."""
-    return Path(settings.log_dir) / settings.name
+    return Path(config.run.log_dir) / config.name
 
 
 def read(path: Path) -> list[Line]:
@@ -94,7 +94,7 @@ def _tensorboard(folder: Path, after: int) -> Any:
     return SummaryWriter(str(folder), purge_step=after + 1 if after else None)
 
 
-def _wandb(settings: Settings, folder: Path, after: int) -> Any:
+def _wandb(config: TrainConfig, folder: Path, after: int) -> Any:
     """Run of W&B: the one that contains the steps up to `after`, or a new one."""
     try:
         import wandb
@@ -105,11 +105,11 @@ def _wandb(settings: Settings, folder: Path, after: int) -> Any:
         known.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     return wandb.init(
         project="slay",
-        name=settings.name,
+        name=config.name,
         id=known.read_text(),
         resume="allow",
         allow_val_change=True,
         dir=folder,
-        config=settings.model_dump(),
+        config=dict(config),
         mode=cast(Any, os.environ.get("WANDB_MODE", "offline")),
     )

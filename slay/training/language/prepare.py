@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from slay.errors import SlayError
+from slay.files import new_folder
 from slay.training.language.corpus import VOCAB
-from slay.training.language.files import new_folder
 from slay.training.language.stream import Source, Tokenizer, source
 from slay.training.language.tokens import TOKENIZER, Facts, Writer
 

@@ -17,17 +17,17 @@ import torch
 
 from slay.attention.layer import accepted
 from slay.errors import SlayError
+from slay.files import alone
 from slay.models.gpt import GPT, Block, GPTConfig, evaluating
 from slay.pipeline import texts
 from slay.registry import get_attention_class
 from slay.training.language import checkpoint, metrics_logger
+from slay.training.language.config import TrainConfig
 from slay.training.language.data import Text, bits_per_byte, open_text
 from slay.training.language.engine import DeepSpeed, Engine, SingleProcess, processes
 from slay.training.language.feed import Batches
-from slay.training.language.files import alone
 from slay.training.language.metrics_logger import Line, MetricsLogger
 from slay.training.language.schedule import batches, learning_rate, unit_of
-from slay.training.language.settings import Settings
 from slay.training.language.tokens import IGNORE, Tokens
 
 Progress = Callable[[str], None]
@@ -50,32 +50,32 @@ class Outcome:
     lines: list[Line] = field(default_factory=list)  # of the log
 
 
-def train(settings: Settings, *, distributed: bool = False, progress: Progress = print) -> Outcome:
+def train(config: TrainConfig, *, distributed: bool = False, progress: Progress = print) -> Outcome:
     """Train, or resume training. Everything invalid is rejected before the first step."""
-    device = _device(settings)
+    device = _device(config)
     rank, world = processes() if distributed else (0, 1)
-    unit = unit_of(settings, world)
-    text = open_text(settings)
+    unit = unit_of(config.optim, world)
+    text = open_text(config)
     kind = "DeepSpeed" if distributed else "plain"
-    digests = digests_of(settings, text)
-    checkpoint.find(settings, kind, world, digests)  # to raise before folders are locked
+    digests = digests_of(config, text)
+    checkpoint.find(config, kind, world, digests)  # to raise before folders are locked
     with ExitStack() as held:
         # Both may be the same folder.
-        folders = (checkpoint.folder_of(settings), metrics_logger.folder_of(settings))
+        folders = (checkpoint.folder_of(config), metrics_logger.folder_of(config))
         for folder in {path.resolve(): path for path in folders}.values() if rank == 0 else ():
             held.enter_context(alone(folder))
-        start = checkpoint.find(settings, kind, world, digests)
-        return _run(settings, text, unit, device, start, progress, distributed)
+        start = checkpoint.find(config, kind, world, digests)
+        return _run(config, text, unit, device, start, progress, distributed)
 
 
-def digests_of(settings: Settings, text: Text) -> dict[str, str]:
+def digests_of(config: TrainConfig, text: Text) -> dict[str, str]:
     """Digests of the files that a run depends on, by the setting that names them."""
-    given = [settings.deepspeed_config] if settings.deepspeed_config else []
+    given = [config.optim.deepspeed_config] if config.optim.deepspeed_config else []
     return {"data": text.digest, "deepspeed_config": texts.digest(given)}
 
 
 def _run(
-    settings: Settings,
+    config: TrainConfig,
     text: Text,
     unit: int,
     device: torch.device,
@@ -84,13 +84,13 @@ def _run(
     distributed: bool,
 ) -> Outcome:
     """Train from a checkpoint, or from scratch."""
-    torch.manual_seed(settings.seed)
-    model = GPT(model_config(settings, text))
-    if settings.use_triton:  # a setting of this run, not of the model
+    torch.manual_seed(config.optim.seed)
+    model = GPT(model_config(config, text))
+    if config.run.use_triton:  # a setting of this run, not of the model
         for block in model.blocks:
             cast(Block, block).attention.backend = "triton"
-    engine: Engine = (DeepSpeed if distributed else SingleProcess)(model, settings, device)
-    torch.manual_seed(settings.seed + engine.rank)  # dropout
+    engine: Engine = (DeepSpeed if distributed else SingleProcess)(model, config, device)
+    torch.manual_seed(config.optim.seed + engine.rank)  # dropout
     after, state = 0, {}
     if start is not None:
         try:
@@ -103,7 +103,7 @@ def _run(
         after, state = checkpoint.facts_of(start)["step"], checkpoint.remembered(start, engine.rank)
         _set_random(state["random"])
         progress(f"goes on after step {after} ({start})")
-    return Run(settings, text, engine, unit, after, state, progress).finish()
+    return Run(config, text, engine, unit, after, state, progress).finish()
 
 
 class Run:
@@ -111,7 +111,7 @@ class Run:
 
     def __init__(
         self,
-        settings: Settings,
+        config: TrainConfig,
         text: Text,
         engine: Engine,
         unit: int,
@@ -119,36 +119,36 @@ class Run:
         state: dict[str, Any],
         progress: Progress,
     ):
-        self.settings, self.text, self.engine, self.after = settings, text, engine, after
+        self.config, self.text, self.engine, self.after = config, text, engine, after
         self.progress = progress if engine.rank == 0 else lambda line: None
-        self.steps = batches(settings, unit, after)
-        first = next(iter(batches(settings, unit, after)), (0, 0, 0))[1]
+        self.steps = batches(config.optim, unit, after)
+        first = next(iter(batches(config.optim, unit, after)), (0, 0, 0))[1]
         self.feed = Batches(
-            text.train, settings.context_len, settings.seed, engine.rank, engine.world,
-            settings.num_workers, first, state.get("cursors", {}),
+            text.train, config.model.context_len, config.optim.seed, engine.rank, engine.world,
+            config.run.num_workers, first, state.get("cursors", {}),
         )  # fmt: skip
-        self.metrics = MetricsLogger(settings, after) if engine.rank == 0 else None
+        self.metrics = MetricsLogger(config, after) if engine.rank == 0 else None
         self.tokens, self.seconds = 0, 0.0  # of the training steps only
 
     def finish(self) -> Outcome:
         """Run all remaining steps, then the last evaluation."""
-        settings = self.settings
+        config = self.config
         try:
             for step, _, size in self.steps:
-                last = step == settings.total_steps
+                last = step == config.optim.steps
                 begin = time.perf_counter()
                 loss, norm = self._step(step, size)
                 spent = time.perf_counter() - begin
                 self.seconds += spent
-                self.tokens += size * settings.context_len
-                if step % settings.log_every == 0 or last or step == 1:
-                    speed = size * settings.context_len / spent
+                self.tokens += size * config.model.context_len
+                if step % config.run.log_every == 0 or last or step == 1:
+                    speed = size * config.model.context_len / spent
                     self._report(step, loss, norm, speed)
-                if settings.eval_every and step % settings.eval_every == 0 and not last:
+                if config.run.eval_every and step % config.run.eval_every == 0 and not last:
                     self._evaluate(step)
-                if last or (settings.save_every and step % settings.save_every == 0):
+                if last or (config.run.save_every and step % config.run.save_every == 0):
                     self._save(step)
-            metrics = self._evaluate(settings.total_steps, final=True)
+            metrics = self._evaluate(config.optim.steps, final=True)
             return Outcome(metrics, self.metrics.lines if self.metrics else [])
         finally:
             if self.metrics is not None:
@@ -160,12 +160,12 @@ class Run:
         Both are of the mean over the step's tokens, however these are split into pieces and
         processes.
         """
-        settings, engine = self.settings, self.engine
-        pieces = settings.gradient_accumulation_steps
+        config, engine = self.config, self.engine
+        pieces = config.optim.gradient_accumulation_steps
         parts = [self.feed.take(size // (engine.world * pieces)) for _ in range(pieces)]
         asked = [int((targets != IGNORE).sum()) for _, targets in parts]
         each = engine.mean(sum(asked)) / pieces  # tokens of a piece, on average
-        lr = learning_rate(step, settings)
+        lr = learning_rate(step, config.optim)
         if isinstance(engine, DeepSpeed):
             engine.set_rate(lr)
         total = 0.0
@@ -181,10 +181,10 @@ class Run:
         return total, engine.step(lr)
 
     def _report(self, step: int, loss: float, norm: float, speed: float) -> None:
-        lr = learning_rate(step, self.settings)
-        left = (self.settings.total_steps - step) * self.seconds / max(1, step - self.after)
+        lr = learning_rate(step, self.config.optim)
+        left = (self.config.optim.steps - step) * self.seconds / max(1, step - self.after)
         self.progress(
-            f"step {step}/{self.settings.total_steps}  loss {loss:.4f}  lr {lr:.2e}  "
+            f"step {step}/{self.config.optim.steps}  loss {loss:.4f}  lr {lr:.2e}  "
             f"{speed:,.0f} tokens/s  {_clock(left)} left"
         )
         self._write(
@@ -207,10 +207,10 @@ class Run:
             "kind": self.engine.kind,
             "world": self.engine.world,
             "tokenizer": self.text.tokenizer,
-            **digests_of(self.settings, self.text),
+            **digests_of(self.config, self.text),
         }
         checkpoint.write(
-            self.settings,
+            self.config,
             step,
             facts,
             mine,
@@ -221,7 +221,7 @@ class Run:
 
     def _evaluate(self, step: int, final: bool = False) -> dict[str, Any]:
         """Return the loss on the validation text; at the end with the totals of the run."""
-        nats = evaluate(self.engine, self.text.validation, self.settings)
+        nats = evaluate(self.engine, self.text.validation, self.config)
         found = {
             "validation_loss": nats,
             "perplexity": math.exp(min(nats, 700.0)),
@@ -246,19 +246,19 @@ class Run:
             "peak_memory_bytes": _peak_memory(self.engine.device),
             "parameters": model.num_parameters,
             "finished": True,
-            "flops_utilisation": _utilisation(model, self.settings, self.engine, speed),
+            "flops_utilisation": _utilisation(model, self.config, self.engine, speed),
         }
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
+def evaluate(engine: Engine, text: Tokens, config: TrainConfig) -> float:
     """Mean cross-entropy in nats per token, over `eval_sequences` evenly spaced sequences or all.
 
     Every process takes its share; one with no sequences left evaluates sequence 0, uncounted.
     """
-    length = settings.context_len
+    length = config.model.context_len
     there = text.sequences(length)
-    number = min(there, settings.eval_sequences or there)
+    number = min(there, config.run.eval_sequences or there)
     chosen = [i * there // number for i in range(number)]
     mine = chosen[engine.rank :: engine.world]
     rounds = math.ceil(math.ceil(number / engine.world) / EVALUATED)
@@ -275,36 +275,24 @@ def evaluate(engine: Engine, text: Tokens, settings: Settings) -> float:
     return engine.mean(nats) / engine.mean(asked)
 
 
-def model_config(settings: Settings, text: Text) -> GPTConfig:
-    """Configuration of the GPT that the settings describe."""
-    known = accepted(get_attention_class(settings.attention), {"epsilon": settings.epsilon})
-    return GPTConfig(
-        vocab_size=text.vocab_size,
-        block_size=settings.context_len,
-        n_layers=settings.n_layers,
-        n_heads=settings.n_heads,
-        embed_dim=settings.embed_dim,
-        attention=settings.attention,
-        positions=settings.positions,
-        mlp=settings.mlp,
-        dropout=settings.dropout,
-        checkpoint=settings.gradient_checkpointing,
-        tie_head=not settings.untied,
-        short_conv=settings.short_conv,
-        seed=settings.seed,
-        options={**known, **settings.options},
-    )
+def model_config(config: TrainConfig, text: Text) -> GPTConfig:
+    """Configuration of the GPT: the model's, with the vocabulary of the text and the seed."""
+    own = dict(config.model)
+    epsilon = {"epsilon": own.pop("epsilon")}  # an option of some mechanisms
+    known = accepted(get_attention_class(config.model.attention), epsilon)
+    own["options"] = {**known, **config.model.options}
+    return GPTConfig(vocab_size=text.vocab_size, seed=config.optim.seed, **own)
 
 
-def _device(settings: Settings) -> torch.device:
+def _device(config: TrainConfig) -> torch.device:
     """Device to compute on. Raises `SlayError` if it does not support the settings."""
     there = torch.cuda.is_available()
-    if settings.device == "cuda" and not there:
+    if config.run.device == "cuda" and not there:
         raise SlayError("device 'cuda': torch sees no GPU here; use device 'cpu' or 'auto'")
-    name = "cuda" if there and settings.device != "cpu" else "cpu"
-    if name == "cpu" and settings.precision == "fp16":
+    name = "cuda" if there and config.run.device != "cpu" else "cpu"
+    if name == "cpu" and config.optim.precision == "fp16":
         raise SlayError("precision 'fp16': needs a GPU; on a CPU use bf16 or fp32")
-    if settings.use_triton and name == "cpu":
+    if config.run.use_triton and name == "cpu":
         raise SlayError("--use-triton: kernels run on a CUDA GPU; leave it out on a CPU")
     return torch.device(name)
 
@@ -345,12 +333,12 @@ def operations(model: GPT) -> float:
     weights = sum(p.numel() for p in model.blocks.parameters() if p.ndim >= 2)
     weights += config.vocab_size * config.embed_dim
     mechanism = cast(Block, model.blocks[0]).attention
-    of_a_head = mechanism.operations(config.block_size, backward=True) / config.block_size
+    of_a_head = mechanism.operations(config.context_len, backward=True) / config.context_len
     return 6 * weights + config.n_layers * config.n_heads * of_a_head
 
 
 def _utilisation(
-    model: GPT, settings: Settings, engine: Engine, speed: float | None
+    model: GPT, config: TrainConfig, engine: Engine, speed: float | None
 ) -> float | None:
     """Model FLOPs utilisation, as a share of the GPUs' peak; None on a CPU or an unknown GPU."""
     if engine.device.type != "cuda" or speed is None:
@@ -359,7 +347,7 @@ def _utilisation(
     peak = next((peaks for key, peaks in PEAKS.items() if key in name), None)
     if peak is None:
         return None
-    return speed * operations(model) / (peak[settings.precision == "fp32"] * engine.world)
+    return speed * operations(model) / (peak[config.optim.precision == "fp32"] * engine.world)
 
 
 def _clock(seconds: float) -> str:
@@ -367,7 +355,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
 
 
-def command(settings: Settings, *, distributed: bool) -> Path:
+def command(config: TrainConfig, *, distributed: bool) -> Path:
     """Train from a command line; return the last checkpoint."""
     rank = processes()[0] if distributed else 0
 
@@ -382,9 +370,9 @@ def command(settings: Settings, *, distributed: bool) -> Path:
 
     hook, threading.excepthook = threading.excepthook, ignore
     try:
-        train(settings, distributed=distributed, progress=say)
+        train(config, distributed=distributed, progress=say)
     finally:
         threading.excepthook = hook
-    last = checkpoint.complete(checkpoint.folder_of(settings))[-1]
+    last = checkpoint.complete(checkpoint.folder_of(config))[-1]
     say(f"{last}: done")
     return last

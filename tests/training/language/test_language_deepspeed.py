@@ -19,9 +19,9 @@ from slay.models.gpt import load
 from slay.pipeline.flags import words
 from slay.pipeline.params import LanguageParams
 from slay.training.language import checkpoint, metrics_logger
+from slay.training.language.config import TrainConfig
 from slay.training.language.corpus import stdlib
 from slay.training.language.engine import deepspeed_config
-from slay.training.language.settings import Settings
 from slay.training.language.train import train
 
 pytestmark = [pytest.mark.deepspeed, pytest.mark.xdist_group("deepspeed")]
@@ -30,9 +30,9 @@ LAUNCH = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators"
 
 
 def settings_for(folder, name, **changes):
-    return Settings(
+    return TrainConfig.of(
         attention="yat-performer-anchor", embed_dim=32, n_layers=2, n_heads=2, context_len=64,
-        batch_size=8, lr=2e-3, warmup_steps=5, total_steps=50, dropout=0.0, eval_sequences=16,
+        batch_size=8, lr=2e-3, warmup=5, steps=50, dropout=0.0, eval_sequences=16,
         save_every=20, log_every=1, eval_every=0, device="cpu", run_name=name,
         checkpoint_dir=str(folder / "c"), log_dir=str(folder / "l"), **changes,
     )  # fmt: skip
@@ -53,7 +53,7 @@ def launch(settings):
 
 
 def losses(settings):
-    lines = metrics_logger.read(Path(settings.log_dir) / settings.name / "metrics.jsonl")
+    lines = metrics_logger.read(metrics_logger.folder_of(settings) / "metrics.jsonl")
     return [line["loss"] for line in lines if "loss" in line]
 
 
@@ -119,7 +119,7 @@ def test_bad_input_is_one_line_and_not_one_a_process(tmp_path):
 
 def test_a_configuration_file_counts_but_for_what_flags_say(tmp_path):
     path = Path(__file__).parents[3] / "examples" / "deepspeed.json"
-    given = settings_for(tmp_path, "x", deepspeed_config=str(path))
+    given = settings_for(tmp_path, "x", deepspeed_config=str(path)).optim
     assert deepspeed_config(given, 2)["zero_optimization"]["stage"] == 3
     lower = deepspeed_config(given.model_copy(update={"zero_stage": 1}), 2)["zero_optimization"]
     assert (lower["stage"], lower["overlap_comm"]) == (1, True)

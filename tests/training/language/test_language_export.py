@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from slay.cli import main
 from slay.errors import SlayError
 from slay.models.gpt import GPT, GPTConfig, load, save
-from slay.training.language.settings import Settings
+from slay.training.language.config import TrainConfig
 from slay.training.language.train import train
 
 LINEAR = ["linear", "yat-performer-anchor", "yat-quadratic", "uniform"]
@@ -24,9 +24,9 @@ LINEAR = ["linear", "yat-performer-anchor", "yat-quadratic", "uniform"]
 def trained(tmp_path_factory):
     """A run's checkpoints."""
     folder = tmp_path_factory.mktemp("run")
-    settings = Settings(
+    settings = TrainConfig.of(
         attention="yat-quadratic", embed_dim=16, n_layers=2, n_heads=2, context_len=48,
-        batch_size=4, warmup_steps=1, total_steps=4, eval_sequences=2, device="cpu",
+        batch_size=4, warmup=1, steps=4, eval_sequences=2, device="cpu",
         run_name="run", checkpoint_dir=str(folder / "c"), log_dir=str(folder / "l"), short_conv=3,
     )  # fmt: skip
     train(settings, progress=lambda line: None)
@@ -83,15 +83,15 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("untied", [False, True])
-def test_a_head_is_saved_tied_or_not(untied, tmp_path):
-    config = GPTConfig(vocab_size=7, n_layers=1, n_heads=1, embed_dim=4, tie_head=not untied)
+@pytest.mark.parametrize("tie_head", [True, False])
+def test_a_head_is_saved_tied_or_not(tie_head, tmp_path):
+    config = GPTConfig(vocab_size=7, n_layers=1, n_heads=1, embed_dim=4, tie_head=tie_head)
     model = GPT(config).eval()
     save(model, tmp_path)
     again = load(tmp_path)
     tokens = torch.randint(7, (1, 5))
     assert torch.equal(again(tokens), model(tokens))
-    assert (again.head.weight is again.token.weight) is not untied
+    assert (again.head.weight is again.token.weight) is tie_head
 
 
 @pytest.mark.parametrize("attention", LINEAR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -18,21 +19,22 @@ from hypothesis import strategies as st
 
 from slay.cli import main
 from slay.errors import SlayError
+from slay.fields import FORMER
 from slay.models.gpt import GPT, load
-from slay.pipeline.flags import parsed, words
+from slay.pipeline.flags import with_options, words
 from slay.training.language import checkpoint, metrics_logger
+from slay.training.language.config import TrainConfig
 from slay.training.language.corpus import stdlib
 from slay.training.language.data import bits_per_byte, open_text
 from slay.training.language.engine import SingleProcess
 from slay.training.language.feed import Batches
 from slay.training.language.schedule import batch_size, batches, learning_rate
-from slay.training.language.settings import Settings
 from slay.training.language.tokens import Tokens
 from slay.training.language.train import DivergedError, evaluate, model_config, train
 
 SMALL = {
     "attention": "linear", "embed_dim": 16, "n_layers": 1, "n_heads": 2, "context_len": 32,
-    "batch_size": 4, "lr": 2e-3, "warmup_steps": 5, "total_steps": 30, "save_every": 10,
+    "batch_size": 4, "lr": 2e-3, "warmup": 5, "steps": 30, "save_every": 10,
     "eval_sequences": 8, "log_every": 1, "device": "cpu", "eval_every": 0,
 }  # fmt: skip
 
@@ -43,7 +45,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def small(**changes):
-    return Settings(**{**SMALL, **changes})
+    return TrainConfig.of(**{**SMALL, **changes})
 
 
 def quiet(settings):
@@ -57,7 +59,7 @@ def losses(name):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_killed_and_started_again_it_ends_with_the_same_bytes(workers):
-    changes = {"total_steps": 400, "save_every": 40, "dropout": 0.1, "num_workers": workers}
+    changes = {"steps": 400, "save_every": 40, "dropout": 0.1, "num_workers": workers}
     quiet(small(run_name="whole", **changes))
     slay = str(Path(sys.executable).with_name("slay"))
     command = [slay, "train", *words(small(run_name="killed", **changes))]
@@ -106,7 +108,7 @@ def test_perplexity_and_bits_follow_from_the_mean_loss_of_the_model():
 
 def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint():
     with pytest.raises(DivergedError, match="step"):
-        quiet(small(lr=1e30, warmup_steps=10, save_every=1, weight_decay=0.0))
+        quiet(small(lr=1e30, warmup=10, save_every=1, weight_decay=0.0))
     last = metrics_logger.read(Path("logs/linear/metrics.jsonl"))[-1]
     assert last["status"] == "diverged"
     kept = checkpoint.complete(Path("checkpoints/linear"))
@@ -115,23 +117,23 @@ def test_a_loss_that_is_no_number_stops_and_leaves_the_last_good_checkpoint():
 
 @given(st.integers(1, 50), st.integers(1, 200))
 def test_the_rate_climbs_to_its_height_and_falls_to_nothing(warmup, rest):
-    settings = small(warmup_steps=warmup, total_steps=warmup + rest)
-    rates = [learning_rate(step, settings) for step in range(1, warmup + rest + 1)]
-    assert max(rates) == pytest.approx(settings.lr)
+    settings = small(warmup=warmup, steps=warmup + rest)
+    rates = [learning_rate(step, settings.optim) for step in range(1, warmup + rest + 1)]
+    assert max(rates) == pytest.approx(settings.optim.lr)
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
-    assert 0 <= rates[-1] <= settings.lr * (1 - math.cos(math.pi / rest)) or rest == 1
+    assert 0 <= rates[-1] <= settings.optim.lr * (1 - math.cos(math.pi / rest)) or rest == 1
 
 
 @given(st.integers(1, 30), st.sampled_from([1, 2, 4]), st.integers(0, 60), st.integers(0, 60))
 def test_the_batch_grows_and_no_sequence_is_left_out(start, unit, ramp, after):
-    settings = small(batch_size=32, batch_start=start, batch_ramp_steps=ramp, total_steps=60)
-    sizes = [batch_size(step, settings, unit) for step in range(1, 61)]
+    settings = small(batch_size=32, batch_start=start, batch_ramp_steps=ramp, steps=60)
+    sizes = [batch_size(step, settings.optim, unit) for step in range(1, 61)]
     assert sizes == sorted(sizes)
     assert all(size % unit == 0 for size in sizes)
     assert sizes[-1] == 32 or ramp >= 60
     first = sum(sizes[:after])
-    for step, begin, size in batches(settings, unit, after):
+    for step, begin, size in batches(settings.optim, unit, after):
         assert (begin, size) == (first, sizes[step - 1])
         first += size
 
@@ -149,7 +151,7 @@ def test_half_precision_stays_near():
 
 
 def test_the_log_goes_to_tensorboard_and_to_weights_and_biases():
-    quiet(small(total_steps=3, wandb=True))
+    quiet(small(steps=3, wandb=True))
     assert list(Path("logs/linear").glob("events.out.tfevents.*"))
     assert list(Path("logs/linear").glob("wandb/offline-run-*/*.wandb"))
 
@@ -170,7 +172,7 @@ BAD = [
     ({"data": "missing.bin"}, "slay data prepare"),
     ({"gradient_accumulation_steps": 3}, "does not divide"),
     ({"attention": "liner"}, "linear"),
-    ({"total_steps": 0}, "total_steps"),
+    ({"steps": 0}, "steps: 0"),
 ]
 
 
@@ -189,37 +191,61 @@ def test_bad_input_is_one_line_before_any_step(changes, words_said):
     ("changes", "word"), [({"lr": 1e-4}, "lr"), ({"attention": "uniform"}, "attention")]
 )
 def test_a_run_does_not_go_on_with_other_settings(changes, word):
-    quiet(small(run_name="run", total_steps=10))
+    quiet(small(run_name="run", steps=10))
     with pytest.raises(SlayError, match=word):
-        quiet(small(run_name="run", total_steps=10, **changes))
+        quiet(small(run_name="run", steps=10, **changes))
 
 
 def test_a_checkpoint_of_another_mechanism_is_refused():
-    quiet(small(run_name="run", total_steps=10))
+    quiet(small(run_name="run", steps=10))
     with pytest.raises(SlayError, match="attention = linear, not uniform"):
         quiet(small(attention="uniform", resume_from="checkpoints/run"))
 
 
+def test_a_checkpoint_with_former_names_is_read():
+    """Fields of the configuration were renamed; checkpoints and models from before have them."""
+    quiet(small(run_name="run", steps=10, tie_head=False))
+    path = Path("checkpoints/run/step-00000010")
+    model = load(path).state_dict()
+    for name, table in (("run.json", "settings"), ("config.json", None)):
+        facts = json.loads((path / name).read_text())
+        there = facts[table] if table else facts
+        for former, today in FORMER.items():
+            if today in there:
+                there[former] = there.pop(today)
+        if table:
+            there["untied"] = not there.pop("tie_head")
+        (path / name).write_text(json.dumps(facts))
+    assert load(path).state_dict().keys() == model.keys()
+    said = []
+    train(small(run_name="run", steps=10, tie_head=False), progress=said.append)
+    assert said[0].startswith("goes on after step 10")
+    with pytest.raises(SlayError, match="tie_head = False, not True"):
+        quiet(small(run_name="run", steps=10))
+
+
 def test_flags_give_the_settings_back():
-    asked = small(zero_stage=3, wandb=True, options={"num_features": 8}, attention="performer")
+    asked = small(
+        zero_stage=3, wandb=True, tie_head=False, options={"num_features": 8}, attention="performer"
+    )
     import click
 
     from slay.pipeline.flags import flags_of
 
     found = {}
-    command = click.Command("x", params=flags_of(Settings), callback=lambda **v: found.update(v))
+    command = click.Command("x", params=flags_of(TrainConfig), callback=lambda **v: found.update(v))
     command(words(asked), standalone_mode=False)
-    assert parsed(Settings, found) == asked
+    assert TrainConfig.of(**with_options(found)) == asked
 
 
 def test_the_loop_costs_little_beside_the_model(monkeypatch):
     """The loop around a model that computes nothing takes a tenth of the model's time at most."""
     settings = small(
         context_len=128, embed_dim=128, n_layers=2, n_heads=4, batch_size=8, dropout=0.0,
-        log_every=10, save_every=0, total_steps=40, eval_sequences=1,
+        log_every=10, save_every=0, steps=40, eval_sequences=1,
     )  # fmt: skip
     text = open_text(settings)
-    steps = settings.total_steps
+    steps = settings.optim.steps
 
     def bare():
         """The same steps, and nothing else."""
@@ -247,7 +273,7 @@ def test_the_loop_costs_little_beside_the_model(monkeypatch):
 
     def loop(turn, steps):
         begin = time.process_time()
-        quiet(settings.model_copy(update={"run_name": f"{turn}-{steps}", "total_steps": steps}))
+        quiet(TrainConfig.of(**{**dict(settings), "run_name": f"{turn}-{steps}", "steps": steps}))
         return time.process_time() - begin
 
     least = min(bare() for _ in range(3))
