@@ -73,7 +73,11 @@ class Record(BaseModel):
 
 
 class RecordError(SlayError):
-    """A record that cannot be read or written."""
+    """A record that cannot be read or written: "missing", "cut short", "stale" or "broken"."""
+
+    def __init__(self, message: str, kind: str = "broken"):
+        super().__init__(message)
+        self.kind = kind
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -111,35 +115,30 @@ def _read(path: Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise RecordError(f"{path}: there is no such record") from error
+        raise RecordError(f"{path}: there is no such record", "missing") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(
-            f"{path}: broken record, cannot be read ({error}); {_remedy(path)}"
-        ) from error
+        kind = "broken" if isinstance(error, OSError) else "cut short"
+        raise _broken(path, f"broken record, cannot be read ({error})", kind) from error
 
 
 def _parsed(text: str, path: Path) -> Record:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise RecordError(
-            f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
-            f"{_remedy(path)}"
-        ) from error
+        where = f"line {error.lineno}: {error.msg}"
+        message = f"broken record, cut short or edited ({where})"
+        raise _broken(path, message, "cut short") from error
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
-        raise RecordError(
-            f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; "
-            f"{_remedy(path)}"
-        )
+        schema = data.get("schema")
+        kind = "stale" if isinstance(schema, int) else "broken"
+        raise _broken(path, f"record of schema {schema!r}, this version reads {SCHEMA}", kind)
     try:
         return Record.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "record"
-        raise RecordError(
-            f"{path}: broken record ({key}: {first['msg']}); {_remedy(path)}"
-        ) from error
+        raise _broken(path, f"broken record ({key}: {first['msg']})") from error
 
 
-def _remedy(path: Path) -> str:
-    return f"delete it and run again: rm {path}"
+def _broken(path: Path, message: str, kind: str = "broken") -> RecordError:
+    return RecordError(f"{path}: {message}; delete it and run again: rm {path}", kind)
