@@ -13,44 +13,35 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+
+include: "workflow/rules/internals.smk"
+
+
 # Default configuration: that of the working directory, else the project's.
-here = "config/config.yaml"
-there = f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}/{here}"
+DEFAULT = "config/config.yaml"
 
-if not workflow.config_settings.configfiles:
+if not configured():
 
-    configfile: here if os.path.exists(here) else there
+    configfile: DEFAULT if os.path.exists(DEFAULT) else f"{ROOT}/{DEFAULT}"
 
 
 report: "workflow/report/workflow.rst"
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/sources.smk"
-include: "workflow/rules/tools.smk"
-include: "workflow/rules/gpus.smk"
-include: "workflow/rules/kernels.smk"
-include: "workflow/rules/resume.smk"
-include: "workflow/rules/warm.smk"
-include: "workflow/rules/progress.smk"
-include: "workflow/rules/quality.smk"
-include: "workflow/rules/scaling.smk"
-include: "workflow/rules/ablation.smk"
-include: "workflow/rules/max_context.smk"
-include: "workflow/rules/tasks.smk"
-include: "workflow/rules/analysis.smk"
-include: "workflow/rules/language.smk"
+include: "workflow/rules/current.smk"
+include: "workflow/rules/measure.smk"
 include: "workflow/rules/aggregate.smk"
 include: "workflow/rules/paper.smk"
 
 
 onstart:
-    sign()
+    sign_lock()
     look_for_gpu()
     look_for_latex()
-    keep_warm()
+    start_server()
     show_progress()
-    look_less_often()
+    lift_job_rate()
 
 
 onsuccess:
@@ -58,39 +49,44 @@ onsuccess:
 
 
 onerror:
-    tell_failures()
+    show_failures()
 
 
 rule all:
     default_target: True
     input:
+        up_to_date,
         f"{RUN}/paper/slay.pdf",
         # As a module, this is part of a workflow that has its own report.
         [f"{RUN}/report.html"] if MAIN else [],
-        renewed(RECORDS),
+        RECORDS,
     localrule: True
 
 
 rule paper:
     input:
+        up_to_date,
         f"{RUN}/paper/slay.pdf",
-        renewed(RECORDS),  # named here too, so that deleted records are measured again
+        RECORDS,  # named here too, so that deleted records are measured again
     localrule: True
 
 
 rule paper_only:
     input:
-        renewed(f"{RUN}/draft/paper/slay.pdf"),
+        up_to_date,
+        f"{RUN}/draft/paper/slay.pdf",
     localrule: True
 
 
 rule arxiv:
     input:
-        renewed(f"{RUN}/paper/arxiv.tar.gz"),
+        up_to_date,
+        f"{RUN}/paper/arxiv.tar.gz",
     localrule: True
 
 
 rule results:
     input:
-        renewed(RECORDS),
+        up_to_date,
+        RECORDS,
     localrule: True

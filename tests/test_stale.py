@@ -149,7 +149,7 @@ def everyone_says(config):
         refused = "stale record, made with code" in str(error)
     answers = {
         bool(list(stale.due(config))),  # slay stale, slay publish
-        bool(stale.to_be_renewed([job])[1]),  # the workflow
+        bool(stale.check(job, Path(job.path))),  # the workflow
         in_draft,
         refused,
     }

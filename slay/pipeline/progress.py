@@ -42,7 +42,9 @@ class Step:
 class Progress(logging.Handler):
     """Log handler that counts steps. `planned` is the number of steps of each rule."""
 
-    def __init__(self, planned: Mapping[str, int], clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, planned: Mapping[str, int] | None = None, clock: Callable[[], float] = time.monotonic
+    ):
         super().__init__()
         self.left = Counter(planned)  # includes running steps
         self.running: dict[int, Step] = {}

@@ -74,7 +74,11 @@ class Record(BaseModel):
 
 
 class RecordError(SlayError):
-    """A record that cannot be read or written."""
+    """A record that cannot be read or written: "missing", "cut short", "stale" or "broken"."""
+
+    def __init__(self, message: str, kind: str = "broken"):
+        super().__init__(message)
+        self.kind = kind
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -111,7 +115,8 @@ def read_record(path: Path) -> Record:
     records = read_records(path)
     if len(records) != 1:
         found = "it is empty" if not records else f"it holds {len(records)} records"
-        raise RecordError(f"{path}: broken record, cut short or edited ({found}); {_remedy(path)}")
+        kind = "broken" if records else "cut short"
+        raise _broken(path, f"broken record, cut short or edited ({found})", kind)
     return records[0]
 
 
@@ -124,7 +129,7 @@ def read_by_path(path: Path) -> dict[str, Record]:
     """Read records that were written by path. Raises `RecordError` as `read_record`."""
     records = dict(_read(path))
     if "" in records:
-        raise RecordError(f"{path}: has a record without a path; {_remedy(path)}")
+        raise _broken(path, "has a record without a path")
     return records
 
 
@@ -135,10 +140,9 @@ def _read(path: Path) -> Iterator[tuple[str, Record]]:
         try:
             data, place = json.JSONDecoder().raw_decode(text, place)
         except json.JSONDecodeError as error:
-            raise RecordError(
-                f"{path}: broken record, cut short or edited (line {error.lineno}: {error.msg}); "
-                f"{_remedy(path)}"
-            ) from error
+            where = f"line {error.lineno}: {error.msg}"
+            message = f"broken record, cut short or edited ({where})"
+            raise _broken(path, message, "cut short") from error
         if isinstance(data, dict) and data.keys() == {"path", "record"}:
             yield data["path"], _validated(data["record"], path)
         else:
@@ -151,28 +155,24 @@ def _text_of(path: Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise RecordError(f"{path}: there is no such record") from error
+        raise RecordError(f"{path}: there is no such record", "missing") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(
-            f"{path}: broken record, cannot be read ({error}); {_remedy(path)}"
-        ) from error
+        kind = "broken" if isinstance(error, OSError) else "cut short"
+        raise _broken(path, f"broken record, cannot be read ({error})", kind) from error
 
 
 def _validated(data: Any, path: Path) -> Record:
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
-        raise RecordError(
-            f"{path}: record of schema {data.get('schema')!r}, this version reads {SCHEMA}; "
-            f"{_remedy(path)}"
-        )
+        schema = data.get("schema")
+        kind = "stale" if isinstance(schema, int) else "broken"
+        raise _broken(path, f"record of schema {schema!r}, this version reads {SCHEMA}", kind)
     try:
         return Record.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "record"
-        raise RecordError(
-            f"{path}: broken record ({key}: {first['msg']}); {_remedy(path)}"
-        ) from error
+        raise _broken(path, f"broken record ({key}: {first['msg']})") from error
 
 
-def _remedy(path: Path) -> str:
-    return f"delete it and run again: rm {path}"
+def _broken(path: Path, message: str, kind: str = "broken") -> RecordError:
+    return RecordError(f"{path}: {message}; delete it and run again: rm {path}", kind)

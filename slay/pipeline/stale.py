@@ -7,9 +7,8 @@ ran on. Snakemake's plan, `slay stale`, tables, drafts and `slay publish` all ca
 
 from __future__ import annotations
 
-import json
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from slay.pipeline.config import Config
 from slay.pipeline.fingerprint import changed_files
 from slay.pipeline.jobs import Job, expand
-from slay.pipeline.record import SCHEMA, Record, RecordError, read_record
+from slay.pipeline.record import Record, RecordError, read_record
 
 CODE = "code"  # returned if the code differs; no parameter has this name
 
@@ -43,69 +42,51 @@ def kind_of(device: str) -> str:
 
 @dataclass(frozen=True)
 class Due:
-    """A measurement that would be made."""
+    """A measurement that would be made: its record is missing, broken or out of date."""
 
     job: Job
-    reason: str
-    seconds: float | None  # that it took last time
+    kind: str  # "stale", or that of a `RecordError`
+    error: str = ""  # on reading the record
+    record: Record | None = None
+
+    @property
+    def reason(self) -> str:
+        """What is wrong with the record, or which setting or files changed since."""
+        return self.error if self.record is None else why(self.job, self.record)
+
+    @property
+    def seconds(self) -> float | None:
+        """Time that the measurement took last, if a record tells."""
+        return None if self.record is None else self.record.provenance.seconds
+
+
+def check(job: Job, path: Path) -> Due | None:
+    """Return None if the record of a job is current."""
+    try:
+        record = read_record(path)
+    except RecordError as error:
+        said = "no record" if error.kind == "missing" else str(error).removeprefix(f"{path}: ")
+        return Due(job, error.kind, said)
+    made = record.provenance
+    if difference(job.expected(), record.params, made.code, made.device):
+        return Due(job, "stale", record=record)
+    return None
 
 
 def due(config: Config, folder: Path | None = None) -> Iterator[Due]:
-    """Every measurement of a run that is missing, broken or out of date.
+    """Every measurement of a run whose record is not current.
 
     `folder` is the run's, by default results/<run> in the working directory.
     """
-    for jobs in expand(config).values():
-        for job in jobs:
-            path = record_in(folder, job)
-            if not path.exists():
-                yield Due(job, "no record", None)
-                continue
-            try:
-                record = read_record(path)
-            except RecordError as error:
-                yield Due(job, str(error).removeprefix(f"{path}: "), None)
-                continue
-            reason = why(job, record)
-            if reason:
-                yield Due(job, reason, record.provenance.seconds)
+    for job in (job for jobs in expand(config).values() for job in jobs):
+        found = check(job, record_in(folder, job))
+        if found is not None:
+            yield found
 
 
 def record_in(folder: Path | None, job: Job) -> Path:
     """Path of a job's record in the folder of its run."""
     return Path(job.path) if folder is None else folder / job.path.split("/", 2)[2]
-
-
-def to_be_renewed(jobs: Iterable[Job]) -> tuple[list[str], list[str]]:
-    """Truncated records and stale records, to be measured again whatever Snakemake remembers.
-
-    Stale records have other code, other settings or an older schema. Records that are broken in
-    other ways are in neither list: the error on reading them says what is wrong.
-    """
-    cut_short, others = [], []
-    for job in jobs:
-        try:
-            data = json.loads(Path(job.path).read_bytes())
-            made = data["provenance"]
-            differs = difference(job.expected(), data["params"], made["code"], made["device"])
-            older = data["schema"] != SCHEMA
-        except ValueError:
-            cut_short.append(job.path)
-        except (OSError, LookupError, TypeError):
-            continue
-        else:
-            if older or (differs and _is_sound(Path(job.path))):
-                others.append(job.path)
-    return cut_short, others
-
-
-def _is_sound(path: Path) -> bool:
-    """Return True if a record can be read and is valid."""
-    try:
-        read_record(path)
-    except RecordError:
-        return False
-    return True
 
 
 def why(job: Job, record: Record) -> str:

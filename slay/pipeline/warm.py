@@ -17,13 +17,32 @@ import runpy
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "SLAY_WARM"
 STREAMS = 3  # standard input, output and error
 LIBRARIES = ("click", "numpy", "pydantic.main", "pydantic.fields", "torch", "torch.profiler")
+
+
+def start() -> Any:
+    """Start the server for the children of this process, with which it ends; returns what to keep.
+
+    None if there is no place for its socket: jobs run without it.
+    """
+    from slay.files import short_folder
+
+    try:
+        folder = short_folder()
+    except OSError:
+        return None
+    path = os.path.join(folder.name, "socket")
+    server = subprocess.Popen([sys.executable, __file__, path], stdin=subprocess.PIPE)
+    os.environ[VARIABLE] = path
+    return folder, server
 
 
 def forward(arguments: list[str]) -> int | None:

@@ -9,12 +9,14 @@ import yaml
 from clone import ROOT
 from conftest import SMOKE, Checkout
 
+from slay.pipeline.params import PARAMS
+
 CATALOGUE = ROOT / ".snakemake-workflow-catalog.yml"
 RULES = {
     name
     for path in (ROOT / "workflow/rules").glob("*.smk")
     for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)
-}
+} | {f"run_{name}" for name in PARAMS}  # made in a loop
 
 
 def test_the_settings_are_those_that_the_catalogue_reads():
@@ -31,11 +33,12 @@ def test_what_is_said_to_be_deployed_is_in_every_rule_that_needs_it():
     deployment = yaml.safe_load(CATALOGUE.read_text())["usage"]["software-stack-deployment"]
     assert deployment["conda"]
     for path in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+        for rule in re.split(r"^ *rule\b", path.read_text(), flags=re.MULTILINE)[1:]:
             if "    shell:" in rule:
-                env = re.search(r'conda:\s+"(.*)"', rule)
-                assert env, (path.name, rule.partition(":")[0])
-                assert (path.parent / env[1]).is_file()
+                assert "    conda:" in rule, (path.name, rule.partition(":")[0])
+        envs = re.findall(r'"(\S+/envs/\S+)"', path.read_text())
+        assert all((path.parent / env).is_file() for env in envs)
+        assert bool(envs) == ("    conda:" in path.read_text())
 
 
 def test_the_layout_is_that_of_standardised_workflows():

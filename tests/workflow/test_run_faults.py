@@ -138,13 +138,3 @@ def test_a_full_disk_and_then_room(checkout, tmp_path):
     assert 0 < len((checkout.path / "kept").read_text().split()) < 24
     names = finished(done.stderr)
     assert len(names) == len(set(names)) == 16  # none was measured again
-
-
-def test_snakemake_looks_at_its_queue_when_jobs_end(checkout):
-    """Not ever more often, as with its limit to jobs a second."""
-    shutil.rmtree(checkout.path / "results/smoke/records/quality")
-    shutil.rmtree(checkout.path / "results/smoke/records/tasks")
-    done = checkout.run("--verbose", "--cores", "1", *RESULTS)
-    assert done.returncode == 0, done.stdout[-3000:]
-    looks = len(re.findall(r"^Ready jobs: ", done.stdout, flags=re.MULTILINE))
-    assert 14 <= looks <= 2 * len(finished(done.stdout)) + 5

@@ -2,15 +2,13 @@
 
 
 rule write_manifest:
+    input:
+        up_to_date,
     output:
         f"{RUN}/manifests/{{experiment}}.json",
     log:
         f"{RUN}/logs/manifests/{{experiment}}.log",
     localrule: True
-    params:
-        digest=lambda wildcards: digest(
-            PLANS[f"{HERE}/manifests/{wildcards.experiment}.json"]
-        ),
     message:
         "{wildcards.experiment}: list the records that there must be"
     run:
@@ -18,13 +16,13 @@ rule write_manifest:
 
 
 rule write_config:
+    input:
+        up_to_date,
     output:
         f"{RUN}/config.json",
     log:
         f"{RUN}/logs/config.log",
     localrule: True
-    params:
-        digest=digest(PLANS[f"{HERE}/config.json"]),
     message:
         "write down the configuration"
     run:
@@ -48,7 +46,7 @@ rule collect_records:
         "../../envs/slay.yaml"
     params:
         sources=lambda wildcards: SOURCES[f"data/{wildcards.experiment}.csv"],
-        draft=lambda wildcards: "--draft" if wildcards.draft else "",
+        draft=draft_flag,
         present=lambda wildcards: (
             records_there_are(wildcards) if wildcards.draft else ""
         ),

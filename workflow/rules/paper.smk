@@ -142,7 +142,7 @@ rule build_report:
     conda:
         "../../envs/slay.yaml"
     params:
-        snakefile=lambda wildcards, input: workflow.main_snakefile,
+        snakefile=f"{ROOT}/Snakefile",
     message:
         "the report"
     shell:

@@ -1,11 +1,15 @@
-"""Code and text behind each rendered file: an edit rebuilds the file, a new timestamp does not.
+"""What is out of date: records, and files that were rendered by other code or from other text.
 
-Snakemake stores their digests, as params, in .snakemake. The run has its own copy in sources.json,
-in case .snakemake was deleted or the results were copied.
+Records say what they were made with (slay/pipeline/stale.py). Of other files Snakemake stores the
+digest of their sources, as params; an edit rebuilds them, a new timestamp does not. The run has a
+copy in sources.json, in case .snakemake was deleted or the results were copied.
 """
+
+from functools import cache
 
 from slay import files
 from slay.pipeline.fingerprint import file_digest, fingerprint
+from slay.pipeline.stale import check
 from slay.registry import ATTENTION
 from slay.report.sources import FIGURES, FILES, PRINTED, RUNS, TABLES, module_of
 
@@ -64,21 +68,48 @@ def noted_sources():
         return {}
 
 
-def made_of_others():
-    """Return the rendered files whose sources have changed since."""
-    return [
-        f"{HERE}/{path}"
-        for path, source in noted_sources().items()
-        if SOURCES.get(path.removeprefix("draft/"), source) != source
-    ]
-
-
 def note_sources():
     """Record the source digests of this workflow's files, which are all up to date now."""
-    made = {path for job in workflow.dag.jobs for path in job.output}
+    made = planned_files()
     noted = noted_sources()
     for path, source in SOURCES.items():
         for draft in ("", "draft/"):
             if f"{HERE}/{draft}{path}" in made:
                 noted[f"{draft}{path}"] = source
     files.write(NOTE, json.dumps(noted, indent=1, sort_keys=True) + "\n")
+
+
+STALE = set()  # existing files to be made again
+FORGOTTEN = set()  # to be made again if Snakemake has no params of theirs to compare
+if is_planning():
+    for job in BY_PATH.values():
+        path = here(job.path)
+        found = check(job, Path(path))
+        if found and found.kind == "cut short":
+            os.replace(path, f"{path}.cut-short")
+            print(
+                f"{path}: cut short; put aside, to be measured again", file=sys.stderr
+            )
+        elif found and found.kind == "stale":
+            STALE.add(path)
+    for path, text in PLANS.items():
+        if os.path.exists(path) and Path(path).read_text() != text:
+            STALE.add(path)
+    for path, source in noted_sources().items():
+        if SOURCES.get(path.removeprefix("draft/"), source) != source:
+            FORGOTTEN.add(f"{HERE}/{path}")
+
+
+@cache
+def renew():
+    """Make Snakemake plan again what is out of date; called once, while it plans."""
+    look_for_slurm()
+    release_lock()
+    rerun(STALE.union(path for path in FORGOTTEN if not is_known(path)))
+
+
+def up_to_date(wildcards):
+    """Input function without input files, for rules whose files Snakemake itself takes as current."""
+    if is_planning():
+        renew()
+    return []
