@@ -226,7 +226,7 @@ def _heads(
         heads = cls.heads_only(head_dim, n_heads, **{**options, **of_layer}).to(device)
     for name, _ in heads.named_parameters():
         raise SlayError(
-            f"{cls.__name__} with these options trains its {name}, which the model would neither "
+            f"{cls.__name__} with these options trains its {name.rpartition('.')[2]}, which the model would neither "
             "train nor save"
         )
     return heads
