@@ -224,9 +224,10 @@ def _heads(
         of_layer["dropout"] = dropout
     with torch.inference_mode(False):  # inference tensors cannot be used in training
         heads = cls.heads_only(head_dim, n_heads, **{**options, **of_layer}).to(device)
-    for name, _ in heads.named_parameters():
+    for path, _ in heads.named_parameters():
+        name = path.rpartition(".")[2]
         raise SlayError(
-            f"{cls.__name__} with these options trains its {name.rpartition('.')[2]}, which the model would neither "
+            f"{cls.__name__} with these options trains its {name}, which the model would neither "
             "train nor save"
         )
     return heads
