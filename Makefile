@@ -80,10 +80,13 @@ lock: setup  ## Write envs/lock.txt from pyproject.toml (ARGS=--upgrade takes ne
 	    --constraints envs/constraints.txt --excludes envs/excludes.txt \
 	    --custom-compile-command "make lock" $(ARGS)
 
-dag: setup  ## Draw the rules of a run on a GPU: docs/workflow.svg
+# Modules that everything imports, such as errors, would only add arrows.
+BASE := errors|files|docstrings|yaml_files|epsilon|fields|registry|task_groups
+dag: setup  ## Draw the rules of a run on a GPU and the package's layers: docs/*.svg
 	@envs/graphviz.sh
 	$(in_venv)
 	snakemake all arxiv --quiet --config device=cuda --rulegraph dot | tred | dot -Grankdir=LR -Tsvg > docs/workflow.svg
+	import-linter drawgraph slay | grep -vE '"\.($(BASE))"' | tred | dot -Tsvg > docs/layers.svg
 
 clean:  ## Remove caches and build files, never results
 	@rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
