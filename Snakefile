@@ -49,6 +49,7 @@ onstart:
     look_for_gpu()
     look_for_latex()
     keep_warm()
+    plan_in_threads()
     show_progress()
     look_less_often()
 
