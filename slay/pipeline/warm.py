@@ -27,7 +27,7 @@ from pathlib import Path
 VARIABLE = "SLAY_WARM"
 STREAMS = 3  # standard input, output and error
 LIBRARIES = {  # of each server
-    "measure": ("click", "numpy", "pydantic.main", "pydantic.fields", "torch", "torch.profiler"),
+    "measure": ("click", "numpy", "pydantic.main", "pydantic.fields", "torch", "torch._dynamo"),
     "report": (
         "click", "jinja2", "pandas", "scipy.stats", "yaml",
         "matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",

@@ -223,6 +223,9 @@ import importlib, inspect, json, os, sys
 from pathlib import Path
 import pydantic, torch, torch._dynamo, torch.profiler  # once; each job is a fork of this
 import slay.pipeline.fingerprint
+from slay.errors import SlayError
+from slay.experiments.run import run_job
+from slay.pipeline.params import PARAMS
 slay.pipeline.provenance.commit()
 torch.set_num_threads(1)
 KERNELS = slay.pipeline.fingerprint.KERNELS
@@ -242,12 +245,12 @@ def forbid_kernels():
                     thing.__code__ = stop.__code__
     return there
 
-for asked in json.load(sys.stdin):
+everything = json.load(sys.stdin)
+for asked in everything:  # read the files once
+    slay.pipeline.fingerprint.closure(asked.pop("modules"), kernels=False)
+for asked in everything:
     child = os.fork()
     if not child:
-        from slay.errors import SlayError
-        from slay.pipeline.params import PARAMS
-        from slay.experiments.run import run_job
         params = PARAMS[asked.pop("experiment")](**asked)
         for name in params.modules():
             importlib.import_module(name.partition(":")[0])
@@ -297,7 +300,12 @@ def test_a_job_uses_nothing_outside_its_fingerprint():
         for task in slay.list_tasks()
     ]
     jobs += VARIANTS
-    asked = json.dumps([{"experiment": job.experiment, **job.model_dump()} for job in jobs])
+    asked = json.dumps(
+        [
+            {"experiment": job.experiment, "modules": job.modules(), **job.model_dump()}
+            for job in jobs
+        ]
+    )
     done = subprocess.run(
         [sys.executable, "-c", LOADED], input=asked, text=True, capture_output=True
     )

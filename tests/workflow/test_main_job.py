@@ -17,7 +17,7 @@ from pypdf import PdfReader
 from slay.report.paper import complaints, unwrapped
 from slay.report.sources import FIGURES, TABLES
 
-pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.tex]
 
 
 def test_paper_is_whole(built):
@@ -155,16 +155,6 @@ def test_report_holds_every_figure(built):
 
 def test_nothing_is_left_to_do(built):
     assert built.planned() == set()
-
-
-def test_same_results_give_the_same_bytes(checkout):
-    pdf = checkout.path / "results/smoke/paper/slay.pdf"
-    before = pdf.read_bytes()
-    pdf.unlink()
-    assert (
-        checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml").returncode == 0
-    )
-    assert pdf.read_bytes() == before
 
 
 def test_paper_only_measures_nothing_and_marks_what_is_stale(checkout):
