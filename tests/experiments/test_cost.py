@@ -19,6 +19,8 @@ from slay.experiments.sass.execution import Programs, Simulation
 from slay.experiments.sass.memory import matrix_wavefronts, sectors, wavefronts
 from slay.experiments.sass.values import UnknownBranch
 
+pytestmark = pytest.mark.xdist_group("cost")
+
 PRODUCTS, PROGRAMS, SIDE = 3 * 5, 6, 64
 
 
