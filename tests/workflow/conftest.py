@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from clone import clone
 from filelock import FileLock
-from forked import snakemake
+from forked import snakemake, start
 
 from slay.pipeline.params import PARAMS
 
@@ -35,7 +36,16 @@ class Checkout:
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; standard error is part of the output."""
-        return snakemake(args, self.path, {**os.environ, **self.env})
+        return snakemake(args, self.path, self.environment)
+
+    def start(self, log: Path, *args: str) -> BaseProcess:
+        """Start Snakemake in a session of its own; what it prints goes to a file."""
+        return start(args, self.path, self.environment, log)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of this process, and `env`. Jobs keep the modules that they compile."""
+        return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **self.env}
 
     def planned(self, *args: str) -> set[str]:
         """What would run: the message of each job, such as "tasks linear/copy-L8/seed0"."""

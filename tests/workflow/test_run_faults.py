@@ -29,14 +29,6 @@ def finished(log: str) -> list[str]:
     return [names[number] for number in numbers if number in names]
 
 
-def start(checkout, log, *args):
-    """Begin a run in a process group of its own."""
-    return subprocess.Popen(
-        [BIN / "snakemake", *args], cwd=checkout.path, env={**os.environ, **checkout.env},
-        stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-
-
 def until(condition):
     for _ in range(6000):
         if condition():
@@ -55,10 +47,10 @@ def test_twenty_kills_and_one_resume(checkout, tmp_path):
     chance = random.Random(0)
     log, done = tmp_path / "log", []
     for _ in range(20):
-        process = start(checkout, log, *PAPER)
-        time.sleep(chance.uniform(0.5, 6))
+        process = checkout.start(log, *PAPER)
+        time.sleep(chance.uniform(0.2, 4))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.join()
         done += finished(log.read_text())
     resumed = checkout.run(*PAPER)
     assert resumed.returncode == 0, resumed.stdout[-3000:]
@@ -75,13 +67,14 @@ RESULTS = ("results", "--configfile", SMOKE)
 def test_two_runs_at_once(checkout, tmp_path):
     for record in (checkout.path / "results/smoke/records/tasks/linear").rglob("*.json"):
         record.unlink()
-    first = start(checkout, tmp_path / "log", "--cores", "1", *RESULTS)
+    first = checkout.start(tmp_path / "log", "--cores", "1", *RESULTS)
     until(lambda: list((checkout.path / ".snakemake/locks").glob("*.lock")))
     second = checkout.run("--cores", "1", *RESULTS)
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout
     assert "Traceback" not in second.stdout
-    assert first.wait(300) == 0, (tmp_path / "log").read_text()[-3000:]
+    first.join(300)
+    assert first.exitcode == 0, (tmp_path / "log").read_text()[-3000:]
     assert "Nothing to be done" in checkout.run("-n", *RESULTS).stdout
 
 
@@ -91,10 +84,11 @@ def test_an_edit_during_a_run_mixes_nothing(checkout, tmp_path):
     for path in records:
         path.unlink()
     shutil.rmtree(checkout.path / "results/smoke/logs/tasks")
-    process = start(checkout, tmp_path / "log", "--cores", "1", *RESULTS)
+    process = checkout.start(tmp_path / "log", "--cores", "1", *RESULTS)
     until(lambda: [p for p in checkout.path.rglob("logs/tasks/**/*.log") if p.stat().st_size])
     checkout.edit("slay/tasks/pattern.py", "CLASSES = 8", "CLASSES = 7")
-    assert process.wait(300) != 0
+    process.join(300)
+    assert process.exitcode not in (0, None)
     assert "the code changed since this job was planned" in (tmp_path / "log").read_text()
     made = [path for path in records if path.exists()]
     assert made

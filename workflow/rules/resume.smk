@@ -53,6 +53,7 @@ def renewed(targets):
         workflow.dag.forcefiles.update(forgotten)
         look_for_slurm()
         unlock()
+        sign_with_lock()
         return targets
 
     return look
@@ -61,6 +62,19 @@ def renewed(targets):
 def sign():
     """Record which process holds the lock of the working directory."""
     ME.write_text(f"{socket.gethostname()} {os.getpid()}")
+
+
+def sign_with_lock():
+    """Sign when the lock is taken: a run that is killed before it starts leaves one, too."""
+    persistence = workflow.persistence
+    if "_write_locks" not in vars(persistence):
+        write = persistence._write_locks
+
+        def write_and_sign(kind, files):
+            write(kind, files)
+            sign()
+
+        persistence._write_locks = write_and_sign
 
 
 def unlock():
