@@ -56,7 +56,7 @@ class LazyGroup(click.Group):
 
         It prints UTF-8 whatever the locale, so that generated pages are the same everywhere.
         """
-        if not (args or kwargs.get("args")):  # those that were typed
+        if not args and kwargs.get("args") is None:  # those of the command line
             status = forward(sys.argv[1:])
             if status is not None:
                 sys.exit(status)
