@@ -157,6 +157,16 @@ def test_nothing_is_left_to_do(built):
     assert built.planned() == set()
 
 
+def test_same_results_give_the_same_bytes(checkout):
+    pdf = checkout.path / "results/smoke/paper/slay.pdf"
+    before = pdf.read_bytes()
+    pdf.unlink()
+    assert (
+        checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml").returncode == 0
+    )
+    assert pdf.read_bytes() == before
+
+
 def test_paper_only_measures_nothing_and_marks_what_is_stale(checkout):
     gone = next(p for p in checkout.records() if "quality/yat-quadratic" in str(p))
     gone.unlink()
