@@ -39,7 +39,8 @@ onstart:
     sign_lock()
     look_for_gpu()
     look_for_latex()
-    start_server()
+    start_servers()
+    run_in_threads()
     show_progress()
     lift_job_rate()
 

@@ -30,3 +30,8 @@ def pytest_configure(config):
     for text in config.getoption("--plugin"):
         name, _, path = text.partition("=")
         ATTENTION.plug(name, path)
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of the workflow first: they are the longest, and no worker shall end with one."""
+    items.sort(key=lambda item: "workflow" not in item.keywords)

@@ -20,6 +20,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,15 +46,17 @@ class Block:
     text: str
     excuse: str
 
-    def follow(self, folder: Path) -> str:
-        """Do in a checkout what the block says. Returns what its commands printed."""
+    def follow(self, folder: Path, given: Iterable[str]) -> None:
+        """Do in a checkout what the block says, but for commands that were given there before."""
         name = FILE.match(self.text)
         if name:
             save(folder / name[1], self.text[name.end() :] if name[2] else self.text, name[2])
-            return ""
-        if self.kind == "python":
-            return run([sys.executable, "-c", self.text], folder)
-        return "".join(run(["bash", "-c", line], folder) for line in commands(self.text))
+        elif self.kind == "python":
+            run([sys.executable, "-c", self.text], folder)
+        else:
+            for line in commands(self.text):
+                if line not in given:
+                    run(["bash", "-c", line], folder)
 
 
 def blocks(page: Path) -> list[Block]:
@@ -68,11 +71,18 @@ def needs_a_run(page: Path) -> bool:
     return "snakemake" in text or "results/" in text
 
 
-def follow(page: Path, folder: Path) -> None:
-    """Do in a checkout all that a page says."""
+def follow(page: Path, folder: Path, given: Iterable[str] = ()) -> None:
+    """Do in a checkout all that a page says, but for commands that other pages gave there."""
     for block in blocks(page):
         if not block.excuse:
-            block.follow(folder)
+            block.follow(folder, given)
+
+
+def given_by(page: Path) -> list[str]:
+    """The commands that a page gives."""
+    return [
+        line for b in blocks(page) if not b.excuse and b.kind == "sh" for line in commands(b.text)
+    ]
 
 
 def save(path: Path, text: str, after: str) -> None:

@@ -8,13 +8,14 @@ import tomllib
 import pytest
 from click.testing import CliRunner
 from clone import ROOT, clone
-from documents import PAGES, follow, needs_a_run
+from documents import PAGES, follow, given_by, needs_a_run
 
 import slay
 from slay.cli import main
 
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
-ALONE = [page for page in PAGES if not needs_a_run(page)]
+TOGETHER = [ROOT / "README.md", ROOT / "docs/training.md"]  # both begin with the same training
+ALONE = [[page] for page in PAGES if not needs_a_run(page) and page not in TOGETHER]
 
 
 def test_the_list_of_mechanisms_is_that_of_the_classes():
@@ -44,10 +45,17 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", ALONE, ids=[str(page.relative_to(ROOT)) for page in ALONE])
-def test_the_page_can_be_followed(page, tmp_path):
+@pytest.mark.parametrize(
+    "pages",
+    [TOGETHER, *ALONE],
+    ids=lambda pages: " ".join(str(page.relative_to(ROOT)) for page in pages),
+)
+def test_the_pages_can_be_followed(pages, tmp_path):
     clone(tmp_path)
-    follow(page, tmp_path)
+    given = []
+    for page in pages:
+        follow(page, tmp_path, given)
+        given += given_by(page)
 
 
 def test_the_readme_shows_the_published_runs(tmp_path):

@@ -37,12 +37,12 @@ def alive(pid):
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
     """A server, and the environment of its clients."""
-    path = tmp_path_factory.mktemp("warm") / "socket"
+    path = tmp_path_factory.mktemp("warm") / "measure"
     server = subprocess.Popen(
         [sys.executable, slay.pipeline.warm.__file__, path], stdin=subprocess.PIPE
     )
     until(path.exists)
-    yield server, {**os.environ, VARIABLE: str(path)}
+    yield server, {**os.environ, VARIABLE: str(path.parent)}
     server.stdin.close()
     assert server.wait(10) == 0
     assert not path.exists()
@@ -117,6 +117,6 @@ def test_a_job_that_dies_is_an_error_of_its_client(warm, tmp_path):
 
 
 def test_a_server_that_comes_too_late_says_nothing(tmp_path):
-    late = [sys.executable, slay.pipeline.warm.__file__, tmp_path / "gone" / "socket"]
+    late = [sys.executable, slay.pipeline.warm.__file__, tmp_path / "gone" / "measure"]
     done = subprocess.run(late, stdin=subprocess.DEVNULL, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -16,6 +16,8 @@ from documents import BLOCK
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.xdist_group("wheel")
+
 TEN_LINES = next(text for _, kind, text in BLOCK.findall((ROOT / "README.md").read_text())
                  if kind == "python")  # fmt: skip
 

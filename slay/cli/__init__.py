@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 import slay
-from slay.cli import compare, kernels, look, measure, publish
 from slay.cli.group import LazyGroup
 
 SECTIONS = {
@@ -22,7 +21,15 @@ SECTIONS = {
     ),
     "Runs that are kept with the project": ("publish", "published"),
 }
-HOMES = {  # modules of commands that are defined beside the code they run
+HOMES = {  # modules of commands, some of them beside the code that they run
+    **dict.fromkeys(SECTIONS["Look"], "slay.cli.look"),
+    "run": "slay.cli.measure",
+    "kernels": "slay.cli.kernels",
+    **dict.fromkeys(("stale", "diff"), "slay.cli.compare"),
+    **dict.fromkeys(
+        SECTIONS["From records to the paper, as the workflow does"], "slay.cli.publish"
+    ),
+    **dict.fromkeys(SECTIONS["Runs that are kept with the project"], "slay.cli.publish"),
     **dict.fromkeys(SECTIONS["Train language models"], "slay.training.language.commands"),
     "bench": "slay.benchmarks.commands",
     "gpu": "slay.gpu.commands",
@@ -47,22 +54,3 @@ def main() -> None:
 
     The whole paper is made by `make paper`, or `snakemake --cores all paper`.
     """
-
-
-for command in (
-    look.mechanisms,
-    look.tasks,
-    measure.run,
-    kernels.kernels,
-    compare.stale,
-    compare.diff,
-    publish.collect,
-    publish.table,
-    publish.figure,
-    publish.page,
-    publish.paper,
-    publish.arxiv,
-    publish.publish,
-    publish.published,
-):
-    main.add_command(command)

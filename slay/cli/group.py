@@ -14,6 +14,7 @@ import click
 from slay.cli.names import completed
 from slay.docstrings import docstring
 from slay.errors import SlayError
+from slay.pipeline.warm import forward
 
 # Optional dependencies of commands, by the extra that installs them.
 EXTRAS = {
@@ -51,7 +52,14 @@ class LazyGroup(click.Group):
         return [*placed, *sorted(there.difference(placed))]
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Print UTF-8 whatever the locale, so that generated pages are the same everywhere."""
+        """Run a command line, on a fork server (`slay.pipeline.warm`) if there is one, else here.
+
+        It prints UTF-8 whatever the locale, so that generated pages are the same everywhere.
+        """
+        if not args and kwargs.get("args") is None:  # those of the command line
+            status = forward(sys.argv[1:])
+            if status is not None:
+                sys.exit(status)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):
                 with suppress(OSError):  # a file at start-up that is a pipe now

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ class Experiments(click.Group):
     """A group with one command per experiment."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command on the fork server (`slay.pipeline.warm`) if there is one, else here."""
-        from slay.pipeline.warm import forward
-
-        status = forward(sys.argv[1:])
-        if status is not None:
-            sys.exit(status)
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences torch's profiler
         gc.disable()  # while importing: modules stay, there is no garbage
         try:

@@ -1,9 +1,10 @@
-"""Fork server: import torch once, and fork a child process for each `slay run`.
+"""Fork servers: import torch, or pandas and matplotlib, once, and fork a child for each command.
 
-With SLAY_WARM=<socket> in its environment, `slay run` passes its arguments, working directory,
-environment and standard streams to the server, and exits with the child's exit code; without a
-server it runs the job itself. The server imports libraries only: each child imports slay afresh.
-This file is run by its path, so that the server does not import the package.
+With SLAY_WARM=<folder of sockets> in its environment, a command `slay` of `SERVER` passes its
+arguments, working directory, environment and standard streams to its server, and exits with the
+child's exit code; without a server it runs here. A server imports libraries only, before its first
+child: each child imports slay afresh. This file is run by its path, so that the server does not
+import the package.
 
 A child exits with its client, the server when its standard input is closed.
 """
@@ -20,18 +21,31 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 VARIABLE = "SLAY_WARM"
 STREAMS = 3  # standard input, output and error
-LIBRARIES = ("click", "numpy", "pydantic.main", "pydantic.fields", "torch", "torch.profiler")
+LIBRARIES = {  # of each server
+    "measure": ("click", "numpy", "pydantic.main", "pydantic.fields", "torch", "torch._dynamo"),
+    "report": (
+        "click", "jinja2", "pandas", "scipy.stats", "yaml",
+        "matplotlib.pyplot", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf",
+    ),
+}  # fmt: skip
+SERVER = {  # of each command
+    **dict.fromkeys(("run", "mechanisms"), "measure"),
+    **dict.fromkeys(("collect", "table", "figure", "page", "paper", "arxiv"), "report"),
+}
 
 
-def start() -> Any:
-    """Start the server for the children of this process, with which it ends; returns what to keep.
+def start(names: Iterable[str]) -> Any:
+    """Start servers for the children of this process, with which they end; returns what to keep.
 
-    None if there is no place for its socket: jobs run without it.
+    None if there is no place for their sockets: commands run without them.
     """
     from slay.files import short_folder
 
@@ -39,30 +53,36 @@ def start() -> Any:
         folder = short_folder()
     except OSError:
         return None
-    path = os.path.join(folder.name, "socket")
-    server = subprocess.Popen([sys.executable, __file__, path], stdin=subprocess.PIPE)
-    os.environ[VARIABLE] = path
-    return folder, server
+    servers = [
+        subprocess.Popen(
+            [sys.executable, __file__, os.path.join(folder.name, name)], stdin=subprocess.PIPE
+        )
+        for name in names
+    ]
+    os.environ[VARIABLE] = folder.name
+    return folder, servers
 
 
 def forward(arguments: list[str]) -> int | None:
-    """Run `slay` with these arguments on the server.
+    """Run `slay` with these arguments on the server of their command.
 
     Returns the exit code; None if there is no server.
     """
-    path = os.environ.get(VARIABLE)
-    if not path:
+    folder = os.environ.get(VARIABLE)
+    if not folder or not arguments or arguments[0] not in SERVER:
         return None
     with socket.socket(socket.AF_UNIX) as server:
         try:
-            server.connect(path)
+            server.connect(os.path.join(folder, SERVER[arguments[0]]))
         except OSError:
             return None
         request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
-        server.sendall(len(request).to_bytes(4, "big"))
-        socket.send_fds(server, [request[:1]], range(STREAMS))  # sent with one byte
-        server.sendall(request[1:])
-        status = server.recv(1)
+        status = b""
+        with suppress(ConnectionError):  # the child was killed
+            server.sendall(len(request).to_bytes(4, "big"))
+            socket.send_fds(server, [request[:1]], range(STREAMS))  # sent with one byte
+            server.sendall(request[1:])
+            status = server.recv(1)
     if not status:
         print("Error: the job's process died", file=sys.stderr)
         return 1
@@ -70,11 +90,10 @@ def forward(arguments: list[str]) -> int | None:
 
 
 def serve(path: str) -> None:
-    """Fork a child for each request, until standard input is closed."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read once, when torch is imported
-    for name in LIBRARIES:
-        __import__(name)
-    gc.freeze()  # else garbage collection in a child would touch, and so copy, torch's objects
+    """Fork a child for each request, until standard input is closed.
+
+    The name of the socket is that of the server. Libraries are imported at the first request.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children leave no zombies
     with socket.socket(socket.AF_UNIX) as listener:
         try:
@@ -84,11 +103,22 @@ def serve(path: str) -> None:
         listener.listen(256)
         while listener in select.select([listener, sys.stdin], [], [])[0]:
             client, _ = listener.accept()
+            _prepare(Path(path).name)
             if not os.fork():
                 listener.close()
                 _run(client)
             client.close()
     Path(path).unlink(missing_ok=True)
+
+
+@cache
+def _prepare(name: str) -> None:
+    """Import the libraries of a server."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read once, when torch is imported
+    os.environ["MPLBACKEND"] = "Agg"  # as in slay/report/style.py
+    for library in LIBRARIES[name]:
+        __import__(library)
+    gc.freeze()  # else garbage collection in a child would touch, and so copy, their objects
 
 
 def _run(client: socket.socket) -> None:

@@ -25,6 +25,8 @@ from slay.errors import SlayError
 from slay.experiments.run import provenance
 from slay.pipeline.record import Record, read_records
 
+pytestmark = pytest.mark.xdist_group("kernels")
+
 CPU = torch.device("cpu")
 TINY = [
     "--device", "cpu", "--dtype", "float32", "--n-heads", 1, "--head-dim", 4, "--rounds", 10,

@@ -19,6 +19,8 @@ from slay.kernel_tools.sass.execution import Programs, Simulation
 from slay.kernel_tools.sass.memory import matrix_wavefronts, sectors, wavefronts
 from slay.kernel_tools.sass.values import UnknownBranch
 
+pytestmark = pytest.mark.xdist_group("cost")
+
 PRODUCTS, PROGRAMS, SIDE = 3 * 5, 6, 64
 
 

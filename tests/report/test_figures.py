@@ -24,6 +24,8 @@ from slay.report.shown import has_figure
 from slay.report.sources import FIGURES
 from slay.report.style import LOOKS, look, styled
 
+pytestmark = pytest.mark.xdist_group("figures")
+
 NAMES = ["standard", "yat-spherical", "linear", "yat-performer-laplace", "yat-quadratic"]
 TINY = {"head_dim": 4, "n_heads": 2}
 KINDS = ["profile", "reconstruction", "entropy", "maps", "sphere", "decision"]

@@ -196,6 +196,6 @@ def test_workers_need_no_short_tmpdir(tmp_path):
 
 def test_a_server_without_a_place_for_its_socket_ends_quietly(tmp_path):
     """A long TMPDIR prints a traceback about AF_UNIX among the lines of a run."""
-    serve = "from slay.pipeline import warm; warm.LIBRARIES = (); warm.serve('x' * 200)"
+    serve = "from slay.pipeline import warm; warm.serve('x' * 200)"
     run(tmp_path, serve, command=[sys.executable, "-c"])
     assert not list(tmp_path.iterdir())

@@ -8,15 +8,23 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from clone import clone
+from filelock import FileLock
+from forked import snakemake, start
 
 from slay.pipeline.params import PARAMS
 
 BIN = Path(sys.executable).parent
 SMOKE = "config/smoke.yaml"
+
+
+def measuring(jobs: set[str]) -> set[str]:
+    """Those of some jobs that measure."""
+    return {job for job in jobs if job.startswith(tuple(f"{name} " for name in PARAMS))}
 
 
 @dataclass
@@ -27,15 +35,17 @@ class Checkout:
     env: dict[str, str] = field(default_factory=dict)
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake on the smoke configuration; standard error is part of the output."""
-        return subprocess.run(
-            [BIN / "snakemake", *args],
-            cwd=self.path,
-            env={**os.environ, **self.env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        """Run Snakemake; standard error is part of the output."""
+        return snakemake(args, self.path, self.environment)
+
+    def start(self, log: Path, *args: str) -> BaseProcess:
+        """Start Snakemake in a session of its own; what it prints goes to a file."""
+        return start(args, self.path, self.environment, log)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of this process, and `env`. Jobs keep the modules that they compile."""
+        return {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **self.env}
 
     def planned(self, *args: str) -> set[str]:
         """What would run: the message of each job, such as "tasks linear/copy-L8/seed0"."""
@@ -45,8 +55,7 @@ class Checkout:
 
     def measured(self, *args: str) -> set[str]:
         """Those of the planned jobs that measure."""
-        kinds = tuple(f"{name} " for name in PARAMS)
-        return {job for job in self.planned(*args) if job.startswith(kinds)}
+        return measuring(self.planned(*args))
 
     def edit(self, name: str, old: str, new: str) -> None:
         path = self.path / name
@@ -60,11 +69,16 @@ class Checkout:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Checkout:
-    """The smoke run, from nothing to the PDF. Tests must not change it."""
-    checkout = Checkout(tmp_path_factory.mktemp("built"))
-    clone(checkout.path)
-    done = checkout.run("--cores", "2", "all", "--configfile", SMOKE)
-    assert done.returncode == 0, done.stdout[-5000:]
+    """The smoke run, from nothing to the PDF, once for all workers. Tests must not change it."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    checkout = Checkout(folder / "built")
+    with FileLock(folder / "built.lock"):
+        if not (checkout.path / "results/smoke/report.html").exists():
+            clone(checkout.path)
+            done = checkout.run("--cores", "2", "all", "--configfile", SMOKE)
+            assert done.returncode == 0, done.stdout[-5000:]
     return checkout
 
 

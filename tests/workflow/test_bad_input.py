@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_failing_jobs_are_told_last_and_the_others_finish(checkout):
     shutil.rmtree(checkout.path / "results/smoke/records/quality")
     others = [path for path in checkout.records() if "scaling" in path.parts]
     others[0].unlink()
-    done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
+    done = checkout.run("--cores", "2", "results", "--configfile", "config/smoke.yaml")
     assert done.returncode != 0
     assert others[0].exists()
     assert re.search(r"^1 of \d+ steps .* left", done.stdout, flags=re.MULTILINE)

@@ -52,7 +52,6 @@ def test_the_layout_is_that_of_standardised_workflows():
 
 @pytest.mark.workflow
 @pytest.mark.tex
-@pytest.mark.xdist_group("workflow")
 def test_the_catalogues_snakefile_is_this_workflow(built):
     done = Checkout(built.path).run(
         "--snakefile", "workflow/Snakefile", "-n", "all", "--configfile", SMOKE

@@ -8,7 +8,7 @@ import pytest
 from clone import clone
 from conftest import Checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = pytest.mark.workflow
 
 SPY = """
 import os, time

@@ -12,7 +12,7 @@ from pypdf import PdfReader
 
 from slay.training.language.tokens import Writer
 
-pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.tex]
 
 TITLE = r"""50% of $x_1^2$ & "{#2}" ~ \input{secret} <b> 'it' $(touch hacked); ☃ Ψé"""
 DATA = """my $(touch hacked) `touch hacked`; touch hacked & {threads} 'a' "b" 100%_é #1 \\x"""
@@ -48,3 +48,4 @@ def test_they_stay_text(checkout):
         assert words in text
     assert "{threads}" in text
     assert "my_soft.2" in text
+    assert checkout.planned() == set()

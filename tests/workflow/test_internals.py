@@ -69,14 +69,19 @@ def ask(wildcards):
     if config.get("stop"):
         raise SystemExit(1)
     release_lock()
+    sign_with_lock()
     rerun(config.get("again", "").split())
     return []
 
 
 onstart:
+    time.sleep(config.get("late", 0))
     sign_lock()
+    if config.get("threads"):
+        run_in_threads()
     tell(
         runs_here=runs_here,
+        touches=touches,
         due_jobs=lambda: sorted(str(path) for job in due_jobs() for path in job.output),
         planned_files=lambda: sorted(map(str, planned_files())),
     )
@@ -254,6 +259,13 @@ def test_runs_here(done, submitted, workflow):
     assert json.loads(workflow.of("told.json")).get("runs_here") is not True
 
 
+def test_touches(done, workflow):
+    assert done[1]["touches"] is False
+    for name in ("a", "b"):
+        (workflow.folder / name).touch()
+    assert workflow.run("--cores", "1", "--touch", "--forceall")["touches"] is True
+
+
 def test_executor(done, submitted):
     assert done[1]["executor"] != "slurm"
     assert submitted["executor"] == "slurm"
@@ -311,11 +323,18 @@ def test_lift_job_rate(workflow):
     assert 12 <= workflow.output.count("Ready jobs: ") <= 2 * 12 + 5
 
 
-def killed(workflow):
+def test_run_in_threads(done):
+    """A rule with `run:` is executed by this process, which planned it, not by a new one."""
+    again = ("--cores", "1", "child", "--forcerun", "child")
+    done[0].run(*again, config=("sleep=0", "threads=1"))
+    assert done[0].of("child").split()[0] == "True"
+
+
+def killed(workflow, *config, begun="[ab]"):
     """Kill a run while it has the lock."""
-    process = workflow.start("--cores", "1", config=("sleep=60",))
+    process = workflow.start("--cores", "1", config=("sleep=60", *config))
     end = time.monotonic() + 60
-    while not (workflow.folder / "a").exists() and not (workflow.folder / "b").exists():
+    while not list(workflow.folder.glob(begun)):
         assert time.monotonic() < end
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
@@ -326,6 +345,11 @@ def killed(workflow):
 def test_release_lock(workflow):
     killed(workflow)
     workflow.run("--cores", "1", "--rerun-incomplete")
+
+
+def test_sign_with_lock(workflow):
+    killed(workflow, "late=60", begun=".snakemake/locks/*.lock")
+    workflow.run("--cores", "1")
 
 
 def test_sign_lock(workflow):

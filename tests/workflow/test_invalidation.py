@@ -8,12 +8,12 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import BIN, SMOKE, Checkout
+from conftest import BIN, SMOKE, Checkout, measuring
 
 from slay.pipeline.jobs import code
 from slay.pipeline.params import QualityParams
 
-pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.tex]
 
 
 def test_deleted_record(checkout):
@@ -33,25 +33,38 @@ def test_deleted_record(checkout):
     }
 
 
-@pytest.mark.parametrize("kept", [0, 200])
-def test_truncated_record(checkout, kept):
-    record = checkout.path / "results/smoke/records/quality/linear/isotropic-d16-L128/seed0.json"
-    record.write_bytes(record.read_bytes()[:kept])
-    assert checkout.measured() == {"quality linear/isotropic-d16-L128/seed0"}
+def test_truncated_records(checkout):
+    records = checkout.path / "results/smoke/records/quality"
+    cut = {f"linear/isotropic-d16-L128/seed{seed}": kept for seed, kept in enumerate((0, 200))}
+    for job, kept in cut.items():
+        record = records / f"{job}.json"
+        record.write_bytes(record.read_bytes()[:kept])
+    assert checkout.measured() == {f"quality {job}" for job in cut}
 
 
-def test_comments_and_docstrings(checkout):
+def edit_kernels(checkout):
+    """Add a statement to every file of the kernels."""
+    for pattern in ("triton_*.py", "triton/**/*.py"):
+        for path in (checkout.path / "slay/ops").glob(pattern):
+            path.write_text(f"{path.read_text()}\nEDITED = 1\n")
+
+
+def test_nothing_of_a_cpu_runs_again(checkout):
+    """For other comments, docstrings, kernels and times of files."""
     for path in (checkout.path / "slay").rglob("*.py"):
         said = path.read_text().replace('"""', '"""Newly said: ', 1)
         path.write_text(f"{said}\n# a remark\n")
+    edit_kernels(checkout)
+    for path in checkout.path.rglob("*"):
+        if path.is_file() and "results" not in path.parts and ".snakemake" not in path.parts:
+            os.utime(path)
     assert checkout.planned() == set()
 
 
 def test_one_mechanism(checkout):
     checkout.edit("slay/attention/linear.py", "return Dense(", "return Dense(1.0 * ")
     jobs = checkout.planned()
-    measured = checkout.measured()
-    assert measured == {
+    assert measuring(jobs) == {
         f"{kind} linear/{rest}"
         for kind, rest in [
             ("quality", "isotropic-d16-L128/seed0"),
@@ -75,18 +88,6 @@ def test_shared_op_reruns_no_exact_mechanism(checkout):
     measured = checkout.measured()
     assert any(" linear/" in job for job in measured)
     assert not any("tasks standard/" in job for job in measured)
-
-
-def edit_kernels(checkout):
-    """Add a statement to every file of the kernels."""
-    for pattern in ("triton_*.py", "triton/**/*.py"):
-        for path in (checkout.path / "slay/ops").glob(pattern):
-            path.write_text(f"{path.read_text()}\nEDITED = 1\n")
-
-
-def test_kernels_rerun_nothing_of_a_cpu(checkout):
-    edit_kernels(checkout)
-    assert checkout.planned() == set()
 
 
 def test_kernels_rerun_what_ran_on_a_gpu(checkout):
@@ -113,16 +114,10 @@ def test_groups_of_tasks_rerun_what_shows_them(checkout):
     assert checkout.planned() == {*shown, "the paper"}
 
 
-def test_one_task_file(checkout):
-    checkout.edit("slay/tasks/pattern.py", "CLASSES = 8", "CLASSES = 7")
-    measured = checkout.measured()
-    assert measured
-    assert all(job.startswith("tasks ") and "/majority-" in job for job in measured)
-
-
-def test_table_template(checkout):
+def test_table_template_and_figure_code(checkout):
     checkout.edit("paper/tables/tasks.tex.j2", "mechanism", "attention")
-    assert checkout.planned() == {"table tasks", "the paper"}
+    checkout.edit("slay/report/figures/scaling.py", "figsize=(PAGE, 2.2)", "figsize=(PAGE, 2.1)")
+    assert checkout.planned() == {"table tasks", "figure scaling", "the paper"}
 
 
 def test_prose(checkout):
@@ -130,29 +125,29 @@ def test_prose(checkout):
     assert checkout.planned() == {"the paper"}
 
 
-def test_figure_code(checkout):
-    checkout.edit("slay/report/figures/scaling.py", "figsize=(PAGE, 2.2)", "figsize=(PAGE, 2.1)")
-    assert checkout.planned() == {"figure scaling", "the paper"}
-
-
-def test_added_seed(checkout):
-    checkout.edit("config/smoke.yaml", "seed: [0, 1]", "seed: [0, 1, 2]")
-    measured = checkout.measured()
-    assert measured
-    assert all(job.endswith("/seed2") for job in measured)
-
-
-def test_added_length(checkout):
-    checkout.edit("config/smoke.yaml", "seq_len: [64, 128]", "seq_len: [64, 128, 32]")
+def test_added_and_changed_settings(checkout):
+    """A seed, a length, a mechanism, another learning rate."""
+    for old, new in (
+        ("seed: [0, 1]", "seed: [0, 1, 2]"),
+        ("seq_len: [64, 128]", "seq_len: [64, 128, 32]"),
+        ("[uniform, linear, yat-q", "[uniform, linear, rff, yat-q"),
+        ("attention: [standard,", "attention: [rff, standard,"),
+        ("steps: 20", "steps: 20\n      lr: 1.0e-3"),
+    ):
+        checkout.edit(SMOKE, old, new)
+    seeds = [
+        ("rff", 0),
+        ("rff", 1),
+        *((n, 2) for n in ("uniform", "linear", "rff", "yat-quadratic")),
+    ]
+    tasks = [
+        (n, t, s) for n in ("standard", "linear") for t in ("copy", "majority") for s in (0, 1)
+    ]
     assert checkout.measured() == {
-        f"scaling {name}/forward-float32/L32" for name in ("standard", "linear")
+        *(f"quality {name}/isotropic-d16-L128/seed{seed}" for name, seed in seeds),
+        *(f"scaling {name}/forward-float32/L32" for name in ("standard", "linear")),
+        *(f"tasks {name}/{task}-L8/seed{seed}" for name, task, seed in tasks),
     }
-
-
-def test_added_mechanism(checkout):
-    checkout.edit("config/smoke.yaml", "[uniform, linear, yat-q", "[uniform, linear, rff, yat-q")
-    checkout.edit("config/smoke.yaml", "attention: [standard,", "attention: [rff, standard,")
-    assert checkout.measured() == {f"quality rff/isotropic-d16-L128/seed{i}" for i in (0, 1)}
 
 
 def test_edit_that_keeps_its_time(checkout):
@@ -162,7 +157,7 @@ def test_edit_that_keeps_its_time(checkout):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     measured = checkout.measured()
     assert measured
-    assert all("/majority-" in job for job in measured)
+    assert all(job.startswith("tasks ") and "/majority-" in job for job in measured)
 
 
 def test_stale_says_what_snakemake_would_do_and_why(checkout):
@@ -184,20 +179,6 @@ def test_stale_says_what_snakemake_would_do_and_why(checkout):
     assert any("no record" in line for line in lines)
     assert any("steps was 20, is 21" in line for line in lines)
     assert any("the code changed" in line for line in lines)
-
-
-def test_learning_rate(checkout):
-    checkout.edit("config/smoke.yaml", "steps: 20", "steps: 20\n      lr: 1.0e-3")
-    measured = checkout.measured()
-    assert len(measured) == 8
-    assert all(job.startswith("tasks ") for job in measured)
-
-
-def test_touched_files(checkout):
-    for path in checkout.path.rglob("*"):
-        if path.is_file() and "results" not in path.parts and ".snakemake" not in path.parts:
-            os.utime(path)
-    assert checkout.planned() == set()
 
 
 @pytest.mark.parametrize("how", ["-a", "-r"])
@@ -277,8 +258,8 @@ def test_mechanism_from_outside(checkout):
     )
     jobs = {f"quality soft/isotropic-d16-L128/seed{seed}" for seed in (0, 1)}
     assert checkout.measured() == jobs
-    done = checkout.run("--cores", "2", "paper", "--configfile", "config/smoke.yaml")
+    done = checkout.run("--cores", "2", "results", "--configfile", SMOKE)
     assert done.returncode == 0, done.stdout
-    assert checkout.planned() == set()
+    assert checkout.measured() == set()
     checkout.edit("mine.py", "softmax(-1)", "softmax(-1) * 2.0")
     assert checkout.measured() == jobs

@@ -17,7 +17,7 @@ from pypdf import PdfReader
 from slay.report.paper import complaints, unwrapped
 from slay.report.sources import FIGURES, TABLES
 
-pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.tex]
 
 
 def test_paper_is_whole(built):

@@ -6,7 +6,7 @@ import pytest
 from clone import clone
 from conftest import Checkout
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("module")]
 
 
 @pytest.fixture(scope="module")

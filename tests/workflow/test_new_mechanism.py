@@ -11,7 +11,7 @@ from pypdf import PdfReader
 
 from slay.report.sources import FIGURES, TABLES
 
-pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.tex]
 
 # What is about other things than the mechanisms of a run: sentences of the text, what other
 # machines and the original study have too, one mechanism's quadrature, neurons.

@@ -8,7 +8,7 @@ import pytest
 from clone import ROOT
 from documents import PAGES, follow, needs_a_run, run, shorter
 
-pytestmark = [pytest.mark.workflow, pytest.mark.tex, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.tex]
 ELSEWHERE = ["add-a-mechanism.md"]  # in test_new_mechanism.py
 OURS = [page for page in PAGES if needs_a_run(page) and page.name not in ELSEWHERE]
 

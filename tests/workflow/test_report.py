@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.workflow,
     pytest.mark.tex,
-    pytest.mark.xdist_group("workflow"),
+    pytest.mark.xdist_group("report"),
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium"),
 ]
 

@@ -170,14 +170,17 @@ def look_for_latex():
         sys.exit(TEX)
 
 
-SERVER = []  # imports torch once for the jobs of this machine; ends with this process
+SERVERS = []  # import libraries once for the jobs of this machine; end with this process
 PROGRESS = Progress()
 
 
-def start_server():
-    """Start the fork server (slay/pipeline/warm.py) if jobs run here, in this interpreter."""
-    if runs_here() and not deploys():
-        SERVER.append(warm.start())
+def start_servers():
+    """Start the fork servers (slay/pipeline/warm.py) whose jobs run here, in this interpreter.
+
+    What is rendered is rendered here, also if measurements are submitted to a cluster.
+    """
+    if not deploys() and not touches():
+        SERVERS.append(warm.start(warm.LIBRARIES if runs_here() else ["report"]))
 
 
 def show_progress():

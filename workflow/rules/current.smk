@@ -105,6 +105,7 @@ def renew():
     """Make Snakemake plan again what is out of date; called once, while it plans."""
     look_for_slurm()
     release_lock()
+    sign_with_lock()
     rerun(STALE.union(path for path in FORGOTTEN if not is_known(path)))
 
 

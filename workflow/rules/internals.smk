@@ -60,6 +60,11 @@ def runs_here():
     return workflow.local_exec and not workflow.touch
 
 
+def touches():
+    """Whether --touch was given: nothing runs then."""
+    return workflow.touch
+
+
 def executor():
     """Name of the executor, such as "slurm"; known once jobs are planned."""
     return getattr(workflow.executor_plugin, "name", "")
@@ -122,12 +127,32 @@ def lift_job_rate():
         workflow.scheduler.job_rate_limiter = None
 
 
+def run_in_threads():
+    """Let rules with `run:`, which only write a file, do so here: not in a Snakemake for each."""
+    for job in workflow.dag.needrun_jobs():
+        if job.is_run and workflow.scheduler is not None:
+            workflow.scheduler.get_executor(job).use_threads = True
+
+
 OWNER = Path(".snakemake/slay.pid")  # which process holds the lock
 
 
 def sign_lock():
     """Write down which process holds the lock of the folder: the lock itself does not say."""
     OWNER.write_text(f"{socket.gethostname()} {os.getpid()}")
+
+
+def sign_with_lock():
+    """Sign when the lock is taken: a run that is killed before `onstart` leaves a lock, too."""
+    persistence = workflow.persistence
+    if "_write_locks" not in vars(persistence):
+        write = persistence._write_locks
+
+        def write_and_sign(kind, files):
+            write(kind, files)
+            sign_lock()
+
+        persistence._write_locks = write_and_sign
 
 
 def release_lock():

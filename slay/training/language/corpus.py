@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 from functools import cache
 from pathlib import Path
@@ -26,9 +27,8 @@ def stdlib(split: Split) -> Tokens:
     """
     root = Path(sysconfig.get_path("stdlib"))
     documents = []
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root)
-        if not LEFT_OUT.intersection(name.parts) and _split(name.as_posix()) == split:
+    for path in _sources(root):
+        if _split(path.relative_to(root).as_posix()) == split:
             documents.append(np.frombuffer(path.read_bytes(), dtype=np.uint8))
     return pack(
         [document for document in documents if len(document)],
@@ -38,6 +38,16 @@ def stdlib(split: Split) -> Tokens:
         end=VOCAB - 1,
         size=sum(map(len, documents)),
     )
+
+
+@cache
+def _sources(root: Path) -> list[Path]:
+    """Return the Python files below a folder, without looking into the folders left out."""
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in LEFT_OUT]
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(found)
 
 
 def _split(name: str) -> Split:
