@@ -237,7 +237,7 @@ def test_a_mechanism_from_outside_is_asked_for_by_its_place():
 @pytest.mark.parametrize(
     ("name", "path", "says"),
     [
-        ("linear", "mine:Soft", "registered already, as slay.attention.linear:LinearAttention"),
+        ("linear", "mine:Soft", "registered already, as slay.attention.elu:EluAttention"),
         ("so/ft", "mine:Soft", "a name has letters"),
         ("soft", "mine.Soft", "'mine.Soft' should be module:Class"),
     ],
