@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from slay.errors import SlayError
 
 
@@ -129,11 +127,11 @@ def writing(what: Path, then: str = "") -> Iterator[None]:
         raise WriteError(what, error.why, then) from error
     except OSError as error:
         raise WriteError(what, error.strerror, then) from error
-    except SafetensorError as error:
-        raise WriteError(what, str(error), then) from error
-    except RuntimeError as error:
+    except Exception as error:  # the writers of safetensors and PyTorch, which may be missing here
+        if type(error).__name__ == "SafetensorError":
+            raise WriteError(what, str(error), then) from error
         if not any(word in str(error) for word in ("inline_container", "StreamWriter")):
-            raise  # not from PyTorch's file writer
+            raise
         raise WriteError(what, "is the disk full?", then) from error
 
 
