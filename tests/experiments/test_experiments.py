@@ -265,7 +265,12 @@ for asked in everything:
     assert os.waitpid(child, 0)[1] == 0
 """
 # What starts jobs, beside what fingerprints leave out: that names, plans and records them.
-CARRIERS = {"slay.experiments.guard", "slay.experiments.run", "slay.task_groups"}
+CARRIERS = {
+    "slay.epsilon",  # its default is among the parameters, which the record holds
+    "slay.experiments.guard",
+    "slay.experiments.run",
+    "slay.task_groups",
+}
 KINDS = get_args(field("analysis", "kind"))
 VARIANTS = [
     *(
