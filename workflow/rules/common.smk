@@ -170,7 +170,9 @@ def look_for_latex():
         sys.exit(TEX)
 
 
-SERVERS = []  # import libraries once for the jobs of this machine; end with this process
+SERVERS = (
+    []
+)  # import libraries once for the jobs of this machine; end with this process
 PROGRESS = Progress()
 
 
