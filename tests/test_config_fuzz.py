@@ -33,7 +33,7 @@ BASE: dict[str, Any] = {
     "title": "a trial",
     "device": "cpu",
     "epsilon": 0.01,
-    "plugins": {"fuzz.soft": "slay.attention.linear:LinearAttention"},
+    "plugins": {"fuzz.soft": "slay.attention.elu:EluAttention"},
     "attention": ["standard", "linear", "fuzz.soft"],
     "options": {"yat-performer-anchor": {"poly_dim": 4, "sketch": "srht"}},
     "experiments": {

@@ -6,8 +6,9 @@ from typing import Any
 
 from slay.attention.linear import LinearAttention
 from slay.errors import SlayError, whole
-from slay.features.activations import Relu, Turn
 from slay.features.feature_map import OuterProduct
+from slay.features.relu import Relu
+from slay.features.turn import Turn
 from slay.ops.sequences import Sequences
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slay.attention.linear import LinearAttention
-from slay.features.activations import EluPlusOne
+from slay.features.elu import EluPlusOne
 
 
 class EluAttention(LinearAttention):

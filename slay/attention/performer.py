@@ -6,10 +6,10 @@ from typing import Any, Literal, get_args
 
 from slay.attention.linear import LinearAttention
 from slay.errors import SlayError, whole
-from slay.features.activations import ReluProjections
 from slay.features.exponential import SoftmaxFeatures
 from slay.features.feature_map import FeatureMap
 from slay.features.projections import gaussian
+from slay.features.relu import ReluProjections
 
 Kernel = Literal["relu", "softmax"]
 FLOOR = 1e-3  # avoids zero weight for a token whose projections are all negative

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slay.attention.linear import LinearAttention
-from slay.features.activations import Constant
+from slay.features.constant import Constant
 
 
 class UniformAttention(LinearAttention):

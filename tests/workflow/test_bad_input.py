@@ -87,9 +87,9 @@ def test_failing_jobs_are_told_last_and_the_others_finish(checkout):
 
 def test_a_mistake_in_the_code_is_shown_with_its_place(checkout):
     checkout.edit(
-        "slay/attention/linear.py",
-        "def feature_map(",
-        "def feature_map(*_):\n        1 / 0\n    def old(",
+        "slay/features/elu.py",
+        "def forward(",
+        "def forward(*_):\n        1 / 0\n    def old(",
     )
     done = checkout.run("--cores", "2", "results", "--configfile", "config/smoke.yaml")
     assert done.returncode != 0
@@ -97,6 +97,6 @@ def test_a_mistake_in_the_code_is_shown_with_its_place(checkout):
     assert re.findall(r"^(run_\w+): \w+ (\S+?)/", last, flags=re.MULTILINE) == [
         ("run_language", "linear")
     ]
-    assert "slay/attention/linear.py" in last
+    assert "slay/features/elu.py" in last
     assert "ZeroDivisionError: division by zero" in last
     assert "quality linear/isotropic-d16-L128/seed" in last.partition("more ended alike")[2]

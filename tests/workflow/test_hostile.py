@@ -28,7 +28,7 @@ def test_they_stay_text(checkout):
     path = checkout.path / SMOKE
     config = yaml.safe_load(path.read_text())
     config["title"] = TITLE
-    config["plugins"] = {"my_soft.2": "slay.attention.linear:LinearAttention"}
+    config["plugins"] = {"my_soft.2": "slay.attention.elu:EluAttention"}
     config["attention"].append("my_soft.2")
     config["experiments"]["quality"].append({"attention": "my_soft.2", "head_dim": 16})
     config["experiments"]["language"][0]["data"] = DATA

@@ -62,7 +62,7 @@ def test_nothing_of_a_cpu_runs_again(checkout):
 
 
 def test_one_mechanism(checkout):
-    checkout.edit("slay/attention/linear.py", "return Dense(", "return Dense(1.0 * ")
+    checkout.edit("slay/features/elu.py", "return Dense(", "return Dense(1.0 * ")
     jobs = checkout.planned()
     assert measuring(jobs) == {
         f"{kind} linear/{rest}"
@@ -172,7 +172,7 @@ def test_stale_says_what_snakemake_would_do_and_why(checkout):
     gone = next(path for path in checkout.records() if "quality/yat-quadratic" in str(path))
     gone.unlink()
     checkout.edit("config/smoke.yaml", "steps: 20", "steps: 21")
-    checkout.edit("slay/attention/linear.py", "return Dense(", "return Dense(1.0 * ")
+    checkout.edit("slay/features/elu.py", "return Dense(", "return Dense(1.0 * ")
     lines = said("--jobs")
     planned = [job for job in checkout.planned() if "/" in job]
     assert len(lines) - 1 == len(planned)

@@ -172,7 +172,7 @@ def test_paper_only_measures_nothing_and_marks_what_is_stale(checkout):
     gone.unlink()
     planned = len(checkout.records()) + 1
     shutil.rmtree(checkout.path / "results/smoke/records/ablation")  # all of an experiment
-    checkout.edit("slay/attention/linear.py", "return Dense(", "return Dense(1.0 * ")
+    checkout.edit("slay/features/elu.py", "return Dense(", "return Dense(1.0 * ")
     done = checkout.run("--cores", "2", "paper_only", "--configfile", "config/smoke.yaml")
     assert done.returncode == 0, done.stdout[-3000:]
     assert not gone.exists()
