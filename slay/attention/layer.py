@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from itertools import accumulate
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -223,15 +222,15 @@ class Attention(nn.Module, ABC):
             lengths = lengths_of(cu_seqlens, q.shape[0], q.shape[2])
         if key_padding_mask is not None:
             q, k, v = without_padding(q, k, v, key_padding_mask)
-        sequences = Sequences(key_padding_mask, lengths, final=carried)
         batch = q.shape[0] if lengths is None else len(lengths)
+        start, before, overwrite = None, None, False
         if initial_state is not None:
-            memory, start, _, overwrite = initial_state
+            before, start, _, overwrite = initial_state
             if start.shape != (batch,):
                 raise SlayError(f"the state is of {len(start)} sequences, but {batch} follow")
-            sequences = replace(
-                sequences, start=start, memory=memory, overwrite=overwrite and lengths is None
-            )
+        sequences = Sequences(
+            key_padding_mask, lengths, start, before, carried, overwrite and lengths is None
+        )
         self.check_sequences(sequences, q.shape[2], k.shape[2])
         y, memory = self._computed(q, k, v, sequences)
         if not output_final_state:
@@ -241,7 +240,7 @@ class Attention(nn.Module, ABC):
             seen = torch.tensor(lengths, device=q.device)
         if key_padding_mask is not None:
             seen = seen - key_padding_mask.sum(1)
-        return y, State(memory, seen if sequences.start is None else sequences.start + seen)
+        return y, State(memory, seen if start is None else start + seen)
 
     def _computed(
         self, q: Tensor, k: Tensor, v: Tensor, sequences: Sequences
