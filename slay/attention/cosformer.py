@@ -6,9 +6,9 @@ from typing import Any
 
 from slay.attention.linear import LinearAttention
 from slay.errors import SlayError, whole
+from slay.features.angle import PositionAngle
 from slay.features.feature_map import OuterProduct
 from slay.features.relu import Relu
-from slay.features.turn import Turn
 from slay.ops.sequences import Sequences
 
 
@@ -30,7 +30,7 @@ class CosformerAttention(LinearAttention):
         super().__init__(embed_dim, n_heads, **layer)
 
     def features(self) -> OuterProduct:
-        return OuterProduct(Turn(self.max_len), Relu())
+        return OuterProduct(PositionAngle(self.max_len), Relu())
 
     def check_sequences(self, sequences: Sequences, lq: int, lk: int) -> None:
         longest = sequences.longest(lq, lk)

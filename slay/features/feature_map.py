@@ -5,6 +5,7 @@ A map has its formula in `forward`, for PyTorch, and names it in `spec`, for the
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -18,16 +19,16 @@ from slay.features.spec import FeatureSpec
 Factors = tuple[Tensor | None, Tensor | None]
 
 
-class FeatureMap(nn.Module):
+class FeatureMap(nn.Module, ABC):
     """phi: tokens u: (B, K, n, d) at positions (B or 1, 1, n) -> `Features`.
 
     K is the number of key heads; grouped queries share the map of their key head. Tensors that are
     drawn or learnt have K as their first or second dimension.
     """
 
+    @abstractmethod
     def forward(self, u: Tensor, position: Tensor) -> Features:
         """phi of keys, and of queries unless `queries` differs."""
-        raise NotImplementedError
 
     def queries(self, u: Tensor, position: Tensor) -> Features:
         """phi of queries. A per-query scale cancels in the normalisation."""

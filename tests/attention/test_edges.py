@@ -224,3 +224,16 @@ def test_an_unknown_option_gives_the_nearest_one(name):
     with pytest.raises(TypeError) as caught:
         heads(name, causl=True)
     one_line(caught, "'causl'", "did you mean 'causal'")
+
+
+@pytest.mark.parametrize("name", ["performer", "rff", "yat-performer", "yat-performer-nystrom"])
+def test_state_dicts_whose_features_belonged_to_the_layer_still_load(name):
+    """Before feature maps were modules, their tensors were the layer's own: `omega`, `anchors`."""
+    cls = slay.get_attention_class(name)
+    saved, layer = cls(8, 2, seed=1), cls(8, 2, seed=2)
+    state = saved.state_dict()
+    inside = [path for path in state if path.startswith("feature_map.")]
+    assert inside
+    layer.load_state_dict({p.rpartition(".")[2] if p in inside else p: t for p, t in state.items()})
+    x = torch.randn(1, 5, 8)
+    assert torch.equal(layer(x), saved(x))

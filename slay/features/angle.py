@@ -1,4 +1,4 @@
-"""Positions as angles."""
+"""Positions as angles, whose cosines favour near tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slay.features.feature_map import FeatureMap
 from slay.features.forms import Dense
 
 
-class Turn(FeatureMap):
+class PositionAngle(FeatureMap):
     """(cos a, sin a) with a = pi/2 i / M at position i, M = `max_len`; m = 2.
 
     Inner products are cos(pi/2 (i - j) / M).
